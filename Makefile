@@ -1,0 +1,84 @@
+# The recipes of the project. Each does the set-up it needs, in build/; see tools/setup.
+
+PYTHON ?=
+PREFIX ?= $(CURDIR)/build/prefix
+export PYTHON
+
+BIN := build/venv/bin
+CMAKE := $(BIN)/cmake
+CTEST := $(BIN)/ctest
+JOBS := $(shell nproc)
+# Directory of the package built for the interpreter of build/venv.
+PACKAGE = $(CURDIR)/build/$(1)/python-$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+
+# $(call configure,preset,cache files): configures when something it depends on is newer.
+configure = if [ -z "$$(find build/$(1)/build.ninja -newer CMakePresets.json $(foreach file,$(2),-newer $(file)) 2>/dev/null)" ]; \
+	then $(CMAKE) --preset $(1) $(foreach file,$(2),-C $(file)) && touch build/$(1)/build.ninja; fi
+# $(call build,preset,cache files): configures and builds.
+build = $(call configure,$(1),$(2)) && $(CMAKE) --build --preset $(1)
+
+# ThreadSanitizer of g++ 12 does not start where the kernel spreads addresses too widely.
+FIXED_ADDRESSES = $(shell setarch -R true 2>/dev/null && echo setarch -R)
+
+.PHONY: help
+help:
+	@awk -F ':.* ## ' '/^[a-z]+:.* ## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "PYTHON=... chooses the interpreter (3.10 to 3.13), PREFIX=... where to install."
+
+.PHONY: demo
+demo: ## the sessions of the reference page, live, and a job spread over gateways
+	@tools/setup
+	@$(call build,release,build/setup.cmake)
+	@PYTHONPATH=$(call PACKAGE,release) $(BIN)/python examples/python/demo.py
+
+.PHONY: test
+test: ## all tests, C++ and Python, with every interpreter found
+	@tools/setup test
+	@$(call build,dev,build/setup.cmake build/interpreters.cmake)
+	$(CTEST) --preset dev -j $(JOBS)
+
+.PHONY: bench
+bench: ## what things cost, measured
+	@tools/setup
+	@$(call build,release,build/setup.cmake)
+	@PYTHONPATH=$(call PACKAGE,release) $(BIN)/python bench/run.py
+
+.PHONY: lint
+lint: ## formatting, clang-tidy, ruff and mypy
+	@tools/setup test lint
+	@$(call build,dev,build/setup.cmake build/interpreters.cmake)
+	tools/lint $(call PACKAGE,dev)
+
+.PHONY: asan
+asan: ## C++ and Python tests with AddressSanitizer and UndefinedBehaviorSanitizer
+	@tools/setup test
+	@$(call build,asan,build/setup.cmake)
+	$(CTEST) --preset asan -j $(JOBS)
+
+.PHONY: tsan
+tsan: ## C++ and Python tests with ThreadSanitizer
+	@tools/setup test
+	@$(call build,tsan,build/setup.cmake)
+	$(FIXED_ADDRESSES) $(CTEST) --preset tsan -j $(JOBS)
+
+.PHONY: docs
+docs: ## runs the code in the documentation
+	@tools/setup test
+	@$(call build,dev,build/setup.cmake build/interpreters.cmake)
+	PYTHONPATH=$(call PACKAGE,dev) $(BIN)/python -m pytest tests/docs
+
+.PHONY: wheel
+wheel: ## a wheel of the Python package, in build/wheel
+	@tools/setup
+	$(BIN)/python -m pip wheel --no-deps --disable-pip-version-check -w build/wheel .
+
+.PHONY: install
+install: ## the C++ library, its headers and its CMake package, into PREFIX
+	@tools/setup
+	@$(call build,release,build/setup.cmake)
+	$(CMAKE) --install build/release --prefix $(PREFIX)
+
+.PHONY: clean
+clean: ## removes all that was built
+	rm -rf build

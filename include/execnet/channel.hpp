@@ -1,0 +1,96 @@
+// One end of a channel: a two-way stream of values between a gateway's two sides.
+//
+// A Channel is a handle: copies are the same channel. When the last handle goes, the channel closes.
+// Any thread may call any method; one item goes to one receiver.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <iterator>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include <execnet/error.hpp>
+#include <execnet/export.hpp>
+#include <execnet/value.hpp>
+
+namespace execnet {
+
+// A duration for time-outs: `1s`, `200ms`, or Seconds(0.5).
+using Seconds = std::chrono::duration<double>;
+
+class EXECNET_EXPORT Channel {
+ public:
+  // Made by Gateway::remote_exec and Gateway::newchannel. REQUIRES: ref is not null.
+  explicit Channel(ChannelRef ref) : ref_(std::move(ref)) {}
+
+  // The number both ends know the channel by.
+  [[nodiscard]] std::uint32_t id() const;
+
+  // Hands an item to the operating system; waits while the other side's buffers are full.
+  // Throws DumpError (nothing was sent), ChannelClosed, GatewayGone.
+  void send(const Value& item) const;
+
+  // The next item the other side sent. Waits for it, at most `timeout`.
+  // Throws TimeoutError; RemoteError when the other side raised and, after that or when it has
+  // closed the channel, EndOfChannel; GatewayGone when it is gone. What had arrived comes first.
+  [[nodiscard]] Value receive(std::optional<Seconds> timeout = std::nullopt) const;
+  //   int answer = channel.receive<int>();
+  template <typename T>
+  [[nodiscard]] T receive(std::optional<Seconds> timeout = std::nullopt) const {
+    return receive(timeout).as<T>();
+  }
+  // The next item, or none at the end of the channel.
+  [[nodiscard]] std::optional<Value> next() const;
+
+  // Closes both directions; with an error text the other side gets a RemoteError. May be repeated.
+  void close(const std::optional<std::string>& error = std::nullopt) const;
+  // Whether this end can no longer send.
+  [[nodiscard]] bool isclosed() const;
+  // Waits until the other side has closed. Throws RemoteError, TimeoutError, GatewayGone.
+  void waitclose(std::optional<Seconds> timeout = std::nullopt) const;
+
+  [[nodiscard]] const ChannelRef& ref() const { return ref_; }
+  friend bool operator==(const Channel& a, const Channel& b) { return a.ref_ == b.ref_; }
+
+  // for (const Value& item : channel) ...   ends with the channel; throws RemoteError.
+  class iterator;
+  [[nodiscard]] iterator begin() const;
+  [[nodiscard]] std::default_sentinel_t end() const { return {}; }
+
+ private:
+  ChannelRef ref_;
+};
+
+class Channel::iterator {
+ public:
+  using iterator_concept = std::input_iterator_tag;
+  using difference_type = std::ptrdiff_t;
+  using value_type = Value;
+
+  explicit iterator(const Channel& channel) : channel_(channel), item_(channel_.next()) {}
+  const Value& operator*() const { return *item_; }
+  const Value* operator->() const { return &*item_; }
+  iterator& operator++() {
+    item_ = channel_.next();
+    return *this;
+  }
+  void operator++(int) { ++*this; }
+  friend bool operator==(const iterator& at, std::default_sentinel_t /*end*/) { return !at.item_; }
+
+ private:
+  Channel channel_;
+  std::optional<Value> item_;
+};
+
+inline Channel::iterator Channel::begin() const { return iterator(*this); }
+
+// Channels travel in values.
+template <>
+struct Convert<Channel> {
+  static Value to(const Channel& channel) { return Value(channel.ref()); }
+  static Channel from(const Value& value) { return Channel(value.as<ChannelRef>()); }
+};
+
+}  // namespace execnet

@@ -1,0 +1,78 @@
+// A gateway: a Python interpreter somewhere, with a connection to it.
+//
+// Owned by its Group; references stay valid until the group has terminated the gateway.
+// Any thread may call any method.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <execnet/channel.hpp>
+#include <execnet/export.hpp>
+#include <execnet/source.hpp>
+#include <execnet/value.hpp>
+#include <execnet/xspec.hpp>
+
+namespace execnet {
+
+namespace core {
+class GatewayEnd;
+}
+
+// What the other side said of itself when it started.
+struct RemoteInfo {
+  std::string implementation;  // "native" or "pure"
+  std::string executable;      // path of the interpreter
+  std::vector<Value> version_info;  // as sys.version_info
+  std::string platform;        // as sys.platform
+  std::string cwd;
+  std::int64_t pid = 0;
+};
+
+class EXECNET_EXPORT Gateway {
+ public:
+  // Made by Group::makegateway.
+  explicit Gateway(std::shared_ptr<core::GatewayEnd> end);
+  ~Gateway();
+  Gateway(const Gateway&) = delete;
+  Gateway& operator=(const Gateway&) = delete;
+
+  [[nodiscard]] const std::string& id() const;
+  [[nodiscard]] const XSpec& spec() const;
+
+  // Runs source on the other side, with the other end of the returned channel in its globals.
+  // Keyword arguments go to the function the source names.
+  //   auto channel = gateway.remote_exec("channel.send(channel.receive() + 1)");
+  // Throws DumpError for the arguments, GatewayGone. Errors of the code itself arrive on the channel.
+  Channel remote_exec(const Source& source, const Dict& arguments = {});
+  // A channel nothing is attached to, to be sent over another one.
+  Channel newchannel();
+
+  // From the worker's HELLO: costs no round trip and does not need the worker's attention.
+  [[nodiscard]] const RemoteInfo& rinfo() const;
+  // Asks the worker: {"numchannels": int, "numexecuting": int, "execmodel": str}.
+  Dict remote_status(std::optional<Seconds> timeout = std::nullopt);
+  // Whether the other side is there.
+  [[nodiscard]] bool hasreceiver() const;
+  // The number of channels that are open.
+  [[nodiscard]] std::size_t numchannels() const;
+
+  // Tells the worker to end; does not wait for it. May be repeated.
+  void exit();
+  // Waits for the end of the connection, that is for the other side to be gone.
+  // Throws TimeoutError.
+  void join(std::optional<Seconds> timeout = std::nullopt);
+
+  // "<PopenGateway id='gw0' receive-live, 0 active channels>"
+  [[nodiscard]] std::string repr() const;
+
+  [[nodiscard]] const std::shared_ptr<core::GatewayEnd>& end() const { return end_; }
+
+ private:
+  std::shared_ptr<core::GatewayEnd> end_;
+};
+
+}  // namespace execnet

@@ -1,0 +1,78 @@
+// A group owns the membership and the lifetime of its gateways.
+//
+// Any thread may call any method. References to gateways are valid until the group terminates them.
+#pragma once
+
+#include <initializer_list>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <execnet/export.hpp>
+#include <execnet/gateway.hpp>
+#include <execnet/multichannel.hpp>
+#include <execnet/xspec.hpp>
+
+namespace execnet {
+
+namespace core {
+class Membership;
+}
+
+class EXECNET_EXPORT Group {
+ public:
+  // Starts a gateway for each specification, all at the same time.
+  //   execnet::Group group{"popen", "popen", "ssh=gpu1//id=gpu"};
+  // Throws SpecError before anything is started, HostNotFound after what was started is gone again.
+  Group(std::initializer_list<XSpec> specs = {});
+  explicit Group(const std::vector<XSpec>& specs);
+  // Terminates what is left, within about a second.
+  ~Group();
+  Group(const Group&) = delete;
+  Group& operator=(const Group&) = delete;
+
+  [[nodiscard]] std::size_t size() const;
+  [[nodiscard]] bool contains(std::string_view id) const;
+  // Throws UnknownGateway.
+  [[nodiscard]] Gateway& operator[](std::string_view id) const;
+  [[nodiscard]] Gateway& operator[](const char* id) const { return (*this)[std::string_view(id)]; }
+  [[nodiscard]] Gateway& operator[](std::size_t index) const;
+  [[nodiscard]] Gateway& operator[](int index) const { return (*this)[static_cast<std::size_t>(index)]; }
+  // The members as they are now, in the order they were made.
+  [[nodiscard]] std::vector<std::shared_ptr<Gateway>> members() const;
+
+  // The specification of makegateway() without one; "popen" unless changed.
+  [[nodiscard]] XSpec defaultspec() const;
+  void set_defaultspec(const XSpec& spec);
+
+  // Gives the specification an id that is free in this group, and keeps it free for it.
+  // One that has an id is left as it is. Throws SpecError when that id is taken.
+  void allocate_id(XSpec& spec);
+
+  // Starts a gateway. Throws SpecError before anything is started, HostNotFound.
+  Gateway& makegateway(const std::optional<XSpec>& spec = std::nullopt);
+  // Starts several at the same time; when one fails none of them stays.
+  std::vector<std::shared_ptr<Gateway>> makegateways(const std::vector<XSpec>& specs);
+
+  // Runs source on all members.
+  MultiChannel remote_exec(const Source& source, const Dict& arguments = {});
+
+  // Ends all members and waits until their processes are gone: told to end, at the latest after
+  // `timeout` killed, with what they have started. Without a timeout they have ten seconds.
+  void terminate(std::optional<Seconds> timeout = std::nullopt);
+
+  // "<Group ['gw0', 'gw1']>"
+  [[nodiscard]] std::string repr() const;
+
+  [[nodiscard]] core::Membership& membership() { return *membership_; }
+
+ private:
+  std::unique_ptr<core::Membership> membership_;
+};
+
+// The group of programs that need only one. Terminated at the end of the program.
+EXECNET_EXPORT Group& default_group();
+
+}  // namespace execnet

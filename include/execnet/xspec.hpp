@@ -1,0 +1,55 @@
+// A gateway specification: what to start, where, and how. A value; any thread may copy it.
+//
+//   type[=value]//key[=value]//...      "popen", "ssh=user@host//python=/opt/bin/python3//id=gpu"
+//
+// Keys the library reads: popen, ssh (the host, with options for ssh(1) before it), id, python,
+// chdir, nice, env:NAME, dont_write_bytecode, ssh_config, execmodel. Others are kept.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include <execnet/export.hpp>
+
+namespace execnet {
+
+class EXECNET_EXPORT XSpec {
+ public:
+  // Throws SpecError for an empty text or part, a duplicate key, or a key that starts with '_'.
+  XSpec(std::string_view text);  // NOLINT(google-explicit-constructor): a spec is written as text.
+  XSpec(const char* text) : XSpec(std::string_view(text)) {}                // NOLINT
+  XSpec(const std::string& text) : XSpec(std::string_view(text)) {}        // NOLINT
+
+  // The exact text the specification was made of. Later calls of set() do not change it.
+  [[nodiscard]] const std::string& text() const { return text_; }
+
+  // Whether the key was given, with or without a value.
+  [[nodiscard]] bool has(const std::string& key) const { return settings_.contains(key); }
+  // The value of a key; none when it was not given or has no value.
+  [[nodiscard]] std::optional<std::string> get(const std::string& key) const;
+  // Sets or, with nullopt, removes a key.
+  void set(const std::string& key, std::optional<std::string> value);
+  // NAME -> value of every env:NAME=value.
+  [[nodiscard]] const std::map<std::string, std::string>& env() const { return env_; }
+  // All keys but env:NAME; a bare key maps to nullopt.
+  [[nodiscard]] const std::map<std::string, std::optional<std::string>>& settings() const { return settings_; }
+
+  // The kind of gateway: the key among `popen`, `ssh` that was given.
+  // Throws SpecError when there is none or more than one, naming the known kinds.
+  [[nodiscard]] std::string type() const;
+
+  // Checks everything that can be known before a process is started: the type, that nice is a
+  // number, that values which need one are given. Throws SpecError.
+  void validate() const;
+
+  friend bool operator==(const XSpec& a, const XSpec& b) { return a.text_ == b.text_; }
+
+ private:
+  std::string text_;
+  std::map<std::string, std::optional<std::string>> settings_;
+  std::map<std::string, std::string> env_;
+};
+
+}  // namespace execnet

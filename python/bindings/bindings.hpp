@@ -1,0 +1,18 @@
+// What the module is made of: each adds its part. THREAD: the importing one, with the GIL.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+namespace execnet::python {
+
+namespace nb = nanobind;
+
+void bind_errors(nb::module_& module);
+void bind_dump(nb::module_& module);
+void bind_xspec(nb::module_& module);
+void bind_channel(nb::module_& module);
+void bind_gateway(nb::module_& module);
+void bind_membership(nb::module_& module);
+void bind_worker(nb::module_& module);
+
+}  // namespace execnet::python

@@ -1,0 +1,180 @@
+#include "channel.hpp"
+
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+
+#include <cstdint>
+#include <execnet/error.hpp>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "bindings.hpp"
+#include "interrupt.hpp"
+#include "py_dump.hpp"
+
+namespace execnet::python {
+namespace {
+
+PyTypeObject* channel_type() {
+  return reinterpret_cast<PyTypeObject*>(nb::type<PyChannel>().ptr());
+}
+
+class ConnectionChannels : public ChannelTable {
+ public:
+  // The gateway is that of the channels that channel() makes.
+  explicit ConnectionChannels(core::Connection& connection, nb::handle gateway = {})
+      : ChannelTable(channel_type()), connection_(connection), gateway_(gateway) {}
+
+  std::uint32_t id_of(PyObject* object) override {
+    const PyChannel* channel = nb::inst_ready(object) ? nb::inst_ptr<PyChannel>(object) : nullptr;
+    if (channel == nullptr || &channel->handle->connection() != &connection_) {
+      throw DumpError("a channel can only be sent over its own gateway");
+    }
+    return channel->handle->id();
+  }
+
+  PyObject* channel(std::uint32_t id) override {
+    std::shared_ptr<core::ChannelHandle> handle;
+    {
+      auto lock = connection_.lock();
+      handle = connection_.channel(lock, id);
+    }
+    try {
+      return make_channel(std::move(handle), gateway_).release().ptr();
+    } catch (nb::python_error& error) {
+      error.restore();
+      return nullptr;
+    }
+  }
+
+ private:
+  core::Connection& connection_;
+  nb::handle gateway_;
+};
+
+void send(const PyChannel& channel, nb::handle item) {
+  core::ChannelHandle& handle = *channel.handle;
+  base::Buffer payload = encode_for(handle.connection(), item);
+  const nb::gil_scoped_release nogil;
+  handle.send(std::move(payload), wait_for());
+}
+
+nb::object receive(const PyChannel& channel, std::optional<double> timeout) {
+  const auto handle = channel.handle;  // decoding may run code of the program
+  std::optional<base::Buffer> item = handle->try_receive();
+  if (!item) {
+    const base::Wait wait = wait_for(timeout);
+    const nb::gil_scoped_release nogil;
+    item = handle->receive(wait);
+  }
+  return decode_from(handle->connection(), channel.gateway, *item, handle->strings());
+}
+
+nb::object next(const PyChannel& channel) {
+  try {
+    return receive(channel, std::nullopt);
+  } catch (const EndOfChannel&) {
+    throw nb::stop_iteration();
+  }
+}
+
+void close(const PyChannel& channel, const nb::object& error) {
+  std::optional<std::string> text;
+  if (!error.is_none()) {
+    text = nb::cast<std::string>(nb::str(error));
+  }
+  const nb::gil_scoped_release nogil;
+  channel.handle->close(text);
+}
+
+void waitclose(const PyChannel& channel, std::optional<double> timeout) {
+  const base::Wait wait = wait_for(timeout);
+  const nb::gil_scoped_release nogil;
+  channel.handle->waitclose(wait);
+}
+
+// A gateway may refer back to its channels.
+int traverse(PyObject* self, visitproc visit, void* arg) {
+  Py_VISIT(Py_TYPE(self));
+  if (nb::inst_ready(self)) {
+    Py_VISIT(nb::inst_ptr<PyChannel>(self)->gateway.ptr());
+  }
+  return 0;
+}
+
+int clear(PyObject* self) {
+  if (nb::inst_ready(self)) {
+    nb::inst_ptr<PyChannel>(self)->gateway.reset();
+  }
+  return 0;
+}
+
+const PyType_Slot kSlots[] = {
+    {Py_tp_traverse, reinterpret_cast<void*>(traverse)}, {Py_tp_clear, reinterpret_cast<void*>(clear)}, {0, nullptr}};
+
+}  // namespace
+
+nb::object make_channel(std::shared_ptr<core::ChannelHandle> handle, nb::handle gateway) {
+  return nb::cast(PyChannel{std::move(handle), nb::borrow(gateway)});
+}
+
+base::Buffer encode_for(core::Connection& connection, nb::handle value) {
+  ConnectionChannels channels(connection);
+  base::Buffer payload;
+  encode(value.ptr(), payload, &channels);
+  return payload;
+}
+
+nb::object decode_from(core::Connection& connection, nb::handle gateway, const base::Buffer& payload,
+                       StringConfig strings) {
+  const nb::object hold = nb::borrow(gateway);
+  ConnectionChannels channels(connection, gateway);
+  const Decoded decoded = decode(payload.view(), &channels, strings);
+  return nb::steal(decoded.object);
+}
+
+void bind_channel(nb::module_& module) {
+  nb::class_<PyChannel> type(module, "Channel", nb::is_weak_referenceable(), nb::type_slots(kSlots),
+                             "One end of a two-way stream of values between the two sides of a gateway. When the last\n"
+                             "reference to it goes, it closes.\n\n"
+                             "    channel = gateway.remote_exec(\"channel.send(channel.receive() + 1)\")\n"
+                             "    channel.send(41)\n"
+                             "    assert channel.receive() == 42");
+  type.def("send", &send, nb::arg("item").none(), nb::sig("def send(self, item: object) -> None"),
+           "Sends a value of builtin types; channels of the same gateway may be in it. Waits while the other\n"
+           "side's buffers are full. Raises DumpError (nothing was sent), and OSError when the channel is\n"
+           "closed or the other side is gone.")
+      .def("receive", &receive, nb::arg("timeout") = nb::none(),
+           nb::sig("def receive(self, timeout: float | None = None) -> typing.Any"),
+           "The next value from the other side. Waits for it, at most `timeout` seconds: TimeoutError. Raises\n"
+           "RemoteError when the other side raised; EOFError when it has closed, or, as GatewayGone, is gone.")
+      .def("close", &close, nb::arg("error") = nb::none(),
+           nb::sig("def close(self, error: str | None = None) -> None"),
+           "Closes both directions; with an error text the other side gets a RemoteError. May be repeated.")
+      .def("isclosed", [](const PyChannel& channel) { return channel.handle->isclosed(); },
+           "Whether this end can no longer send.")
+      .def("waitclose", &waitclose, nb::arg("timeout") = nb::none(),
+           nb::sig("def waitclose(self, timeout: float | None = None) -> None"),
+           "Waits until the other side sends no more, at most `timeout` seconds: TimeoutError. Raises\n"
+           "RemoteError when the other side raised, GatewayGone when it is gone.")
+      .def("__iter__", [](const nb::object& self) { return self; }, nb::sig("def __iter__(self) -> Channel"))
+      .def("__next__", &next, nb::sig("def __next__(self) -> typing.Any"))
+      .def_prop_ro("gateway", [](const PyChannel& c) { return c.gateway.is_valid() ? c.gateway : nb::none(); },
+                   nb::sig("def gateway(self) -> typing.Any"), "The gateway this is a channel of.")
+      .def_prop_ro("id", [](const PyChannel& channel) { return channel.handle->id(); },
+                   "The number both ends know the channel by.")
+      .def("__repr__", [](const PyChannel& channel) { return channel.handle->repr(); })
+      .def("__hash__", [](const PyChannel& channel) { return std::hash<void*>{}(channel.handle.get()); })
+      .def(
+          "__eq__",
+          [](const PyChannel& channel, nb::handle other) {
+            return Py_TYPE(other.ptr()) == channel_type() && nb::inst_ready(other) &&
+                   nb::inst_ptr<PyChannel>(other)->handle == channel.handle;
+          },
+          nb::arg("other").none(), nb::sig("def __eq__(self, other: object, /) -> bool"));
+  type.attr("RemoteError") = module.attr("RemoteError");
+  type.attr("TimeoutError") = module.attr("TimeoutError");
+}
+
+}  // namespace execnet::python

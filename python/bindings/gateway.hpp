@@ -1,0 +1,20 @@
+// The Python class Gateway.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+#include <execnet/gateway.hpp>
+#include <memory>
+
+#include "core/membership.hpp"
+
+namespace execnet::python {
+
+// What a Gateway object holds. THREAD: needs the GIL.
+struct PyGateway {
+  std::shared_ptr<Gateway> gateway;
+  std::weak_ptr<core::Membership> membership;  // of the group that started it
+  nanobind::object spec;                       // the program's own XSpec
+};
+
+}  // namespace execnet::python

@@ -1,0 +1,80 @@
+// What a Group is inside: which gateways there are and what becomes of them is decided by the core.
+#include "core/membership.hpp"
+
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "bindings.hpp"
+#include "gateway.hpp"
+#include "interrupt.hpp"
+
+namespace execnet::python {
+namespace {
+
+// Terminating waits: other threads go on meanwhile.
+struct PyMembership {
+  std::shared_ptr<core::Membership> core;
+
+  explicit PyMembership(transport::LocalPython python) : core(std::make_shared<core::Membership>(std::move(python))) {}
+  PyMembership(const PyMembership&) = delete;
+  PyMembership& operator=(const PyMembership&) = delete;
+  ~PyMembership() {
+    const nb::gil_scoped_release nogil;
+    core.reset();
+  }
+};
+
+nb::list start(const PyMembership& self, const nb::list& specs) {
+  std::vector<XSpec> wanted;
+  for (const nb::handle spec : specs) {
+    wanted.push_back(nb::cast<const XSpec&>(spec));
+  }
+  const auto membership = self.core;
+  std::vector<std::shared_ptr<Gateway>> gateways;
+  {
+    const nb::gil_scoped_release nogil;
+    gateways = membership->start(std::move(wanted), wait_for());
+  }
+  nb::list started;
+  for (std::size_t i = 0; i < gateways.size(); ++i) {
+    started.append(nb::cast(PyGateway{std::move(gateways[i]), membership, nb::borrow(specs[i])}));
+  }
+  return started;
+}
+
+void terminate(const PyMembership& self, std::optional<double> timeout) {
+  const auto membership = self.core;
+  const auto seconds = timeout ? std::optional(base::Seconds(*timeout)) : std::nullopt;
+  const nb::gil_scoped_release nogil;
+  membership->terminate(seconds, wait_for());
+}
+
+}  // namespace
+
+void bind_membership(nb::module_& module) {
+  nb::class_<PyMembership>(module, "Membership", "The gateways of one Group, from start to end.")
+      .def(
+          "__init__",
+          [](PyMembership* self, const nb::bytes& python, const nb::bytes& native_module) {
+            new (self) PyMembership({std::string(python.c_str(), python.size()),
+                                     std::string(native_module.c_str(), native_module.size())});
+          },
+          nb::arg("python"), nb::arg("native_module"),
+          "Paths: the interpreter of plain popen gateways, and this extension, which it can load.")
+      .def("start", &start, nb::arg("specs"), nb::sig("def start(self, specs: list[XSpec]) -> list[Gateway]"),
+           "Starts a gateway for each, all at the same time; when one fails none stays.")
+      .def("terminate", &terminate, nb::arg("timeout") = nb::none(),
+           nb::sig("def terminate(self, timeout: float | None = None) -> None"),
+           "Ends all, and waits until their processes are gone.")
+      .def("allocate_id", [](const PyMembership& self, XSpec& spec) { self.core->allocate_id(spec); },
+           nb::arg("spec"), "Gives the specification a free id, if it has none.");
+}
+
+}  // namespace execnet::python

@@ -1,0 +1,297 @@
+#include "py_dump.hpp"
+
+#include <charconv>
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "py_decimal.hpp"
+#include "py_ref.hpp"
+#include "wire/decoder.hpp"
+#include "wire/encoder.hpp"
+
+namespace execnet::python {
+
+namespace {
+
+PyRef own(PyObject* object) {
+  if (object == nullptr) [[unlikely]] {
+    throw PythonError();
+  }
+  return PyRef::steal(object);
+}
+
+std::size_t unsigned_size(Py_ssize_t size) { return static_cast<std::size_t>(size); }
+
+// For messages: an object whose repr() raises is not worth another exception.
+std::string repr_of(PyObject* object, std::size_t limit) {
+  const PyRef text = PyRef::steal(PyObject_Repr(object));
+  Py_ssize_t size = 0;
+  const PyRef bytes = PyRef::steal(text ? PyUnicode_AsEncodedString(text.get(), "utf-8", "backslashreplace") : nullptr);
+  char* data = nullptr;
+  if (!bytes || PyBytes_AsStringAndSize(bytes.get(), &data, &size) != 0) {
+    PyErr_Clear();
+    return std::string("<") + Py_TYPE(object)->tp_name + " object>";
+  }
+  std::string result(data, unsigned_size(size));
+  if (result.size() > limit) {
+    while ((static_cast<unsigned char>(result[limit]) & 0xC0) == 0x80) {  // not within a character
+      --limit;
+    }
+    result.resize(limit);
+    result += "...";
+  }
+  return result;
+}
+
+class ObjectSource {
+ public:
+  using Item = PyObject*;
+  using Sink = wire::Encoder<ObjectSource>;
+
+  explicit ObjectSource(ChannelTable* channels) : channels_(channels) {}
+
+  void visit(PyObject* item, Sink& sink) {
+    const PyTypeObject* type = Py_TYPE(item);
+    if (type == &PyLong_Type) {
+      integer(item, sink);
+    } else if (type == &PyUnicode_Type) {
+      string(item, sink);
+    } else if (type == &PyFloat_Type) {
+      sink.real(PyFloat_AS_DOUBLE(item));
+    } else if (item == Py_None) {
+      sink.none();
+    } else if (type == &PyBool_Type) {
+      sink.boolean(item == Py_True);
+    } else if (type == &PyBytes_Type) {
+      sink.bytes({PyBytes_AS_STRING(item), unsigned_size(PyBytes_GET_SIZE(item))});
+    } else {
+      // While a container is written, code of the program may run: the garbage collector's, say. Hold
+      // what it could take away.
+      const PyRef hold = PyRef::borrow(item);
+      visit_container(item, type, sink);
+    }
+  }
+
+  static std::string repr(PyObject* item) { return repr_of(item, 80); }
+
+ private:
+  void visit_container(PyObject* item, const PyTypeObject* type, Sink& sink) {
+    if (type == &PyDict_Type) {
+      sink.dict([item](auto&& visit_pair) {
+        PyObject* key = nullptr;
+        PyObject* value = nullptr;
+        for (Py_ssize_t at = 0; PyDict_Next(item, &at, &key, &value) != 0;) {
+          const PyRef hold_key = PyRef::borrow(key);
+          const PyRef hold_value = PyRef::borrow(value);
+          visit_pair(key, value);
+        }
+      });
+    } else if (type == &PyList_Type) {
+      sink.list(unsigned_size(PyList_GET_SIZE(item)), [item, &sink](std::size_t i) {
+        if (i >= unsigned_size(PyList_GET_SIZE(item))) [[unlikely]] {
+          sink.refuse("list changed size while it was serialized");
+        }
+        return PyList_GET_ITEM(item, static_cast<Py_ssize_t>(i));
+      });
+    } else if (type == &PyTuple_Type) {
+      sink.tuple(unsigned_size(PyTuple_GET_SIZE(item)),
+                 [item](std::size_t i) { return PyTuple_GET_ITEM(item, static_cast<Py_ssize_t>(i)); });
+    } else if (type == &PySet_Type) {
+      set(wire::Op::kSet, item, sink);
+    } else if (type == &PyFrozenSet_Type) {
+      set(wire::Op::kFrozenSet, item, sink);
+    } else if (type == &PyComplex_Type) {
+      sink.complex(PyComplex_RealAsDouble(item), PyComplex_ImagAsDouble(item));
+    } else if (channels_ != nullptr && PyObject_TypeCheck(item, channels_->type()) != 0) {
+      channel(item, sink);
+    } else {
+      // The path first: repr() of a type may run code of the program, which may change what is on the path.
+      const std::string path = sink.path();
+      throw DumpError("can't serialize " + repr_of(reinterpret_cast<PyObject*>(Py_TYPE(item)), 200) + path);
+    }
+  }
+
+  static void integer(PyObject* item, Sink& sink) {
+    int overflow = 0;
+    const long long value = PyLong_AsLongLongAndOverflow(item, &overflow);
+    if (overflow == 0) [[likely]] {
+      sink.integer(value);
+    } else if (decimal_size(item) > wire::kMaxDigits + 1) {
+      sink.refuse_digits();
+    } else {
+      sink.decimal(to_decimal(item));
+    }
+  }
+
+  static void string(PyObject* item, Sink& sink) {
+    if (PyUnicode_IS_COMPACT_ASCII(item)) [[likely]] {
+      sink.string({static_cast<const char*>(PyUnicode_DATA(item)), unsigned_size(PyUnicode_GET_LENGTH(item))});
+      return;
+    }
+    // Not PyUnicode_AsUTF8: that would keep its result for as long as the str lives.
+    const PyRef utf8 = PyRef::steal(PyUnicode_AsUTF8String(item));
+    if (!utf8) {
+      if (PyErr_ExceptionMatches(PyExc_UnicodeEncodeError) == 0) {
+        throw PythonError();
+      }
+      PyErr_Clear();
+      sink.refuse("strings must be utf-8 encodable");
+    }
+    sink.string({PyBytes_AS_STRING(utf8.get()), unsigned_size(PyBytes_GET_SIZE(utf8.get()))});
+  }
+
+  static void set(wire::Op op, PyObject* item, Sink& sink) {
+    sink.set(op, unsigned_size(PySet_GET_SIZE(item)), [item](auto&& visit_member) {
+      const PyRef iterator = own(PyObject_GetIter(item));
+      while (const PyRef member = PyRef::steal(PyIter_Next(iterator.get()))) {
+        visit_member(member.get());
+      }
+      if (PyErr_Occurred() != nullptr) {  // it was changed meanwhile
+        throw PythonError();
+      }
+    });
+  }
+
+  void channel(PyObject* item, Sink& sink) {
+    std::uint32_t id = 0;
+    try {
+      id = channels_->id_of(item);
+    } catch (const DumpError& error) {  // knows why, but not where
+      sink.refuse(error.what());
+    }
+    sink.channel(id);
+  }
+
+  ChannelTable* channels_;
+};
+
+class ObjectBuilder {
+ public:
+  using Item = PyRef;
+
+  explicit ObjectBuilder(ChannelTable* channels) : channels_(channels) {}
+
+  static PyRef none() { return PyRef::borrow(Py_None); }
+  static PyRef boolean(bool value) { return PyRef::borrow(value ? Py_True : Py_False); }
+  static PyRef integer(std::int64_t value) { return own(PyLong_FromLongLong(value)); }
+  static PyRef decimal(std::string_view digits) {
+    std::int64_t small = 0;
+    if (std::from_chars(digits.data(), digits.data() + digits.size(), small).ec == std::errc()) {
+      return integer(small);
+    }
+    return from_decimal(digits);
+  }
+  static PyRef real(double value) { return own(PyFloat_FromDouble(value)); }
+  static PyRef complex(double real, double imag) { return own(PyComplex_FromDoubles(real, imag)); }
+  static PyRef bytes(std::string_view bytes) {
+    return own(PyBytes_FromStringAndSize(bytes.data(), static_cast<Py_ssize_t>(bytes.size())));
+  }
+  static PyRef latin1(std::string_view bytes) {
+    return own(PyUnicode_DecodeLatin1(bytes.data(), static_cast<Py_ssize_t>(bytes.size()), nullptr));
+  }
+  static PyRef string(std::string_view utf8) {
+    PyObject* text = PyUnicode_DecodeUTF8(utf8.data(), static_cast<Py_ssize_t>(utf8.size()), nullptr);
+    if (text == nullptr && PyErr_ExceptionMatches(PyExc_UnicodeDecodeError) != 0) {
+      PyErr_Clear();
+      throw wire::Malformed{"a string that is not UTF-8"};
+    }
+    return own(text);
+  }
+  // Records have the same keys again and again: one str for all of them saves the time to make and
+  // hash it, and the memory.
+  PyRef key(std::string_view utf8) {
+    if (utf8.size() > kMaxKnownKey) {
+      return string(utf8);
+    }
+    if (known_keys_.empty()) {
+      known_keys_.resize(kKnownKeys);
+    }
+    KnownKey& known = known_keys_[std::hash<std::string_view>()(utf8) % kKnownKeys];
+    if (!known.text || known.utf8 != utf8) {
+      known.text = string(utf8);
+      known.utf8 = utf8;
+    }
+    return PyRef::borrow(known.text.get());
+  }
+  PyRef channel(std::uint32_t id) {
+    if (channels_ == nullptr) {
+      throw wire::Malformed{"a channel outside of a connection"};
+    }
+    return own(channels_->channel(id));
+  }
+
+  static PyRef list(std::size_t size) {
+    PyRef list = own(PyList_New(static_cast<Py_ssize_t>(size)));
+    for (std::size_t i = 0; i < size; ++i) {
+      Py_INCREF(Py_None);
+      PyList_SET_ITEM(list.get(), static_cast<Py_ssize_t>(i), Py_None);
+    }
+    return list;
+  }
+  static PyRef dict() { return own(PyDict_New()); }
+  template <typename Next>
+  static PyRef tuple(std::size_t size, Next&& next) {
+    PyRef tuple = own(PyTuple_New(static_cast<Py_ssize_t>(size)));
+    for (std::size_t i = 0; i < size; ++i) {
+      PyTuple_SET_ITEM(tuple.get(), static_cast<Py_ssize_t>(i), next().release());
+    }
+    return tuple;
+  }
+  template <typename Next>
+  static PyRef set(std::size_t size, Next&& next) {
+    return fill(own(PySet_New(nullptr)), size, next);
+  }
+  template <typename Next>
+  static PyRef frozen_set(std::size_t size, Next&& next) {
+    return fill(own(PyFrozenSet_New(nullptr)), size, next);
+  }
+  static void set_item(PyRef& list, std::size_t index, PyRef value) {
+    const auto at = static_cast<Py_ssize_t>(index);
+    const PyRef before = PyRef::steal(PyList_GET_ITEM(list.get(), at));
+    PyList_SET_ITEM(list.get(), at, value.release());
+  }
+  static void set_item(PyRef& dict, PyRef key, PyRef value) {
+    if (PyDict_SetItem(dict.get(), key.get(), value.get()) != 0) {
+      throw PythonError();
+    }
+  }
+
+ private:
+  template <typename Next>
+  static PyRef fill(PyRef set, std::size_t size, Next&& next) {
+    for (std::size_t i = 0; i < size; ++i) {
+      if (PySet_Add(set.get(), PyRef(next()).get()) != 0) {
+        throw PythonError();
+      }
+    }
+    return set;
+  }
+
+  struct KnownKey {
+    std::string_view utf8;  // in the input
+    PyRef text;
+  };
+  static constexpr std::size_t kKnownKeys = 64;
+  static constexpr std::size_t kMaxKnownKey = 32;
+
+  ChannelTable* channels_;
+  std::vector<KnownKey> known_keys_;
+};
+
+}  // namespace
+
+void encode(PyObject* object, base::Buffer& out, ChannelTable* channels) {
+  ObjectSource source(channels);
+  wire::Encoder<ObjectSource>(source, out).encode(object);
+}
+
+Decoded decode(std::string_view bytes, ChannelTable* channels, StringConfig strings, std::size_t start) {
+  ObjectBuilder builder(channels);
+  wire::Decoder<ObjectBuilder> decoder(builder, bytes, strings, start);
+  PyRef object = decoder.decode();
+  return {object.release(), decoder.end()};
+}
+
+}  // namespace execnet::python

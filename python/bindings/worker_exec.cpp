@@ -1,0 +1,142 @@
+#include "worker_exec.hpp"
+
+#include <nanobind/stl/string.h>
+#include <unistd.h>
+
+#include <cstdint>
+#include <exception>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "channel.hpp"
+#include "text.hpp"
+
+namespace execnet::python {
+namespace {
+
+using core::WorkerEnd;
+
+// An EXEC payload (docs/wire_format.md).
+struct Request {
+  nb::str source;
+  nb::str filename;
+  std::int64_t first_line;
+  nb::object function;  // its name, or None
+  nb::dict kwargs;
+};
+
+Request read_request(const WorkerEnd::Task& task, nb::handle gateway) {
+  const nb::object payload =
+      decode_from(task.channel->connection(), gateway, task.payload, task.channel->strings());
+  const nb::tuple parts = nb::cast<nb::tuple>(payload);
+  return {nb::cast<nb::str>(parts[0]), parts[1].is_none() ? nb::str("<remote exec>") : nb::cast<nb::str>(parts[1]),
+          nb::cast<std::int64_t>(parts[2]), parts[3], nb::cast<nb::dict>(parts[4])};
+}
+
+// Newlines in front put the source on the lines of the file it came from.
+nb::object compile(const Request& request, nb::handle builtins) {
+  const nb::object padding = nb::str("\n") * nb::int_(request.first_line - 1);
+  return builtins.attr("compile")(padding + request.source, request.filename, "exec", 0, true);
+}
+
+void run(const Request& request, const nb::object& channel) {
+  const nb::object builtins = nb::module_::import_("builtins");
+  nb::dict globals;
+  globals["channel"] = channel;
+  globals["__name__"] = "__channelexec__";
+  globals["__builtins__"] = builtins;
+  const nb::object code = compile(request, builtins);
+  if (!nb::steal(PyEval_EvalCode(code.ptr(), globals.ptr(), globals.ptr())).is_valid()) {
+    throw nb::python_error();
+  }
+  if (!request.function.is_none()) {
+    globals[request.function](channel, **request.kwargs);
+  }
+}
+
+// The lines of the request's file: as it is here, if it is, with the source that was sent in its place.
+nb::list lines_of(const Request& request, const nb::object& linecache) {
+  nb::list lines = nb::cast<nb::list>(linecache.attr("getlines")(request.filename));
+  const auto begin = static_cast<Py_ssize_t>(request.first_line - 1);
+  while (static_cast<Py_ssize_t>(lines.size()) < begin) {
+    lines.append("\n");
+  }
+  const nb::object sent = (request.source + nb::str("\n")).attr("splitlines")(true);
+  if (PyList_SetSlice(lines.ptr(), begin, begin + PyObject_Length(sent.ptr()), sent.ptr()) != 0) {
+    throw nb::python_error();
+  }
+  return lines;
+}
+
+// The traceback as text. It begins with the frame of the request's own code: there are no frames of ours.
+std::string format(const nb::python_error& error, const Request& request) {
+  const nb::object linecache = nb::module_::import_("linecache");
+  nb::dict cache = nb::cast<nb::dict>(linecache.attr("cache"));
+  const nb::object before = cache.attr("get")(request.filename);
+  nb::list lines = nb::list(lines_of(request, linecache));
+  cache[request.filename] = nb::make_tuple(1, nb::none(), lines, request.filename);
+  const nb::object traceback = error.traceback();
+  const nb::object parts = nb::module_::import_("traceback")
+                               .attr("format_exception")(error.type(), error.value(),
+                                                         traceback.is_valid() ? traceback : nb::none());
+  if (before.is_none()) {
+    cache.attr("pop")(request.filename, nb::none());
+  } else {
+    cache[request.filename] = before;
+  }
+  return portable(nb::str("").attr("join")(parts));
+}
+
+std::string describe(const nb::python_error& error, const Request& request) {
+  try {
+    return format(error, request);
+  } catch (const std::exception& failure) {
+    return portable(error.type().attr("__name__")) + " (its traceback cannot be shown: " + failure.what() + ")";
+  }
+}
+
+// What the task raised, if anything.
+std::optional<std::string> execute(const WorkerEnd::Task& task, nb::handle gateway) {
+  try {
+    const Request request = read_request(task, gateway);
+    try {
+      run(request, make_channel(task.channel, gateway));
+      return std::nullopt;
+    } catch (const nb::python_error& error) {
+      if (error.type().is(PyExc_EOFError) && task.channel->no_more_items()) {
+        return std::nullopt;  // its channel, or the gateway, has ended
+      }
+      return describe(error, request);
+    }
+  } catch (const std::exception& error) {
+    return std::string("cannot run what was sent: ") + error.what();
+  }
+}
+
+void flush_stdout() {
+  try {
+    nb::module_::import_("sys").attr("stdout").attr("flush")();
+  } catch (const nb::python_error&) {  // None, closed, or replaced by something that is no file
+  }
+}
+
+}  // namespace
+
+void run_task(WorkerEnd::Task task, nb::handle gateway) {
+  const pid_t pid = ::getpid();
+  const nb::gil_scoped_acquire gil;
+  const std::optional<std::string> error = execute(task, gateway);
+  flush_stdout();
+  if (::getpid() != pid) {  // a forked child has come back from the code: the gateway is the parent's
+    if (error) {
+      PySys_FormatStderr("%s", error->c_str());
+    }
+    ::_exit(error ? 1 : 0);
+  }
+  const nb::gil_scoped_release nogil;
+  task.channel->set_executing(false);
+  task.channel->close(error);
+}
+
+}  // namespace execnet::python

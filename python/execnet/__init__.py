@@ -1,0 +1,48 @@
+"""Gateways to Python interpreters, local and over ssh, with nothing installed on the other side.
+
+    >>> import execnet
+    >>> gateway = execnet.makegateway("popen")
+    >>> gateway.remote_exec("channel.send(6 * 7)").receive()
+    42
+"""
+
+from execnet._core import (
+    Channel,
+    DataFormatError,
+    DumpError,
+    Gateway,
+    GatewayGone,
+    HostNotFound,
+    LoadError,
+    RemoteError,
+    TimeoutError,
+    XSpec,
+    __version__,
+    dump,
+    dumps,
+    load,
+    loads,
+)
+from execnet.multi import Group, MultiChannel, default_group, makegateway
+
+__all__ = [
+    "Channel",
+    "DataFormatError",
+    "DumpError",
+    "Gateway",
+    "GatewayGone",
+    "Group",
+    "HostNotFound",
+    "LoadError",
+    "MultiChannel",
+    "RemoteError",
+    "TimeoutError",
+    "XSpec",
+    "__version__",
+    "default_group",
+    "dump",
+    "dumps",
+    "load",
+    "loads",
+    "makegateway",
+]

@@ -1,0 +1,199 @@
+"""Groups of gateways, and the channels to all of a group's members."""
+
+from __future__ import annotations
+
+import atexit
+import copy
+import os
+import sys
+import types
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Literal, overload
+
+from execnet import _core
+from execnet._core import Channel, Gateway, RemoteError, XSpec
+
+
+class Group:
+    """Owns the membership and the lifetime of its gateways.
+
+    What a group has started is gone when it is terminated, when the last reference to it and its
+    gateways goes, and when the interpreter exits.
+
+        with Group(["popen"] * 2) as group:
+            group.remote_exec("channel.send(1)").receive_each()
+    """
+
+    defaultspec: str | XSpec = "popen"
+    """What makegateway() makes when it is not told."""
+
+    def __init__(self, xspecs: Iterable[XSpec | str | None] = ()) -> None:
+        """Starts a gateway for each specification, all at the same time.
+
+        Raises ValueError before anything is started, HostNotFound after what was started is gone again.
+        """
+        self._gateways: list[Gateway] = []
+        origin = _core.__spec__.origin if _core.__spec__ else None
+        self._membership = _core.Membership(python=os.fsencode(sys.executable), native_module=os.fsencode(origin or ""))
+        _groups.add(self)
+        if type(self).makegateway is Group.makegateway:
+            self._start([self._complete(spec) for spec in xspecs])
+        else:
+            for spec in xspecs:
+                self.makegateway(spec)
+
+    def __repr__(self) -> str:
+        return f"<Group {[gateway.id for gateway in self]!r}>"
+
+    def __len__(self) -> int:
+        return len(self._gateways)
+
+    def __iter__(self) -> Iterator[Gateway]:
+        return iter(list(self._gateways))
+
+    def __getitem__(self, key: int | str | Gateway) -> Gateway:
+        """The member of that index or id. Raises IndexError, KeyError."""
+        if isinstance(key, int):
+            return self._gateways[key]
+        for gateway in self:
+            if gateway is key or gateway.id == key:
+                return gateway
+        raise KeyError(key)
+
+    def __contains__(self, key: object) -> bool:
+        """Whether a gateway, or the one of an id, is a member."""
+        return any(gateway is key or gateway.id == key for gateway in self)
+
+    def __enter__(self) -> Group:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.terminate(timeout=1.0)
+
+    def makegateway(self, spec: XSpec | str | None = None) -> Gateway:
+        """Starts a gateway and makes it a member.
+
+        The form of a specification is type[=value]//key[=value]//...; types are `popen` and
+        `ssh=[user@]host`. Keys:
+
+            id=NAME              how the group knows it; gw0, gw1 ... if not given
+            python=COMMAND       the interpreter to run
+            chdir=PATH           its working directory, made if missing
+            nice=NUMBER          is added to its niceness
+            env:NAME=VALUE       sets an environment variable
+            dont_write_bytecode  as python -B
+            ssh_config=PATH      configuration for ssh
+
+        An XSpec becomes the gateway's `spec`, with `id` and `execmodel` filled in. Raises ValueError
+        before anything is started, HostNotFound when there is no usable interpreter, and why.
+        """
+        return self._start([self._complete(spec)])[0]
+
+    def _complete(self, spec: XSpec | str | None) -> XSpec:
+        if spec is None:  # a copy: the default is for more than one gateway
+            spec = copy.copy(self.defaultspec)
+        if not isinstance(spec, XSpec):
+            spec = XSpec(spec)
+        self.allocate_id(spec)
+        if spec.execmodel is None:
+            spec.execmodel = "thread"
+        return spec
+
+    def _start(self, specs: list[XSpec]) -> list[Gateway]:
+        gateways = self._membership.start(specs)
+        for gateway in gateways:
+            self._register(gateway)
+        return gateways
+
+    def allocate_id(self, spec: XSpec) -> None:
+        """Gives the specification an id that is free in this group; one that has an id keeps it."""
+        self._membership.allocate_id(spec)
+
+    def _register(self, gateway: Gateway) -> None:
+        if gateway.id in self:
+            raise ValueError(f"{self!r} already has a gateway with id {gateway.id!r}")
+        self._gateways.append(gateway)
+        gateway._group = self
+
+    def _unregister(self, gateway: Gateway) -> None:
+        self._gateways = [member for member in self._gateways if member is not gateway]
+
+    def remote_exec(
+        self, source: str | types.FunctionType | Callable[..., object] | types.ModuleType, **kwargs: object
+    ) -> MultiChannel:
+        """Runs source on all members; see Gateway.remote_exec()."""
+        return MultiChannel([gateway.remote_exec(source, **kwargs) for gateway in self])
+
+    def terminate(self, timeout: float | None = None) -> None:
+        """Ends all members and waits until their processes are gone; the group is empty then.
+
+        They are told to end and, if they have not within `timeout` seconds (10 if not given), killed
+        with all they have started.
+        """
+        ending = list(self)
+        self._membership.terminate(timeout)
+        self._gateways = [gateway for gateway in self._gateways if gateway not in ending]
+
+    def _cleanup_atexit(self) -> None:
+        self.terminate(timeout=1.0)
+
+
+class MultiChannel:
+    """The channels to several gateways, used as one."""
+
+    def __init__(self, channels: Sequence[Channel]) -> None:
+        self._channels = channels
+
+    def __len__(self) -> int:
+        return len(self._channels)
+
+    def __iter__(self) -> Iterator[Channel]:
+        return iter(self._channels)
+
+    def __getitem__(self, key: int) -> Channel:
+        return self._channels[key]
+
+    def __contains__(self, channel: object) -> bool:
+        return channel in self._channels
+
+    def send_each(self, item: object) -> None:
+        """Sends a value over every channel."""
+        for channel in self._channels:
+            channel.send(item)
+
+    @overload
+    def receive_each(self, withchannel: Literal[False] = ...) -> list[Any]: ...
+
+    @overload
+    def receive_each(self, withchannel: Literal[True]) -> list[tuple[Channel, Any]]: ...
+
+    def receive_each(self, withchannel: bool = False) -> list[Any] | list[tuple[Channel, Any]]:
+        """A value from every channel, in the order of the channels; with its channel if wanted."""
+        if withchannel:
+            return [(channel, channel.receive()) for channel in self._channels]
+        return [channel.receive() for channel in self._channels]
+
+    def waitclose(self) -> None:
+        """Waits until every channel is closed; raises the first RemoteError of all after that."""
+        first = None
+        for channel in self._channels:
+            try:
+                channel.waitclose()
+            except RemoteError as error:
+                first = first or error
+        if first is not None:
+            raise first
+
+
+_groups: weakref.WeakSet[Group] = weakref.WeakSet()
+
+
+@atexit.register
+def _terminate_groups() -> None:
+    for group in list(_groups):
+        group._cleanup_atexit()
+
+
+default_group = Group()
+makegateway = default_group.makegateway

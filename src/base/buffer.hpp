@@ -1,0 +1,85 @@
+// A growable run of bytes that, unlike std::vector, leaves new bytes unset: what is received next
+// overwrites them anyway. Move only; one owner at a time.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <span>
+#include <string_view>
+#include <utility>
+
+namespace execnet::base {
+
+class Buffer {
+ public:
+  Buffer() = default;
+  explicit Buffer(std::string_view bytes) { append(bytes); }
+  Buffer(Buffer&& other) noexcept
+      : data_(std::move(other.data_)), size_(std::exchange(other.size_, 0)), capacity_(std::exchange(other.capacity_, 0)) {}
+  Buffer& operator=(Buffer&& other) noexcept {
+    data_ = std::move(other.data_);
+    size_ = std::exchange(other.size_, 0);
+    capacity_ = std::exchange(other.capacity_, 0);
+    return *this;
+  }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  ~Buffer() = default;
+
+  [[nodiscard]] char* data() { return data_.get(); }
+  [[nodiscard]] const char* data() const { return data_.get(); }
+  [[nodiscard]] std::size_t size() const { return size_; }
+  [[nodiscard]] bool empty() const { return size_ == 0; }
+  [[nodiscard]] std::string_view view() const { return {data_.get(), size_}; }
+
+  void clear() { size_ = 0; }
+  void reserve(std::size_t capacity) {
+    if (capacity > capacity_) {
+      grow(capacity);
+    }
+  }
+  // Makes room for `count` more bytes and returns where they go; they count as written.
+  char* extend(std::size_t count) {
+    if (capacity_ - size_ < count) {
+      grow(size_ + count);
+    }
+    char* at = data_.get() + size_;
+    size_ += count;
+    return at;
+  }
+  void append(std::string_view bytes) {
+    if (!bytes.empty()) {
+      std::memcpy(extend(bytes.size()), bytes.data(), bytes.size());
+    }
+  }
+  void push_back(char byte) { *extend(1) = byte; }
+  // Drops all but the first `size` bytes. REQUIRES: size <= this->size().
+  void truncate(std::size_t size) { size_ = size; }
+
+ private:
+  struct Free {
+    void operator()(char* data) const { std::free(data); }
+  };
+
+  void grow(std::size_t needed) {
+    const std::size_t doubled = capacity_ * 2;
+    const std::size_t capacity = needed > doubled ? needed : doubled;
+    char* data = static_cast<char*>(std::realloc(data_.get(), capacity));
+    if (data == nullptr) {
+      throw std::bad_alloc();
+    }
+    static_cast<void>(data_.release());  // realloc has taken the old block.
+    data_.reset(data);
+    capacity_ = capacity;
+  }
+
+  std::unique_ptr<char, Free> data_;
+  std::size_t size_ = 0;
+  std::size_t capacity_ = 0;
+};
+
+}  // namespace execnet::base

@@ -1,0 +1,72 @@
+#include "base/wait.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <utility>
+
+#include "base/syscall.hpp"
+
+namespace execnet::base {
+namespace {
+
+// A signal that lands between the caller's last look for signals and the system call would go
+// unnoticed until the next wake-up. So the first sleep of a wait is short, and only that one:
+// an idle waiter costs one extra wake-up in all, not one a period.
+constexpr std::chrono::milliseconds kFirstSleep{50};
+
+}  // namespace
+
+Deadline deadline_after(std::optional<Seconds> seconds) {
+  constexpr double kForever = 1e9;
+  if (!seconds || !(seconds->count() < kForever)) {
+    return std::nullopt;
+  }
+  const Seconds positive(std::max(0.0, seconds->count()));
+  return Clock::now() + std::chrono::duration_cast<Clock::duration>(positive);
+}
+
+bool has_passed(const Deadline& deadline) {
+  return deadline && Clock::now() >= *deadline;
+}
+
+Woken Sleep::until_ready(std::span<pollfd> fds) {
+  Deadline until = deadline_;
+  if (check_soon_) {
+    const auto soon = Clock::now() + kFirstSleep;
+    until = until ? std::min(*until, soon) : soon;
+  }
+  timespec left{};
+  if (until) {
+    const auto nanos = std::max<std::chrono::nanoseconds>(*until - Clock::now(), std::chrono::nanoseconds(0));
+    left.tv_sec = static_cast<time_t>(nanos.count() / 1'000'000'000);
+    left.tv_nsec = static_cast<long>(nanos.count() % 1'000'000'000);
+  }
+  const int ready = ::ppoll(fds.data(), fds.size(), until ? &left : nullptr, nullptr);
+  if (ready > 0) {
+    return Woken::kReady;
+  }
+  if (ready < 0 && errno != EINTR) {
+    throw_system_error(errno, "ppoll");
+  }
+  const bool checking = std::exchange(check_soon_, false);
+  return ready < 0 || (checking && !has_passed(deadline_)) ? Woken::kSignal : Woken::kTimedOut;
+}
+
+bool poll_until(std::span<pollfd> fds, const Wait& wait) {
+  Sleep sleep(wait);
+  for (;;) {
+    switch (sleep.until_ready(fds)) {
+      case Woken::kReady:
+        return true;
+      case Woken::kTimedOut:
+        return false;
+      case Woken::kSignal:
+        if (wait.interrupted != nullptr) {
+          wait.interrupted();
+        }
+        break;
+    }
+  }
+}
+
+}  // namespace execnet::base

@@ -1,0 +1,70 @@
+#include "base/wait.hpp"
+
+#include <gtest/gtest.h>
+#include <pthread.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <limits>
+#include <stdexcept>
+
+#include "base/buffer.hpp"
+#include "base/syscall.hpp"
+
+namespace execnet::base {
+namespace {
+
+TEST(Deadline, NoneOrAbsurdSecondsMeanForEverAndNegativeOnesMeanNow) {
+  EXPECT_FALSE(deadline_after(std::nullopt));
+  EXPECT_FALSE(deadline_after(Seconds(1e300)));
+  EXPECT_FALSE(deadline_after(Seconds(std::numeric_limits<double>::infinity())));
+  EXPECT_TRUE(has_passed(deadline_after(Seconds(-5.0))));
+  EXPECT_FALSE(has_passed(deadline_after(Seconds(3600.0))));
+}
+
+TEST(PollUntil, EndsWhenTheDeadlineHasPassed) {
+  auto [read_end, write_end] = make_pipe();
+  pollfd fds{read_end.get(), POLLIN, 0};
+  EXPECT_FALSE(poll_until({&fds, 1}, {.deadline = Clock::now()}));
+  ASSERT_EQ(::write(write_end.get(), "x", 1), 1);
+  EXPECT_TRUE(poll_until({&fds, 1}, {}));
+}
+
+TEST(PollUntil, ASignalRunsTheCallersCheckWhichMayThrow) {
+  auto [read_end, write_end] = make_pipe();
+  struct sigaction before {};
+  struct sigaction action {};
+  action.sa_handler = [](int) {};
+  ::sigaction(SIGUSR1, &action, &before);
+  pollfd fds{read_end.get(), POLLIN, 0};
+  ::pthread_kill(::pthread_self(), SIGUSR1);  // before the sleep: found by the early look
+  EXPECT_THROW(poll_until({&fds, 1}, {.interrupted = [] { throw std::runtime_error("stop"); }}), std::runtime_error);
+  ::sigaction(SIGUSR1, &before, nullptr);
+}
+
+TEST(Check, NamesTheCallThatFailed) {
+  try {
+    check("read", [] { return ::read(-1, nullptr, 0); }, "fd -1");
+    FAIL() << "did not throw";
+  } catch (const std::system_error& error) {
+    EXPECT_EQ(error.code().value(), EBADF);
+    EXPECT_NE(std::string(error.what()).find("read(fd -1)"), std::string::npos);
+  }
+}
+
+TEST(Buffer, GrowsAndKeepsWhatItHolds) {
+  Buffer buffer("abc");
+  for (int i = 0; i < 1000; ++i) {
+    buffer.append("0123456789");
+  }
+  buffer.push_back('!');
+  EXPECT_EQ(buffer.size(), 10004U);
+  EXPECT_EQ(buffer.view().substr(0, 5), "abc01");
+  EXPECT_EQ(buffer.view().back(), '!');
+  const Buffer moved = std::move(buffer);
+  EXPECT_EQ(moved.size(), 10004U);
+  EXPECT_TRUE(buffer.empty());  // NOLINT(bugprone-use-after-move): moved from means empty, by contract
+}
+
+}  // namespace
+}  // namespace execnet::base

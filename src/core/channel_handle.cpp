@@ -1,0 +1,108 @@
+#include "core/channel_handle.hpp"
+
+#include <execnet/error.hpp>
+#include <utility>
+
+namespace execnet::core {
+
+ChannelHandle::~ChannelHandle() {
+  auto lock = connection_->lock();
+  connection_->drop_channel(lock, state_);
+}
+
+void ChannelHandle::send(base::Buffer payload, const base::Wait& wait) {
+  auto lock = connection_->lock();
+  if (state_->lost) {
+    connection_->throw_gone(lock);
+  }
+  if (state_->closed) {
+    throw ChannelClosed("cannot send to " + repr_of(*state_) + ": it is closed");
+  }
+  connection_->send(lock, wire::FrameType::kData, state_->id, std::move(payload), wait);
+}
+
+base::Buffer ChannelHandle::receive(const base::Wait& wait) {
+  auto lock = connection_->lock();
+  ChannelState& state = *state_;
+  if (!connection_->wait_until(lock, &state, wait, [&] { return !state.items.empty() || state.no_more_items; })) {
+    throw TimeoutError("nothing came in time on " + repr_of(state));
+  }
+  if (state.items.empty()) {
+    throw_end(lock);
+  }
+  base::Buffer item = std::move(state.items.front());
+  state.items.pop_front();
+  return item;
+}
+
+std::optional<base::Buffer> ChannelHandle::try_receive() {
+  auto lock = connection_->lock();
+  if (state_->items.empty()) {
+    return std::nullopt;
+  }
+  base::Buffer item = std::move(state_->items.front());
+  state_->items.pop_front();
+  return item;
+}
+
+bool ChannelHandle::no_more_items() const {
+  auto lock = connection_->lock();
+  return state_->no_more_items;
+}
+
+void ChannelHandle::throw_end(Connection::Lock& lock) {
+  if (!state_->errors.empty()) {
+    const std::string text = std::move(state_->errors.front());
+    state_->errors.pop_front();
+    throw RemoteError(text);
+  }
+  if (state_->lost) {
+    connection_->throw_gone(lock);
+  }
+  throw EndOfChannel("no more items on " + repr_of(*state_));
+}
+
+StringConfig ChannelHandle::strings() const {
+  auto lock = connection_->lock();
+  return state_->strings.value_or(connection_->strings(lock));
+}
+
+void ChannelHandle::set_strings(StringConfig strings) {
+  auto lock = connection_->lock();
+  state_->strings = strings;
+}
+
+void ChannelHandle::close(const std::optional<std::string>& error) {
+  auto lock = connection_->lock();
+  if (state_->executing) {
+    throw ChannelClosed("cannot explicitly close channel within remote_exec");
+  }
+  connection_->close_channel(lock, state_, error);
+}
+
+bool ChannelHandle::isclosed() const {
+  auto lock = connection_->lock();
+  return state_->closed;
+}
+
+void ChannelHandle::waitclose(const base::Wait& wait) {
+  auto lock = connection_->lock();
+  if (!connection_->wait_until(lock, state_.get(), wait, [&] { return state_->no_more_items; })) {
+    throw TimeoutError(repr_of(*state_) + " was not closed in time");
+  }
+  if (!state_->errors.empty() || state_->lost) {
+    throw_end(lock);
+  }
+}
+
+void ChannelHandle::set_executing(bool executing) {
+  auto lock = connection_->lock();
+  state_->executing = executing;
+}
+
+std::string ChannelHandle::repr() const {
+  auto lock = connection_->lock();
+  return repr_of(*state_);
+}
+
+}  // namespace execnet::core

@@ -1,0 +1,61 @@
+// The program's end of a channel. When the last reference goes, the channel closes.
+//
+// Owner: whoever holds it (execnet::Channel, the Python Channel object). Any thread may call any
+// method, and may drop it, without ever waiting: a garbage collector does.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/buffer.hpp"
+#include "base/wait.hpp"
+#include "core/channel_state.hpp"
+#include "core/connection.hpp"
+
+namespace execnet::core {
+
+class ChannelHandle {
+ public:
+  ChannelHandle(std::shared_ptr<Connection> connection, std::shared_ptr<ChannelState> state)
+      : connection_(std::move(connection)), state_(std::move(state)) {}
+  ~ChannelHandle();
+  ChannelHandle(const ChannelHandle&) = delete;
+  ChannelHandle& operator=(const ChannelHandle&) = delete;
+
+  [[nodiscard]] std::uint32_t id() const { return state_->id; }
+  [[nodiscard]] Connection& connection() const { return *connection_; }
+
+  // `payload` is an encoded value. Throws ChannelClosed, GatewayGone.
+  void send(base::Buffer payload, const base::Wait& wait);
+  // The next encoded value. Throws TimeoutError, RemoteError, EndOfChannel, GatewayGone.
+  base::Buffer receive(const base::Wait& wait);
+  // The same if it is there already, else none. Never waits.
+  std::optional<base::Buffer> try_receive();
+  // Whether nothing will be added to what has arrived.
+  [[nodiscard]] bool no_more_items() const;
+  // How strings of what receive() gives are to be loaded.
+  [[nodiscard]] StringConfig strings() const;
+  void set_strings(StringConfig strings);
+
+  // Throws ChannelClosed when code on this worker still runs with the channel.
+  void close(const std::optional<std::string>& error);
+  [[nodiscard]] bool isclosed() const;
+  // Throws TimeoutError, RemoteError, GatewayGone.
+  void waitclose(const base::Wait& wait);
+
+  // On a worker: brackets the execution of code that has this channel.
+  void set_executing(bool executing);
+
+  // "<Channel id=1 open>"
+  [[nodiscard]] std::string repr() const;
+
+ private:
+  [[noreturn]] void throw_end(Connection::Lock& lock);
+
+  const std::shared_ptr<Connection> connection_;
+  const std::shared_ptr<ChannelState> state_;
+};
+
+}  // namespace execnet::core

@@ -1,0 +1,254 @@
+// One end of a gateway's byte stream: frames in and out, and the channels they belong to. The same
+// class serves the coordinator and the native worker.
+//
+// Owner: its GatewayEnd or WorkerEnd, and every ChannelHandle. Any thread may call any method.
+//
+// Whoever waits, reads. At any time at most one thread reads the stream. A thread that waits for
+// something (an item, a close, a HELLO) takes the reading over from the loop, reads in place, and
+// passes it on when it has what it wanted: to another thread that waits, else back to the loop. The
+// way back to the loop is lazy: a caller that has just received will most likely receive again, so
+// the loop looks every millisecond, only while there is such traffic, and takes the reading back
+// when a millisecond has passed without any. An idle connection costs no wake-ups.
+//
+// Writing works the same: the caller writes; what others queue meanwhile rides along; the loop
+// writes only what nobody waits for.
+//
+// Lock order: mutex_ before the loop's own; never held in a system call that can block, nor while
+// code that is not ours runs.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "base/buffer.hpp"
+#include "base/fd.hpp"
+#include "base/wait.hpp"
+#include "core/channel_state.hpp"
+#include "core/id_set.hpp"
+#include "core/outbox.hpp"
+#include "loop/loop.hpp"
+#include "loop/waiter.hpp"
+#include "wire/frame.hpp"
+
+namespace execnet::core {
+
+enum class Side : std::uint8_t { kCoordinator, kWorker };
+
+// What the two kinds of owner do differently. All but on_stream_end are called with the
+// connection's mutex held, on whichever thread reads: they note what came and return.
+class ConnectionOwner {
+ public:
+  using Lock = std::unique_lock<std::mutex>;
+
+  virtual void on_hello(base::Buffer payload) = 0;
+  virtual void on_exec(Lock& lock, const std::shared_ptr<ChannelState>& channel, base::Buffer payload) = 0;
+  virtual void on_status_request(Lock& lock, std::uint32_t channel) = 0;
+  virtual void on_terminate(Lock& lock) = 0;
+  // Nothing more comes. `error` says why if it was not an orderly end. The owner calls finish(),
+  // now or later, when it knows the cause.
+  virtual void on_stream_end(const std::string& error) = 0;
+
+ protected:
+  ~ConnectionOwner() = default;
+};
+
+class Connection : public std::enable_shared_from_this<Connection> {
+ public:
+  using Lock = std::unique_lock<std::mutex>;
+
+  // The owner is told of frames from start() on, and stays alive until stop() has returned.
+  Connection(base::Fd stream, std::shared_ptr<loop::Loop> loop, Side side);
+  ~Connection();
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
+
+  void start(std::weak_ptr<ConnectionOwner> owner);
+
+  [[nodiscard]] Lock lock() { return Lock(mutex_); }
+
+  // --- Writing ---
+
+  // Hands a message to the operating system; waits while it has no room. When the wait is
+  // abandoned the message was sent whole or, for the receiver, not at all.
+  // Throws GatewayGone.
+  void send(Lock& lock, wire::FrameType type, std::uint32_t channel, base::Buffer payload, const base::Wait& wait);
+  // Never waits: what the operating system does not take at once the loop writes.
+  void post(Lock& lock, wire::FrameType type, std::uint32_t channel, base::Buffer payload = {});
+  // The same for bytes that are frames already, or come before the first frame.
+  void post_raw(Lock& lock, base::Buffer bytes);
+  // Goes out with whatever is written next: for what the other side does not wait for.
+  void post_later(Lock& lock, wire::FrameType type, std::uint32_t channel);
+
+  // --- Waiting ---
+
+  // Waits until `ready` (called with the lock held) says so; false if the deadline passed first.
+  // `topic` is what touch() is called with when that may have changed.
+  bool wait_until(Lock& lock, const void* topic, const base::Wait& wait, const std::function<bool()>& ready);
+  // Wakes the threads that wait for `topic`, or all.
+  void touch(Lock& lock, const void* topic);
+  void touch_all(Lock& lock);
+
+  // --- Channels ---
+
+  // A new channel of this side's making.
+  std::shared_ptr<ChannelHandle> new_channel(Lock& lock);
+  // The handle for an id that came from the other side.
+  std::shared_ptr<ChannelHandle> channel(Lock& lock, std::uint32_t id);
+  // The program's handle for a channel, made if there is none.
+  std::shared_ptr<ChannelHandle> handle(Lock& lock, const std::shared_ptr<ChannelState>& state);
+  // Sends this end's CLOSE, or CLOSE_ERROR with the text, if it was not sent yet.
+  void close_channel(Lock& lock, const std::shared_ptr<ChannelState>& state, const std::optional<std::string>& error);
+  // The program has let go of its handle. Never waits.
+  void drop_channel(Lock& lock, const std::shared_ptr<ChannelState>& state);
+  [[nodiscard]] std::size_t open_channels(Lock& lock) const;
+  // How strings are loaded where the channel does not say.
+  [[nodiscard]] StringConfig strings(const Lock& lock) const;
+  void set_strings(const Lock& lock, StringConfig strings);
+
+  // Answers a request: one item on the channel it came with, then CLOSE.
+  void answer(Lock& lock, std::uint32_t id, base::Buffer payload);
+
+  // --- The end ---
+
+  // No channel gets any more items; sending is still possible.
+  void end_receiving(Lock& lock);
+  // Declares the other side gone, with the cause: whoever waits gets GatewayGone. Once.
+  void finish(const std::string& cause);
+  // The cause, once the other side is gone.
+  [[nodiscard]] const std::optional<std::string>& gone(const Lock& lock) const;
+  // Makes the stream end on both sides: what had arrived can still be read here, then the end.
+  void shut_down();
+  [[noreturn]] void throw_gone(Lock& lock);
+
+  [[nodiscard]] loop::Loop& loop() { return *loop_; }
+  [[nodiscard]] std::shared_ptr<ConnectionOwner> owner() const { return owner_.lock(); }
+
+ private:
+  enum class Reader : std::uint8_t {
+    kNone,       // nobody; a tick will look
+    kArmed,      // the loop watches the stream
+    kLoop,       // the loop is reading right now
+    kCaller,     // a thread that waits for something reads
+    kEnded,      // the stream has ended
+  };
+  enum class Writer : std::uint8_t { kNone, kCaller, kLoop };
+  // A thread inside wait_until, and whether it is the one who reads.
+  class Waiting {
+   public:
+    Waiting(Connection& connection, Lock& lock, const void* topic);
+    ~Waiting();  // leaves, and has the lock again
+    Waiting(const Waiting&) = delete;
+    Waiting& operator=(const Waiting&) = delete;
+
+    void enter();
+    // Passes on the reading, if it had it.
+    void leave();
+    // Sleeps once, without the lock; reads if nobody else does.
+    base::Woken sleep(base::Sleep& sleep);
+    [[nodiscard]] bool is_for(const void* topic) const { return topic_ == topic; }
+    void wake();
+
+   private:
+    Connection& connection_;
+    Lock& lock_;
+    loop::Waiter& waiter_;
+    const void* const topic_;
+    bool entered_ = false;
+    bool reads_ = false;
+    bool asleep_ = false;
+  };
+  // A thread inside send() whose message is not written yet, and whether it is the one who writes.
+  class Writing {
+   public:
+    Writing(Connection& connection, Lock& lock, std::shared_ptr<Outgoing> message);
+    ~Writing();  // leaves, takes the message back if it is not written, and has the lock again
+    Writing(const Writing&) = delete;
+    Writing& operator=(const Writing&) = delete;
+
+    // Passes on the writing, if it had it.
+    void leave();
+    // Sleeps once, without the lock; writes if nobody else does.
+    base::Woken sleep(base::Sleep& sleep);
+
+   private:
+    Connection& connection_;
+    Lock& lock_;
+    loop::Waiter& waiter_;
+    const std::shared_ptr<Outgoing> message_;
+    bool writes_ = false;
+  };
+  // What one read of the stream gave.
+  struct Incoming {
+    std::vector<wire::Message> messages;
+    bool ended = false;
+    std::string error;
+  };
+
+  [[nodiscard]] Incoming read_available();
+  [[nodiscard]] std::size_t receive_into(std::span<char> space, Incoming& incoming);
+  void look_for_magic(std::string_view bytes, Incoming& incoming);
+  void parse(Incoming& incoming);
+  void take_in(Lock& lock, Incoming incoming);
+  void dispatch(Lock& lock, ConnectionOwner& owner, wire::Message message);
+  std::shared_ptr<ChannelState> state_for(Lock& lock, std::uint32_t id);
+  void on_peer_close(Lock& lock, std::uint32_t id, std::optional<std::string> error);
+  void forget_if_over(const std::shared_ptr<ChannelState>& state);
+  [[nodiscard]] bool is_ours(std::uint32_t id) const;
+
+  void settle_reading(Lock& lock);
+  void start_ticking(Lock& lock);
+  void tick();
+  void on_ready(std::uint32_t ready);
+  void read_as_loop(Lock& lock);
+  void arm(Lock& lock);
+
+  bool write_batch(Lock& lock);
+  void write_without_waiting(Lock& lock);
+  void release_writing(Lock& lock);
+  void fail_writing(Lock& lock);
+  void update_interest(Lock& lock);
+
+  const base::Fd stream_;
+  const std::shared_ptr<loop::Loop> loop_;
+  const Side side_;
+  std::weak_ptr<ConnectionOwner> owner_;  // set by start()
+  loop::Loop::Id watch_ = 0;              // set by start()
+
+  std::mutex mutex_;
+
+  // Reading. The parser belongs to whoever has the role.
+  Reader reader_ = Reader::kNone;
+  std::uint32_t interest_ = 0;  // what the loop watches the stream for
+  std::vector<Waiting*> waiting_;
+  bool ticking_ = false;
+  std::uint64_t activity_ = 0;       // reads by callers, ever
+  std::uint64_t activity_seen_ = 0;  // of them, at the last tick
+  std::optional<std::string> noise_;  // what came before the worker's first bytes; none once they came
+  wire::FrameParser parser_;
+  wire::MessageAssembler assembler_;
+
+  // Writing.
+  Writer writer_ = Writer::kNone;
+  bool writing_failed_ = false;
+  Outbox outbox_;
+
+  // Channels.
+  std::uint32_t next_id_;
+  IdSet forgotten_;  // ids of the other side's making that are over and done with
+  StringConfig strings_;
+  bool receiving_ended_ = false;
+  std::unordered_map<std::uint32_t, std::shared_ptr<ChannelState>> channels_;
+
+  std::optional<std::string> gone_;
+};
+
+}  // namespace execnet::core

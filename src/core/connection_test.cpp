@@ -1,0 +1,313 @@
+// A coordinator's connection against a real WorkerEnd whose code is C++, over a socket pair.
+#include "core/connection.hpp"
+
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <execnet/error.hpp>
+#include <future>
+#include <thread>
+
+#include "base/syscall.hpp"
+#include "core/channel_handle.hpp"
+#include "core/value_message.hpp"
+#include "core/worker_end.hpp"
+
+namespace execnet::core {
+namespace {
+
+constexpr std::chrono::seconds kPatience{30};
+
+base::Wait soon() {
+  return {.deadline = base::Clock::now() + kPatience};
+}
+
+// The coordinator's side, without a process.
+class Peer : public ConnectionOwner, public std::enable_shared_from_this<Peer> {
+ public:
+  explicit Peer(base::Fd stream)
+      : loop(std::make_shared<loop::Loop>()),
+        connection(std::make_shared<Connection>(std::move(stream), loop, Side::kCoordinator)) {}
+  ~Peer() {
+    loop->stop();
+    connection->finish("test over");
+  }
+  Peer(const Peer&) = delete;
+  Peer& operator=(const Peer&) = delete;
+
+  void on_hello(base::Buffer payload) override { hello = std::move(payload); }
+  void on_exec(Lock&, const std::shared_ptr<ChannelState>&, base::Buffer) override { FAIL(); }
+  void on_status_request(Lock&, std::uint32_t) override { FAIL(); }
+  void on_terminate(Lock&) override { FAIL(); }
+  void on_stream_end(const std::string& error) override { connection->finish("the stream ended: " + error); }
+
+  std::shared_ptr<ChannelHandle> exec(std::string_view what) {
+    auto lock = connection->lock();
+    auto channel = connection->new_channel(lock);
+    connection->send(lock, wire::FrameType::kExec, channel->id(), base::Buffer(what), soon());
+    return channel;
+  }
+
+  std::shared_ptr<loop::Loop> loop;
+  std::shared_ptr<Connection> connection;
+  std::optional<base::Buffer> hello;
+};
+
+base::Buffer setup_message() {
+  Dict hello{{"protocol", 1}, {"id", "gw0"}, {"execmodel", "thread"},         {"chdir", Value()},
+             {"nice", Value()}, {"env", Dict{}}, {"dont_write_bytecode", false}};
+  return encode_value(Value(hello));
+}
+
+// Runs tasks by name: what a Python worker would do, in C++.
+void run_task(const WorkerEnd::Task& task) {
+  ChannelHandle& channel = *task.channel;
+  const std::string what(task.payload.view());
+  std::optional<std::string> error;
+  try {
+    if (what == "echo") {
+      for (;;) {
+        channel.send(channel.receive({}), {});
+      }
+    } else if (what == "fail") {
+      error = "it failed";
+    } else if (what == "sink") {
+      for (std::size_t count = 1;; ++count) {
+        if (channel.receive({}).view() == "how many?") {
+          channel.send(base::Buffer(std::to_string(count)), {});
+        }
+      }
+    } else if (what == "block") {
+      static_cast<void>(channel.receive({}));
+    }
+  } catch (const Error&) {
+    // The channel or the gateway has ended.
+  }
+  channel.set_executing(false);
+  channel.close(error);
+}
+
+class ConnectionTest : public testing::Test {
+ protected:
+  ConnectionTest() {
+    auto [here, there] = base::socket_pair();
+    peer_ = std::make_shared<Peer>(std::move(here));
+    peer_->connection->start(peer_);
+    worker_ = std::thread([stream = std::move(there)]() mutable {
+      const auto end = WorkerEnd::open(std::move(stream), run_task, {kPatience, kPatience});
+      ASSERT_TRUE(end->wait_setup(soon()));
+      end->say_hello({{3, 11, 7, "final", 0}, "c++", "test", "/"});
+      end->serve({});
+    });
+    auto lock = peer_->connection->lock();
+    peer_->connection->post(lock, wire::FrameType::kHello, 0, setup_message());
+    EXPECT_TRUE(peer_->connection->wait_until(lock, peer_->connection.get(), soon(), [&] { return peer_->hello.has_value(); }));
+  }
+
+  ~ConnectionTest() override {
+    {
+      auto lock = peer_->connection->lock();
+      peer_->connection->post(lock, wire::FrameType::kTerminate, 0);
+    }
+    worker_.join();
+  }
+
+  std::shared_ptr<Peer> peer_;
+  std::thread worker_;
+};
+
+TEST_F(ConnectionTest, SaysHelloBothWays) {
+  const Value hello = decode_value(peer_->hello->view());
+  EXPECT_EQ(hello["implementation"].as<std::string>(), "native");
+  EXPECT_EQ(hello["pid"].as<std::int64_t>(), ::getpid());
+}
+
+TEST_F(ConnectionTest, EchoesSmallAndHugeMessagesUnchanged) {
+  const auto channel = peer_->exec("echo");
+  for (const std::size_t size : {0UL, 1UL, 100UL, 65'536UL, 300'000UL, 20'000'000UL}) {
+    std::string payload(size, 'x');
+    for (std::size_t i = 0; i < size; i += 1000) {
+      payload[i] = static_cast<char>(i / 1000);
+    }
+    channel->send(base::Buffer(payload), soon());
+    EXPECT_TRUE(channel->receive(soon()).view() == payload) << size;
+  }
+}
+
+TEST_F(ConnectionTest, KeepsTheOrderOfEachChannelWithManyThreadsAtOnce) {
+  constexpr int kThreads = 8;
+  constexpr int kMessages = 300;
+  std::vector<std::thread> threads;
+  std::atomic<int> right = 0;
+  for (int t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&, t] {
+      const auto channel = peer_->exec("echo");
+      for (int i = 0; i < kMessages; ++i) {
+        channel->send(base::Buffer(std::to_string(t) + ":" + std::to_string(i)), soon());
+      }
+      for (int i = 0; i < kMessages; ++i) {
+        right += channel->receive(soon()).view() == std::to_string(t) + ":" + std::to_string(i) ? 1 : 0;
+      }
+    });
+  }
+  for (auto& thread : threads) {
+    thread.join();
+  }
+  EXPECT_EQ(right, kThreads * kMessages);
+}
+
+TEST_F(ConnectionTest, ManyThreadsReceiveFromOneChannelAndEachItemGoesToOne) {
+  const auto channel = peer_->exec("echo");
+  constexpr int kThreads = 4;
+  constexpr int kEach = 200;
+  std::atomic<int> sum = 0;
+  std::vector<std::thread> threads;
+  threads.reserve(kThreads);
+  for (int t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&] {
+      for (int i = 0; i < kEach; ++i) {
+        sum += std::stoi(std::string(channel->receive(soon()).view()));
+      }
+    });
+  }
+  int expected = 0;
+  for (int i = 0; i < kThreads * kEach; ++i) {
+    channel->send(base::Buffer(std::to_string(i)), soon());
+    expected += i;
+  }
+  for (auto& thread : threads) {
+    thread.join();
+  }
+  EXPECT_EQ(sum, expected);
+}
+
+TEST_F(ConnectionTest, AnErrorArrivesOnceAfterTheItemsThenTheEnd) {
+  const auto channel = peer_->exec("fail");
+  EXPECT_THROW(static_cast<void>(channel->receive(soon())), RemoteError);
+  EXPECT_THROW(static_cast<void>(channel->receive(soon())), EndOfChannel);
+  EXPECT_TRUE(channel->isclosed());
+  EXPECT_THROW(channel->send(base::Buffer("x"), soon()), ChannelClosed);
+  channel->waitclose(soon());
+}
+
+TEST_F(ConnectionTest, ReceiveEndsWhenItsTimeIsUp) {
+  const auto channel = peer_->exec("block");
+  EXPECT_THROW(static_cast<void>(channel->receive({.deadline = base::Clock::now() + std::chrono::milliseconds(10)})),
+               TimeoutError);
+  EXPECT_THROW(channel->waitclose({.deadline = base::Clock::now()}), TimeoutError);
+}
+
+TEST_F(ConnectionTest, ClosingInOneThreadWakesAReceiverInAnother) {
+  const auto channel = peer_->exec("block");
+  std::promise<void> about_to_wait;
+  auto waiting = std::async(std::launch::async, [&] {
+    about_to_wait.set_value();
+    EXPECT_THROW(static_cast<void>(channel->receive(soon())), EndOfChannel);
+  });
+  about_to_wait.get_future().wait();
+  channel->close(std::nullopt);
+  EXPECT_EQ(waiting.wait_for(kPatience), std::future_status::ready);
+}
+
+TEST_F(ConnectionTest, ADroppedChannelIsForgottenOnBothSides) {
+  for (int i = 0; i < 50; ++i) {
+    const auto channel = peer_->exec("echo");
+    channel->send(base::Buffer("x"), soon());
+    EXPECT_EQ(channel->receive(soon()).view(), "x");
+  }
+  const auto status = [&] {
+    auto lock = peer_->connection->lock();
+    auto channel = peer_->connection->new_channel(lock);
+    peer_->connection->send(lock, wire::FrameType::kStatus, channel->id(), {}, soon());
+    lock.unlock();
+    return decode_value(channel->receive(soon()).view());
+  };
+  // The last of the fifty may still be on its way out over there: ask until it is.
+  const auto until = base::Clock::now() + kPatience;
+  while (status()["numchannels"].as<int>() > 1 && base::Clock::now() < until) {
+  }
+  EXPECT_LE(status()["numchannels"].as<int>(), 1);
+  auto lock = peer_->connection->lock();
+  EXPECT_EQ(peer_->connection->open_channels(lock), 0U);
+}
+
+TEST_F(ConnectionTest, AStreamThatIsCutSaysSoToEveryWaiter) {
+  const auto first = peer_->exec("block");
+  const auto second = peer_->exec("block");
+  auto waiting = std::async(std::launch::async,
+                            [&] { EXPECT_THROW(static_cast<void>(first->receive(soon())), GatewayGone); });
+  auto closing = std::async(std::launch::async, [&] { EXPECT_THROW(second->waitclose(soon()), GatewayGone); });
+  peer_->connection->shut_down();
+  EXPECT_EQ(waiting.wait_for(kPatience), std::future_status::ready);
+  EXPECT_EQ(closing.wait_for(kPatience), std::future_status::ready);
+  EXPECT_THROW(first->send(base::Buffer("x"), soon()), GatewayGone);
+}
+
+TEST_F(ConnectionTest, ABlockedSenderHasATimeOutAndLeavesTheStreamWhole) {
+  const auto stuck = peer_->exec("block");  // reads one item; the worker's loop takes in the rest
+  const auto channel = peer_->exec("echo");
+  // More than fits into any buffer: with the deadline already over it is taken back half way.
+  EXPECT_THROW(channel->send(base::Buffer(std::string(64 << 20, 'x')), {.deadline = base::Clock::now()}), TimeoutError);
+  channel->send(base::Buffer("after"), soon());
+  EXPECT_EQ(channel->receive(soon()).view(), "after");
+}
+
+TEST(Connection, BytesThatAreNoFramesEndItWithAnExplanation) {
+  auto [here, there] = base::socket_pair();
+  const auto peer = std::make_shared<Peer>(std::move(here));
+  peer->connection->start(peer);
+  const std::string hostile = "noise from a login shell\n" + std::string(wire::kMagic) + std::string(16, '\xFF');
+  ASSERT_EQ(::send(there.get(), hostile.data(), hostile.size(), MSG_NOSIGNAL), static_cast<ssize_t>(hostile.size()));
+  auto lock = peer->connection->lock();
+  EXPECT_TRUE(peer->connection->wait_until(lock, peer->connection.get(), soon(),
+                                           [&] { return peer->connection->gone(lock).has_value(); }));
+  EXPECT_FALSE(peer->hello);
+}
+
+TEST(Connection, APeerThatIsNoWorkerIsQuoted) {
+  auto [here, there] = base::socket_pair();
+  const auto peer = std::make_shared<Peer>(std::move(here));
+  peer->connection->start(peer);
+  ASSERT_EQ(::send(there.get(), "usage: ls", 9, MSG_NOSIGNAL), 9);
+  there.reset();
+  auto lock = peer->connection->lock();
+  EXPECT_TRUE(peer->connection->wait_until(lock, peer->connection.get(), soon(),
+                                           [&] { return peer->connection->gone(lock).has_value(); }));
+  EXPECT_NE(peer->connection->gone(lock)->find("usage: ls"), std::string::npos) << *peer->connection->gone(lock);
+}
+
+TEST(Connection, TheOthersChannelsExistFromTheirFirstFrameAndAreForgottenOnlyOnceKnown) {
+  auto [here, there] = base::socket_pair();
+  const auto peer = std::make_shared<Peer>(std::move(here));
+  peer->connection->start(peer);
+  std::string stream(wire::kMagic);
+  const auto frame = [&](wire::FrameType type, std::uint32_t channel, std::string_view payload) {
+    wire::FrameHeader header;
+    header.type = type;
+    header.channel = channel;
+    header.length = static_cast<std::uint32_t>(payload.size());
+    const auto bytes = wire::pack(header);
+    stream.append(bytes.data(), bytes.size()).append(payload);
+  };
+  frame(wire::FrameType::kData, 2, "early");
+  frame(wire::FrameType::kClose, 2, "");
+  frame(wire::FrameType::kHello, 0, "done");
+  ASSERT_EQ(::send(there.get(), stream.data(), stream.size(), MSG_NOSIGNAL), static_cast<ssize_t>(stream.size()));
+  auto lock = peer->connection->lock();
+  ASSERT_TRUE(peer->connection->wait_until(lock, peer->connection.get(), soon(), [&] { return peer->hello.has_value(); }));
+  auto channel = peer->connection->channel(lock, 2);  // as when its reference is decoded at last
+  lock.unlock();
+  EXPECT_EQ(channel->receive(soon()).view(), "early");
+  EXPECT_THROW(static_cast<void>(channel->receive(soon())), EndOfChannel);
+  channel.reset();
+  lock.lock();
+  channel = peer->connection->channel(lock, 2);  // a second reference to what is over
+  lock.unlock();
+  EXPECT_TRUE(channel->isclosed());
+  EXPECT_THROW(static_cast<void>(channel->receive(soon())), EndOfChannel);
+}
+
+}  // namespace
+}  // namespace execnet::core

@@ -1,0 +1,99 @@
+// The coordinator's end of a gateway: a process, the connection to it, and what it said of itself.
+//
+// Owner: execnet::Gateway. Any thread may call any method.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+
+#include <execnet/gateway.hpp>
+#include <execnet/xspec.hpp>
+
+#include "base/buffer.hpp"
+#include "base/wait.hpp"
+#include "core/channel_handle.hpp"
+#include "core/connection.hpp"
+#include "core/stderr_tail.hpp"
+#include "loop/loop.hpp"
+#include "process/process.hpp"
+#include "transport/transport.hpp"
+
+namespace execnet::core {
+
+class GatewayEnd : public ConnectionOwner, public std::enable_shared_from_this<GatewayEnd> {
+ public:
+  // Starts the process and sends everything the worker needs; waits for nothing.
+  // REQUIRES: the specification is validated and has an id. Throws HostNotFound.
+  static std::shared_ptr<GatewayEnd> start(const XSpec& spec, const transport::LocalPython& python,
+                                           std::shared_ptr<loop::Loop> loop);
+  ~GatewayEnd();
+  GatewayEnd(const GatewayEnd&) = delete;
+  GatewayEnd& operator=(const GatewayEnd&) = delete;
+
+  // Waits until the worker serves. Throws HostNotFound with everything known about why it does not;
+  // the process is gone then.
+  void wait_started(const base::Wait& wait);
+
+  [[nodiscard]] const std::string& id() const { return id_; }
+  [[nodiscard]] const XSpec& spec() const { return spec_; }
+  // "Popen", "Ssh"
+  [[nodiscard]] const std::string& kind() const { return launch_.kind; }
+  // The host of an ssh gateway, else empty.
+  [[nodiscard]] const std::string& address() const { return launch_.address; }
+  [[nodiscard]] const RemoteInfo& info() const { return *info_; }
+  [[nodiscard]] const std::shared_ptr<Connection>& connection() const { return connection_; }
+  [[nodiscard]] process::Process& process() { return *process_; }
+
+  // Runs what the encoded EXEC payload says; the channel to it.
+  std::shared_ptr<ChannelHandle> exec(base::Buffer payload, const base::Wait& wait);
+  std::shared_ptr<ChannelHandle> newchannel();
+  Dict remote_status(const base::Wait& wait);
+  void reconfigure(StringConfig strings);
+
+  // Tells the worker to end. Once; never waits.
+  void exit();
+  [[nodiscard]] bool hasreceiver() const;
+  // Waits until the other side is gone. Throws TimeoutError.
+  void join(const base::Wait& wait);
+  // The process is gone: declares the gateway terminated.
+  void finish_terminated();
+
+  void on_hello(base::Buffer payload) override;
+  void on_exec(Connection::Lock& lock, const std::shared_ptr<ChannelState>& channel, base::Buffer payload) override;
+  void on_status_request(Connection::Lock& lock, std::uint32_t channel) override;
+  void on_terminate(Connection::Lock& lock) override;
+  void on_stream_end(const std::string& error) override;
+
+ private:
+  GatewayEnd(const XSpec& spec, transport::Launch launch, transport::Link link, std::shared_ptr<loop::Loop> loop);
+  void run(base::Buffer preamble);
+  [[nodiscard]] base::Buffer hello() const;
+  void on_process_end();
+  void finish();
+  // "gateway gw0 (popen) is gone: killed by SIGKILL; last on its stderr: ..."
+  [[nodiscard]] std::string cause();
+  [[noreturn]] void fail_start(const std::string& why);
+
+  const XSpec spec_;
+  const std::string id_;
+  const transport::Launch launch_;
+  const std::string command_;
+  const std::shared_ptr<loop::Loop> loop_;
+  const std::shared_ptr<process::Process> process_;
+  const std::shared_ptr<StderrTail> stderr_;
+  const std::shared_ptr<Connection> connection_;
+  loop::Loop::Id process_watch_ = 0;
+
+  // Guarded by the connection's mutex until wait_started has returned; constant after that.
+  std::optional<RemoteInfo> info_;
+  std::optional<std::string> refusal_;  // why the worker says it cannot serve
+
+  std::mutex mutex_;
+  std::optional<std::string> stream_error_;  // set when the stream has ended
+  bool exit_sent_ = false;
+};
+
+}  // namespace execnet::core

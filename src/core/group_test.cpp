@@ -1,0 +1,162 @@
+// Groups of real interpreters (the pure worker), through the public headers.
+#include <execnet/group.hpp>
+
+#include <dirent.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <execnet/execnet.hpp>
+#include <thread>
+
+namespace execnet {
+namespace {
+
+using namespace std::chrono_literals;
+
+std::size_t open_descriptors() {
+  std::size_t count = 0;
+  DIR* directory = ::opendir("/proc/self/fd");
+  while (::readdir(directory) != nullptr) {
+    ++count;
+  }
+  ::closedir(directory);
+  return count;
+}
+
+bool is_running(std::int64_t pid) {
+  return ::kill(static_cast<pid_t>(pid), 0) == 0;
+}
+
+double seconds_for(const std::function<void()>& what) {
+  const auto begin = std::chrono::steady_clock::now();
+  what();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+TEST(Group, StartsRunsAnswersAndTerminates) {
+  Group group{"popen", "popen//id=named"};
+  EXPECT_EQ(group.repr(), "<Group ['gw0', 'named']>");
+  EXPECT_EQ(group[0].repr(), "<PopenGateway id='gw0' receive-live, 0 active channels>");
+  EXPECT_TRUE(group.contains("named"));
+  EXPECT_EQ(&group["named"], &group[1]);
+  const auto channels = group.remote_exec("channel.send(channel.receive() + 1)");
+  channels.send_each(41);
+  EXPECT_EQ(channels.receive_each<int>(), (std::vector<int>{42, 42}));
+  channels.waitclose();
+  const std::int64_t pid = group[0].rinfo().pid;
+  EXPECT_TRUE(is_running(pid));
+  group.terminate();
+  EXPECT_EQ(group.size(), 0U);
+  EXPECT_FALSE(is_running(pid));
+}
+
+TEST(Group, LeavesNoDescriptorBehind) {
+  { const Group warm_up{"popen"}; }
+  const std::size_t before = open_descriptors();
+  {
+    Group group{"popen", "popen"};
+    auto channel = group[0].remote_exec("channel.send(1)");
+    EXPECT_EQ(channel.receive<int>(), 1);
+  }
+  EXPECT_EQ(open_descriptors(), before);
+}
+
+TEST(Group, PassesArgumentsAndReportsErrorsWithTheirLines) {
+  Group group{"popen"};
+  const Source source = function(dedent(R"(
+      def area(channel, width, height):
+          channel.send(width * height)
+          raise ValueError("enough")
+      )"),
+                                 "area");
+  const Channel channel = group[0].remote_exec(source, Dict{{"width", 6}, {"height", 7}});
+  EXPECT_EQ(channel.receive<int>(), 42);
+  try {
+    channel.waitclose();
+    FAIL() << "did not throw";
+  } catch (const RemoteError& error) {
+    EXPECT_NE(std::string(error.what()).find("ValueError: enough"), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("line 4, in area"), std::string::npos) << error.what();
+  }
+}
+
+TEST(Group, RefusesBadSpecificationsBeforeAnythingIsStarted) {
+  Group group{"popen//id=a"};
+  EXPECT_THROW(group.makegateway(XSpec("popen//id=a")), SpecError);
+  EXPECT_THROW(group.makegateways({"popen//id=b", "popen//id=b"}), SpecError);
+  EXPECT_THROW(group.makegateways({"popen", "nosuchtype=1"}), SpecError);
+  EXPECT_EQ(group.repr(), "<Group ['a']>");
+  EXPECT_THROW(static_cast<void>(group["b"]), UnknownGateway);
+  EXPECT_THROW(static_cast<void>(group[5]), UnknownGateway);
+}
+
+TEST(Group, WhenOneMemberCannotStartNoneStays) {
+  Group group;
+  try {
+    group.makegateways({"popen", "popen//python=/bin/false", "popen"});
+    FAIL() << "did not throw";
+  } catch (const HostNotFound& error) {
+    EXPECT_NE(std::string(error.what()).find("exit status 1"), std::string::npos) << error.what();
+  }
+  EXPECT_EQ(group.size(), 0U);
+}
+
+TEST(Group, AllocatesIdsAheadAndAcceptsThem) {
+  Group group;
+  XSpec spec("popen");
+  group.allocate_id(spec);
+  EXPECT_EQ(spec.get("id"), "gw0");
+  group.allocate_id(spec);
+  EXPECT_EQ(spec.get("id"), "gw0");
+  EXPECT_EQ(group.makegateway(spec).id(), "gw0");
+  EXPECT_EQ(group.makegateway().id(), "gw1");
+}
+
+TEST(Group, TerminatesAMemberThatIgnoresEverythingInItsTime) {
+  Group group{"popen"};
+  const Channel channel = group[0].remote_exec(dedent(R"(
+      import signal
+      signal.signal(signal.SIGTERM, signal.SIG_IGN)
+      signal.signal(signal.SIGINT, signal.SIG_IGN)
+      channel.send(1)
+      while True:
+          pass
+      )"));
+  EXPECT_EQ(channel.receive<int>(), 1);
+  const std::int64_t pid = group[0].rinfo().pid;
+  EXPECT_LT(seconds_for([&] { group.terminate(1s); }), 1.5);
+  EXPECT_FALSE(is_running(pid));
+  EXPECT_THROW(static_cast<void>(channel.receive()), GatewayGone);
+}
+
+TEST(Group, ADeadWorkerIsExplainedToWhoeverWaits) {
+  Group group{"popen"};
+  const Channel channel = group[0].remote_exec("channel.send(1); channel.receive()");
+  EXPECT_EQ(channel.receive<int>(), 1);
+  ::kill(static_cast<pid_t>(group[0].rinfo().pid), SIGKILL);
+  try {
+    static_cast<void>(channel.receive(20s));
+    FAIL() << "did not throw";
+  } catch (const GatewayGone& error) {
+    EXPECT_NE(std::string(error.what()).find("killed by SIGKILL"), std::string::npos) << error.what();
+  }
+  group[0].join(20s);
+  EXPECT_FALSE(group[0].hasreceiver());
+  EXPECT_THROW(group[0].remote_exec("pass"), GatewayGone);
+  group[0].exit();
+}
+
+TEST(Group, SendsAChannelOverAChannel) {
+  Group group{"popen"};
+  const Channel inner = group[0].newchannel();
+  const Channel outer = group[0].remote_exec("channel.receive()['reply to'].send('through the other')");
+  outer.send(Dict{{"reply to", inner}});
+  EXPECT_EQ(inner.receive<std::string>(), "through the other");
+  Group other{"popen"};
+  EXPECT_THROW(other[0].remote_exec("pass").send(inner), DumpError);
+}
+
+}  // namespace
+}  // namespace execnet

@@ -1,0 +1,216 @@
+#include "core/membership.hpp"
+
+#include <poll.h>
+
+#include <algorithm>
+#include <chrono>
+#include <csignal>
+#include <execnet/error.hpp>
+#include <exception>
+#include <utility>
+
+namespace execnet::core {
+namespace {
+
+// For a group that is terminated without a time-out: nothing is waited for without end.
+constexpr base::Seconds kPatience{10.0};
+constexpr base::Seconds kOnDestruction{1.0};
+constexpr std::chrono::milliseconds kAfterSigterm{100};
+// After SIGKILL only the kernel's own work is left.
+constexpr std::chrono::seconds kAfterSigkill{2};
+
+using Gateways = std::vector<std::shared_ptr<Gateway>>;
+
+// Waits for the ends of the processes; those that are still there when the deadline has passed.
+Gateways wait_for_ends(Gateways running, const base::Wait& wait) {
+  for (;;) {
+    std::erase_if(running, [](const auto& gateway) { return gateway->end()->process().poll().has_value(); });
+    if (running.empty()) {
+      return running;
+    }
+    std::vector<pollfd> ends;
+    ends.reserve(running.size());
+    for (const auto& gateway : running) {
+      ends.push_back({gateway->end()->process().pidfd(), POLLIN, 0});
+    }
+    if (!base::poll_until(ends, wait)) {
+      return running;
+    }
+  }
+}
+
+}  // namespace
+
+void end_processes(const Gateways& gateways, const base::Wait& wait) {
+  Gateways running = wait_for_ends(gateways, wait);
+  if (!running.empty()) {
+    for (const auto& gateway : running) {
+      gateway->end()->process().signal(SIGTERM);
+    }
+    running = wait_for_ends(std::move(running), {base::Clock::now() + kAfterSigterm, wait.interrupted});
+  }
+  if (!running.empty()) {
+    for (const auto& gateway : running) {
+      gateway->end()->process().kill_tree();
+    }
+    running = wait_for_ends(std::move(running), {base::Clock::now() + kAfterSigkill, wait.interrupted});
+  }
+  for (const auto& gateway : gateways) {
+    gateway->end()->finish_terminated();
+  }
+}
+
+Membership::~Membership() {
+  try {
+    terminate(kOnDestruction, {});
+  } catch (const std::exception&) {
+    // Nobody is left to be told. The streams close now, and workers end when theirs does.
+  }
+  if (loop_) {
+    loop_->stop();
+  }
+}
+
+bool Membership::is_taken(const std::string& id) const {
+  return starting_.contains(id) ||
+         std::any_of(members_.begin(), members_.end(), [&](const auto& gateway) { return gateway->id() == id; });
+}
+
+void Membership::allocate_id(XSpec& spec) {
+  const std::lock_guard lock(mutex_);
+  if (spec.get("id")) {
+    return;
+  }
+  std::string id;
+  do {
+    id = "gw" + std::to_string(next_auto_id_++);
+  } while (is_taken(id));
+  spec.set("id", id);
+}
+
+// Checks everything that can be wrong, for all of them, before the first is started.
+std::vector<XSpec> Membership::reserve(std::vector<XSpec> specs) {
+  for (XSpec& spec : specs) {
+    spec.validate();
+    allocate_id(spec);
+  }
+  const std::lock_guard lock(mutex_);
+  std::set<std::string> ids;
+  for (const XSpec& spec : specs) {
+    const std::string id = spec.get("id").value();
+    if (is_taken(id) || !ids.insert(id).second) {
+      throw SpecError("the group already has a gateway with id '" + id + "': ids are unique in a group");
+    }
+  }
+  starting_.merge(ids);
+  return specs;
+}
+
+std::shared_ptr<loop::Loop> Membership::loop() {
+  const std::lock_guard lock(mutex_);
+  if (!loop_) {
+    loop_ = std::make_shared<loop::Loop>();
+  }
+  return loop_;
+}
+
+Gateways Membership::start(std::vector<XSpec> requested, const base::Wait& wait) {
+  const std::vector<XSpec> specs = reserve(std::move(requested));
+  Gateways started;
+  started.reserve(specs.size());
+  std::exception_ptr failure;
+  try {
+    for (const XSpec& spec : specs) {
+      started.push_back(std::make_shared<Gateway>(GatewayEnd::start(spec, python_, loop())));
+    }
+    for (const auto& gateway : started) {
+      gateway->end()->wait_started(wait);
+    }
+  } catch (...) {
+    failure = std::current_exception();
+    for (const auto& gateway : started) {
+      gateway->end()->exit();
+    }
+    end_processes(started, {.deadline = base::Clock::now()});
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    for (const XSpec& spec : specs) {
+      starting_.erase(spec.get("id").value());
+    }
+    if (!failure) {
+      members_.insert(members_.end(), started.begin(), started.end());
+    }
+  }
+  if (failure) {
+    stop_loop_if_idle();
+    std::rethrow_exception(failure);
+  }
+  return started;
+}
+
+void Membership::exit(Gateway& gateway) {
+  {
+    const std::lock_guard lock(mutex_);
+    const auto found =
+        std::find_if(members_.begin(), members_.end(), [&](const auto& member) { return member.get() == &gateway; });
+    if (found != members_.end()) {
+      leaving_.push_back(std::move(*found));
+      members_.erase(found);
+    }
+  }
+  gateway.end()->exit();
+}
+
+void Membership::terminate(std::optional<base::Seconds> timeout, const base::Wait& wait) {
+  const base::Deadline deadline = base::deadline_after(timeout.value_or(kPatience));
+  Gateways ending = members();
+  {
+    const std::lock_guard lock(mutex_);
+    ending.insert(ending.end(), leaving_.begin(), leaving_.end());
+  }
+  for (const auto& gateway : ending) {
+    gateway->end()->exit();
+  }
+  // They stay members until they are gone: who interrupts this can terminate again.
+  end_processes(ending, {deadline, wait.interrupted});
+  {
+    const std::lock_guard lock(mutex_);
+    const auto ended = [&](const auto& gateway) {
+      return std::find(ending.begin(), ending.end(), gateway) != ending.end();
+    };
+    std::erase_if(members_, ended);
+    std::erase_if(leaving_, ended);
+  }
+  stop_loop_if_idle();
+}
+
+void Membership::stop_loop_if_idle() {
+  std::shared_ptr<loop::Loop> idle;
+  {
+    const std::lock_guard lock(mutex_);
+    if (members_.empty() && leaving_.empty() && starting_.empty()) {
+      idle = std::move(loop_);
+    }
+  }
+  if (idle) {
+    idle->stop();
+  }
+}
+
+Gateways Membership::members() const {
+  const std::lock_guard lock(mutex_);
+  return members_;
+}
+
+XSpec Membership::defaultspec() const {
+  const std::lock_guard lock(mutex_);
+  return defaultspec_;
+}
+
+void Membership::set_defaultspec(const XSpec& spec) {
+  const std::lock_guard lock(mutex_);
+  defaultspec_ = spec;
+}
+
+}  // namespace execnet::core

@@ -1,0 +1,64 @@
+// What a group is inside: its gateways from the moment they are started until their processes are
+// gone, their ids, and the loop they share, which runs only while there are any.
+//
+// Owner: execnet::Group, or the Python Group. Any thread may call any method.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <execnet/gateway.hpp>
+#include <execnet/xspec.hpp>
+
+#include "base/wait.hpp"
+#include "core/gateway_end.hpp"
+#include "loop/loop.hpp"
+#include "transport/transport.hpp"
+
+namespace execnet::core {
+
+class Membership {
+ public:
+  explicit Membership(transport::LocalPython python = {}) : python_(std::move(python)) {}
+  // Terminates what is left, in about a second.
+  ~Membership();
+  Membership(const Membership&) = delete;
+  Membership& operator=(const Membership&) = delete;
+
+  // See execnet::Group for these.
+  void allocate_id(XSpec& spec);
+  std::vector<std::shared_ptr<Gateway>> start(std::vector<XSpec> specs, const base::Wait& wait);
+  void terminate(std::optional<base::Seconds> timeout, const base::Wait& wait);
+  [[nodiscard]] std::vector<std::shared_ptr<Gateway>> members() const;
+  [[nodiscard]] XSpec defaultspec() const;
+  void set_defaultspec(const XSpec& spec);
+
+  // Tells a gateway to exit. It is no member from then on; terminate() still waits for its process.
+  void exit(Gateway& gateway);
+
+ private:
+  [[nodiscard]] bool is_taken(const std::string& id) const;
+  std::vector<XSpec> reserve(std::vector<XSpec> specs);
+  std::shared_ptr<loop::Loop> loop();
+  void stop_loop_if_idle();
+
+  const transport::LocalPython python_;
+  mutable std::mutex mutex_;
+  XSpec defaultspec_{"popen"};
+  std::size_t next_auto_id_ = 0;
+  std::set<std::string> starting_;                  // ids of gateways that are not members yet
+  std::vector<std::shared_ptr<Gateway>> members_;   // in the order they were made
+  std::vector<std::shared_ptr<Gateway>> leaving_;   // told to exit, process not yet seen gone
+  std::shared_ptr<loop::Loop> loop_;
+};
+
+// Waits until the processes have ended: until the deadline for them to do so by themselves, then
+// SIGTERM and a moment, then SIGKILL to each and to what it has started.
+void end_processes(const std::vector<std::shared_ptr<Gateway>>& gateways, const base::Wait& wait);
+
+}  // namespace execnet::core

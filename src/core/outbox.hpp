@@ -1,0 +1,71 @@
+// Messages on their way out: cut into chunks, channels taking turns, written in batches.
+//
+// No I/O and no lock of its own: its connection guards it with its mutex, and lets one thread at a
+// time write what gather() returned. Payloads stay where they are from send to the system call.
+#pragma once
+
+#include <sys/uio.h>
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "base/buffer.hpp"
+#include "loop/waiter.hpp"
+#include "wire/frame.hpp"
+
+namespace execnet::core {
+
+struct Outgoing {
+  wire::FrameType type;
+  std::uint32_t channel;
+  base::Buffer payload;
+  bool raw = false;                 // the payload is frames already: written as it is
+  const loop::Waiter* sender = nullptr;   // the thread that waits until this is written, if one does
+  std::size_t cut = 0;              // bytes of the payload that have become pieces
+  bool written = false;             // all of it was handed to the operating system
+};
+
+class Outbox {
+ public:
+  [[nodiscard]] bool empty() const { return queue_.empty() && pieces_.empty(); }
+  void push(std::shared_ptr<Outgoing> message) { queue_.push_back(std::move(message)); }
+
+  // Fills `parts` with what to write next; returns how many were filled. They stay valid until
+  // written() is called. REQUIRES: nothing gathered is unaccounted for.
+  std::size_t gather(std::span<iovec> parts);
+  // The first `count` bytes of what was gathered were written; the messages that this completed.
+  std::vector<std::shared_ptr<Outgoing>> written(std::size_t count);
+
+  // Takes a message back. If a part of it has gone out, the other side is told to forget that part.
+  void retract(const std::shared_ptr<Outgoing>& message);
+  // A thread that waits for one of the messages; null when none does.
+  [[nodiscard]] const loop::Waiter* waiting_sender() const;
+  // Drops everything and returns it.
+  std::vector<std::shared_ptr<Outgoing>> clear();
+
+ private:
+  // A frame, or the part of one that is not written yet.
+  struct Piece {
+    std::shared_ptr<Outgoing> message;
+    std::array<char, wire::kHeaderSize> header;
+    std::size_t header_size;  // 0 for raw bytes
+    std::size_t begin;        // of the chunk in the payload
+    std::size_t size;
+    bool last;
+  };
+
+  void cut_next();
+  void requeue(std::shared_ptr<Outgoing> message);
+
+  std::deque<std::shared_ptr<Outgoing>> queue_;
+  std::deque<Piece> pieces_;
+  std::size_t pieces_bytes_ = 0;
+  std::size_t offset_ = 0;  // bytes of pieces_.front() already written
+};
+
+}  // namespace execnet::core

@@ -1,0 +1,224 @@
+#include "core/worker_end.hpp"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <csignal>
+#include <execnet/error.hpp>
+#include <utility>
+
+#include "core/value_message.hpp"
+
+namespace execnet::core {
+namespace {
+
+constexpr std::chrono::milliseconds kRefusalIsReadWithin{2000};
+constexpr std::chrono::milliseconds kDeadlockGrace{1000};
+constexpr const char* kDeadlockText = "concurrent remote_exec would cause deadlock for main_thread_only execmodel";
+
+template <typename T>
+std::optional<T> optional(const Value& value) {
+  return value.as<std::optional<T>>();
+}
+
+}  // namespace
+
+std::shared_ptr<WorkerEnd> WorkerEnd::open(base::Fd stream, Run run, Patience patience) {
+  const std::shared_ptr<WorkerEnd> end(new WorkerEnd(std::move(stream), std::move(run), patience));
+  end->connection_->start(end);
+  return end;
+}
+
+WorkerEnd::WorkerEnd(base::Fd stream, Run run, Patience patience)
+    : run_(std::move(run)),
+      patience_(patience),
+      loop_(std::make_shared<loop::Loop>()),
+      connection_(std::make_shared<Connection>(std::move(stream), loop_, Side::kWorker)),
+      main_thread_(pthread_self()),
+      runners_(1) {
+  runners_.front().idle = true;
+}
+
+WorkerEnd::~WorkerEnd() {
+  loop_->stop();
+  connection_->finish("the worker ends");
+  for (Runner& runner : runners_) {
+    if (runner.thread.joinable()) {
+      runner.thread.join();
+    }
+  }
+}
+
+// --- Setup ---
+
+void WorkerEnd::on_hello(base::Buffer payload) {
+  if (setup_) {
+    throw wire::ProtocolError("a second HELLO came");
+  }
+  const Dict hello = decode_value(payload.view()).as<Dict>();
+  if (const auto protocol = hello.at("protocol").as<std::int64_t>(); protocol != wire::kProtocolVersion) {
+    throw wire::ProtocolError("the coordinator speaks protocol version " + std::to_string(protocol) +
+                              ", this worker version " + std::to_string(wire::kProtocolVersion));
+  }
+  WorkerSetup setup;
+  setup.id = hello.at("id").as<std::string>();
+  setup.execmodel = hello.at("execmodel").as<std::string>();
+  setup.chdir = optional<std::string>(hello.at("chdir"));
+  setup.nice = optional<int>(hello.at("nice"));
+  setup.env = hello.at("env").as<std::map<std::string, std::string>>();
+  setup.dont_write_bytecode = hello.at("dont_write_bytecode").as<bool>();
+  setup_ = std::move(setup);
+}
+
+std::optional<WorkerSetup> WorkerEnd::wait_setup(const base::Wait& wait) {
+  auto lock = connection_->lock();
+  connection_->wait_until(lock, connection_.get(), wait, [&] { return setup_ || connection_->gone(lock); });
+  return setup_;
+}
+
+void WorkerEnd::say_hello(const WorkerInfo& info) {
+  Dict hello;
+  hello["protocol"] = wire::kProtocolVersion;
+  hello["implementation"] = "native";
+  hello["version_info"] = Tuple(info.version_info.begin(), info.version_info.end());
+  hello["executable"] = info.executable;
+  hello["platform"] = info.platform;
+  hello["cwd"] = info.cwd;
+  hello["pid"] = static_cast<std::int64_t>(::getpid());
+  hello["features"] = List{};
+  auto lock = connection_->lock();
+  connection_->post_raw(lock, base::Buffer(wire::kMagic));
+  connection_->post(lock, wire::FrameType::kHello, 0, encode_value(Value(std::move(hello))));
+}
+
+void WorkerEnd::refuse(const std::string& why) {
+  Dict hello;
+  hello["protocol"] = wire::kProtocolVersion;
+  hello["error"] = why;
+  auto lock = connection_->lock();
+  connection_->post_raw(lock, base::Buffer(wire::kMagic));
+  connection_->post(lock, wire::FrameType::kHello, 0, encode_value(Value(std::move(hello))));
+  connection_->wait_until(lock, connection_.get(), {.deadline = base::Clock::now() + kRefusalIsReadWithin},
+                          [&] { return connection_->gone(lock) || ending_; });
+}
+
+// --- Running ---
+
+void WorkerEnd::on_exec(Lock& lock, const std::shared_ptr<ChannelState>& channel, base::Buffer payload) {
+  if (ending_) {
+    return;
+  }
+  channel->executing = true;
+  Task task{connection_->handle(lock, channel), std::move(payload)};
+  const auto idle = std::find_if(runners_.begin(), runners_.end(), [](const Runner& runner) { return runner.idle; });
+  if (idle != runners_.end()) {
+    idle->idle = false;
+    idle->task = std::move(task);
+    connection_->touch(lock, &*idle);
+  } else if (setup_ && setup_->execmodel == "main_thread_only") {
+    queue_for_main(std::move(task));
+  } else {
+    Runner& runner = runners_.emplace_back();
+    runner.task = std::move(task);
+    runner.thread = std::thread([this, &runner] { run_tasks(runner, {}); });
+  }
+}
+
+void WorkerEnd::queue_for_main(Task task) {
+  const std::uint32_t id = task.channel->id();
+  queued_.push_back(std::move(task));
+  loop_->call_after(kDeadlockGrace, [weak = weak_from_this(), id] {
+    const auto self = weak.lock();
+    if (!self) {
+      return;
+    }
+    std::optional<Task> refused;
+    {
+      auto lock = self->connection_->lock();
+      const auto found = std::find_if(self->queued_.begin(), self->queued_.end(),
+                                      [&](const Task& queued) { return queued.channel->id() == id; });
+      if (found != self->queued_.end()) {
+        refused = std::move(*found);
+        self->queued_.erase(found);
+      }
+    }
+    if (refused) {
+      refused->channel->set_executing(false);
+      refused->channel->close(kDeadlockText);
+    }
+  });
+}
+
+void WorkerEnd::run_tasks(Runner& runner, const base::Wait& wait) {
+  auto lock = connection_->lock();
+  for (;;) {
+    if (!runner.task) {
+      if (&runner == &runners_.front() && !queued_.empty()) {
+        runner.task = std::move(queued_.front());
+        queued_.pop_front();
+      } else {
+        runner.idle = true;
+        connection_->wait_until(lock, &runner, wait, [&] { return runner.task.has_value() || ending_; });
+        runner.idle = false;
+      }
+    }
+    if (!runner.task) {
+      return;
+    }
+    Task task = std::move(*runner.task);
+    runner.task.reset();
+    lock.unlock();
+    run_(std::move(task));
+    lock.lock();
+  }
+}
+
+void WorkerEnd::serve(const base::Wait& wait) {
+  run_tasks(runners_.front(), wait);
+  // No runner is added any more. Those that there are end by themselves or the process is ended.
+  for (Runner& runner : runners_) {
+    if (runner.thread.joinable()) {
+      runner.thread.join();
+    }
+  }
+}
+
+void WorkerEnd::on_status_request(Lock& lock, std::uint32_t channel) {
+  Dict status;
+  const auto executing = std::count_if(runners_.begin(), runners_.end(), [](const Runner& r) { return !r.idle; });
+  status["numchannels"] = static_cast<std::int64_t>(connection_->open_channels(lock));
+  status["numexecuting"] = static_cast<std::int64_t>(executing) + static_cast<std::int64_t>(queued_.size());
+  status["execmodel"] = setup_->execmodel;
+  connection_->answer(lock, channel, encode_value(Value(std::move(status))));
+}
+
+// --- The end ---
+
+void WorkerEnd::on_terminate(Lock& lock) {
+  if (!std::exchange(ending_, true)) {
+    connection_->end_receiving(lock);
+    end_within(patience_.terminated);
+  }
+}
+
+void WorkerEnd::on_stream_end(const std::string& error) {
+  if (!error.empty()) {
+    const std::string text = "execnet worker: " + error + "\n";
+    static_cast<void>(!::write(STDERR_FILENO, text.data(), text.size()));
+  }
+  {
+    auto lock = connection_->lock();
+    ending_ = true;
+    end_within(patience_.lost);
+  }
+  connection_->finish("the coordinator is gone");
+}
+
+// The loop thread ends the process whatever the interpreter's threads do: it needs no lock of theirs.
+void WorkerEnd::end_within(std::chrono::milliseconds patience) {
+  loop_->call_after(patience, [main = main_thread_] { ::pthread_kill(main, SIGINT); });
+  loop_->call_after(2 * patience, [] { ::_exit(1); });
+}
+
+}  // namespace execnet::core

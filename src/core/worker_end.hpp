@@ -1,0 +1,116 @@
+// The native worker's end of a gateway: takes the coordinator's setup, hands out what is to be run,
+// and sees to it that the process ends when it should.
+//
+// Owner: the process, for its whole life. It knows nothing of Python: the bindings run the code.
+#pragma once
+
+#include <pthread.h>
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <list>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/buffer.hpp"
+#include "base/fd.hpp"
+#include "base/wait.hpp"
+#include "core/channel_handle.hpp"
+#include "core/connection.hpp"
+#include "loop/loop.hpp"
+
+namespace execnet::core {
+
+// The coordinator's HELLO (docs/wire_format.md).
+struct WorkerSetup {
+  std::string id;
+  std::string execmodel;
+  std::optional<std::string> chdir;
+  std::optional<int> nice;
+  std::map<std::string, std::string> env;
+  bool dont_write_bytecode = false;
+};
+
+// What a HELLO says back.
+struct WorkerInfo {
+  std::vector<Value> version_info;
+  std::string executable;
+  std::string platform;
+  std::string cwd;
+};
+
+class WorkerEnd : public ConnectionOwner, public std::enable_shared_from_this<WorkerEnd> {
+ public:
+  // Something to run: an EXEC payload, and the channel it talks over.
+  struct Task {
+    std::shared_ptr<ChannelHandle> channel;
+    base::Buffer payload;
+  };
+  using Run = std::function<void(Task)>;
+
+  // How long running code has to end, then as long again as KeyboardInterrupt; then the process is
+  // ended from the loop thread.
+  struct Patience {
+    std::chrono::milliseconds terminated{5000};  // told to end
+    std::chrono::milliseconds lost{100};         // nobody is there any more
+  };
+
+  // `run` executes a task to its end, on whichever thread it is called; it must not throw.
+  static std::shared_ptr<WorkerEnd> open(base::Fd stream, Run run, Patience patience);
+  static std::shared_ptr<WorkerEnd> open(base::Fd stream, Run run) { return open(std::move(stream), std::move(run), {}); }
+  ~WorkerEnd();
+  WorkerEnd(const WorkerEnd&) = delete;
+  WorkerEnd& operator=(const WorkerEnd&) = delete;
+
+  // Waits for the coordinator's HELLO; none if the coordinator is gone before.
+  std::optional<WorkerSetup> wait_setup(const base::Wait& wait);
+  void say_hello(const WorkerInfo& info);
+  // Says why this worker cannot serve, and waits until that is out.
+  void refuse(const std::string& why);
+
+  // Runs tasks until the worker is told to end and none runs any more. REQUIRES: called on the
+  // main thread, which takes a task whenever it is free; others get threads of their own.
+  void serve(const base::Wait& wait);
+
+  [[nodiscard]] const std::string& id() const { return setup_->id; }
+  [[nodiscard]] const std::string& execmodel() const { return setup_->execmodel; }
+  [[nodiscard]] const std::shared_ptr<Connection>& connection() const { return connection_; }
+
+  void on_hello(base::Buffer payload) override;
+  void on_exec(Lock& lock, const std::shared_ptr<ChannelState>& channel, base::Buffer payload) override;
+  void on_status_request(Lock& lock, std::uint32_t channel) override;
+  void on_terminate(Lock& lock) override;
+  void on_stream_end(const std::string& error) override;
+
+ private:
+  // A thread that runs tasks. The first is the main thread.
+  struct Runner {
+    std::optional<Task> task;  // given to it and not yet begun
+    bool idle = false;   // free to be given one
+    std::thread thread;  // not for the main thread
+  };
+
+  WorkerEnd(base::Fd stream, Run run, Patience patience);
+  void run_tasks(Runner& runner, const base::Wait& wait);
+  void queue_for_main(Task task);
+  void end_within(std::chrono::milliseconds patience);
+
+  const Run run_;
+  const Patience patience_;
+  const std::shared_ptr<loop::Loop> loop_;
+  const std::shared_ptr<Connection> connection_;
+  const pthread_t main_thread_;
+
+  // Guarded by the connection's mutex.
+  std::optional<WorkerSetup> setup_;  // constant once wait_setup has returned
+  bool ending_ = false;
+  std::list<Runner> runners_;
+  std::list<Task> queued_;  // main_thread_only: waiting for the main thread to be free
+};
+
+}  // namespace execnet::core

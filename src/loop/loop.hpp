@@ -1,0 +1,80 @@
+// One thread that watches descriptors and timers for everybody who is not waiting himself.
+//
+// Owner: a group (or a worker), which calls stop() before it lets go; stop() joins the thread.
+// Any thread may call any method. Handlers run on the loop thread, one at a time, with no lock of
+// the loop held; they must not block and never run user code.
+//
+// Why not an event-loop library: a caller that waits for a message takes the reading of its
+// connection over from this thread and gives it back later (see core/connection.hpp). That needs
+// interest in a descriptor to be switched on and off from other threads, in one system call, at
+// any time - also while this thread sleeps in epoll_wait. Libraries own their descriptors.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <unordered_map>
+
+#include "base/fd.hpp"
+#include "base/wait.hpp"
+
+namespace execnet::loop {
+
+// What to be told of. kHangup comes with either, as epoll does.
+inline constexpr std::uint32_t kRead = 1;
+inline constexpr std::uint32_t kWrite = 2;
+
+class Loop {
+ public:
+  using Handler = std::function<void(std::uint32_t ready)>;
+  using Task = std::function<void()>;
+  using Id = std::uint64_t;  // of a watch or a timer; never used twice
+
+  Loop();
+  ~Loop();
+  Loop(const Loop&) = delete;
+  Loop& operator=(const Loop&) = delete;
+
+  // Calls `handler` on the loop thread whenever the descriptor is ready for one of `interest`
+  // (kRead, kWrite; 0: for nothing yet). REQUIRES: fd stays open until unwatch.
+  Id watch(int fd, std::uint32_t interest, Handler handler);
+  void set_interest(Id watch, std::uint32_t interest);
+  // No call of the handler begins after this. One may be under way on the loop thread.
+  void unwatch(Id watch);
+
+  // Runs `task` once on the loop thread, that much later.
+  Id call_after(std::chrono::milliseconds delay, Task task);
+  void cancel(Id timer);
+
+  // Ends the loop thread and waits for it. Handlers are dropped; later calls do nothing.
+  // REQUIRES: not called on the loop thread.
+  void stop();
+
+ private:
+  struct Watch {
+    int fd;
+    std::uint32_t interest;
+    std::shared_ptr<Handler> handler;
+  };
+
+  void run();
+  void wake();
+  void run_timers();
+  void run_handler(Id watch, std::uint32_t ready);
+  [[nodiscard]] int until_next_timer();
+
+  base::Fd epoll_;
+  base::Fd wakeup_;  // eventfd: a timer was added, or stop
+  std::mutex mutex_;
+  bool stopping_ = false;
+  Id next_id_ = 1;
+  std::unordered_map<Id, Watch> watches_;
+  std::multimap<base::Clock::time_point, std::pair<Id, Task>> timers_;
+  std::thread thread_;  // last: everything above is there when it starts
+};
+
+}  // namespace execnet::loop

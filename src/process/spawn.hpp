@@ -1,0 +1,44 @@
+// Starts a program. The child has
+//   - the descriptors it was given, the standard ones (0, 1, 2) that it was not given as they are
+//     here, and no other;
+//   - default signal dispositions, but that SIGHUP, SIGINT and SIGQUIT stay ignored if they are
+//     ignored here: nohup(1) and a shell's background jobs mean it for the whole family;
+//   - an empty signal mask, the caller's process group, directory and limits.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "process/process.hpp"
+
+namespace execnet::process {
+
+struct SpawnRequest {
+  std::vector<std::string> argv;                             // argv[0] is looked up in PATH
+  std::vector<std::pair<std::string, std::string>> set_env;  // on top of this process's environment
+  std::vector<std::pair<int, int>> fds;                      // {descriptor here, number there}; may overlap
+};
+
+// The program itself cannot be run: it is missing (ENOENT), may not be executed (EACCES), is of no
+// known format (ENOEXEC), its arguments are too long (E2BIG), ... Everything else that can go wrong,
+// want of descriptors or processes say, is a plain std::system_error.
+class ExecError : public std::system_error {
+ public:
+  using std::system_error::system_error;
+};
+
+// Returns when the program runs, that is after exec has succeeded in the child. Any thread; reads
+// `environ`, which nobody may be changing meanwhile.
+// Throws ExecError, or std::system_error that names the step that failed; nothing is left then.
+//   auto process = spawn({.argv = {"true"}, .set_env = {}, .fds = {}});
+std::shared_ptr<Process> spawn(const SpawnRequest& request);
+
+// The files that spawn tries to execute for argv[0], in this order: itself if it has a slash, else
+// one in each directory of PATH, as `set_env` or else this process's environment has it.
+std::vector<std::string> program_candidates(const std::string& program,
+                                            const std::vector<std::pair<std::string, std::string>>& set_env);
+
+}  // namespace execnet::process

@@ -1,0 +1,19 @@
+// Kills processes with everything that hangs on them.
+#pragma once
+
+#include <span>
+
+#include "process/process.hpp"
+
+namespace execnet::process {
+
+// SIGKILL to the processes and to every descendant that /proc shows as such, those included that
+// are forked while this runs: all trees are stopped first and then killed. What has detached itself
+// before, by outliving its parent, is no descendant any more. Without /proc the processes
+// themselves are killed. A fleet given at once costs hardly more than one process, since the
+// process table is read two or three times in all. Does not wait for the ends.
+//
+// Any thread. REQUIRES: no null pointers.
+void kill_trees(std::span<Process* const> roots);
+
+}  // namespace execnet::process

@@ -1,0 +1,21 @@
+// The one line of Python on the command line of a new interpreter. Values; any thread.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+namespace execnet::transport {
+
+// Loads our extension from the file `native_module`, without importing the package around it, and
+// serves on kStreamFd.
+std::string native_line(std::string_view native_module);
+
+// Reads worker.py, compressed, from the stream and serves there: on descriptors 0 and 1, or on
+// kStreamFd. Runs on Python 2.7 and 3. Has no single quote in it.
+std::string pure_line(bool stream_on_stdio);
+
+// The path as a string literal that every Python 3 turns back into the same bytes for the system,
+// whatever its locale: ASCII, with the bytes outside of it as the surrogates of PEP 383.
+std::string path_literal(std::string_view path);
+
+}  // namespace execnet::transport

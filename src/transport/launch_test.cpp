@@ -1,0 +1,236 @@
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cstdlib>
+#include <execnet/error.hpp>
+#include <filesystem>
+#include <fstream>
+#include <span>
+#include <string>
+
+#include "base/syscall.hpp"
+#include "process/spawn.hpp"
+#include "transport/bootstrap.hpp"
+#include "transport/shell.hpp"
+#include "transport/transport.hpp"
+
+namespace execnet::transport {
+namespace {
+
+using namespace std::chrono_literals;
+using Words = std::vector<std::string>;
+
+class TempDirectory {
+ public:
+  TempDirectory() {
+    std::string name = (std::filesystem::temp_directory_path() / "execnet-launch-XXXXXX").string();
+    path = ::mkdtemp(name.data());
+  }
+  ~TempDirectory() { std::filesystem::remove_all(path); }
+  TempDirectory(const TempDirectory&) = delete;
+  TempDirectory& operator=(const TempDirectory&) = delete;
+
+  void write_program(const std::string& name, const std::string& text) const {
+    std::filesystem::create_directories((path / name).parent_path());
+    std::ofstream(path / name) << text;
+    ASSERT_EQ(::chmod((path / name).c_str(), 0755), 0);
+  }
+
+  std::filesystem::path path;
+};
+
+struct Outcome {
+  std::string out;
+  std::string err;
+  process::ExitStatus status;
+};
+
+std::string read_all(int fd) {
+  std::string text;
+  std::array<char, 4096> bytes{};
+  pollfd entry{.fd = fd, .events = POLLIN, .revents = 0};
+  while (base::poll_until(std::span(&entry, 1), {.deadline = base::Clock::now() + 20s})) {
+    const auto size = base::check("read", [&] { return ::read(fd, bytes.data(), bytes.size()); });
+    if (size == 0) {
+      return text;
+    }
+    text.append(bytes.data(), static_cast<std::size_t>(size));
+  }
+  ADD_FAILURE() << "nothing came in time after: " << text;
+  return text;
+}
+
+Outcome run(const Words& argv, const std::vector<std::pair<std::string, std::string>>& env = {}) {
+  auto [out, out_theirs] = base::make_pipe();
+  auto [err, err_theirs] = base::make_pipe();
+  const auto process =
+      process::spawn({.argv = argv, .set_env = env, .fds = {{out_theirs.get(), 1}, {err_theirs.get(), 2}}});
+  out_theirs.reset();
+  err_theirs.reset();
+  // Small outputs: neither fills its pipe while the other is read.
+  Outcome outcome;
+  outcome.out = read_all(out.get());
+  outcome.err = read_all(err.get());
+  outcome.status = process->wait({.deadline = base::Clock::now() + 20s}).value_or(process::ExitStatus{.known = false});
+  return outcome;
+}
+
+Launch launch(std::string_view text, const LocalPython& python = {}) {
+  const XSpec spec(text);
+  spec.validate();
+  return launch_for(spec, python);
+}
+
+TEST(PopenLaunch, APlainOneRunsTheLocalPythonNatively) {
+  const Launch made = launch("popen//env:A=b", {.executable = "/opt/python3", .native_module = "/opt/_core.so"});
+  EXPECT_EQ(made.argv, (Words{"/opt/python3", "-u", "-c", native_line("/opt/_core.so")}));
+  EXPECT_EQ(made.env, (std::vector<std::pair<std::string, std::string>>{{"A", "b"}}));
+  EXPECT_TRUE(made.native);
+  EXPECT_FALSE(made.stream_on_stdio);
+  EXPECT_EQ(made.kind, "Popen");
+  EXPECT_EQ(made.address, "");
+}
+
+TEST(PopenLaunch, WithoutTheExtensionTheWorkerIsPure) {
+  const Launch made = launch("popen//dont_write_bytecode", {.executable = "/opt/python3", .native_module = ""});
+  EXPECT_EQ(made.argv, (Words{"/opt/python3", "-u", "-B", "-c", pure_line(false)}));
+  EXPECT_FALSE(made.native);
+}
+
+TEST(PopenLaunch, ANamedPythonIsSplitLikeAShellWouldAndPure) {
+  const Launch made =
+      launch("popen//python='/opt/my python' -X dev", {.executable = "/opt/python3", .native_module = "/opt/_core.so"});
+  EXPECT_EQ(made.argv, (Words{"/opt/my python", "-X", "dev", "-u", "-c", pure_line(false)}));
+  EXPECT_FALSE(made.native);
+}
+
+TEST(PopenLaunch, WithoutALocalPythonItIsPython3ThenPythonFromThePathThatWillBe) {
+  const TempDirectory bin;
+  const std::string spec = "popen//env:PATH=" + bin.path.string();
+  EXPECT_EQ(launch(spec).argv[0], "python3") << "with neither, the one to complain about";
+  bin.write_program("python", "#!/bin/sh\n");
+  EXPECT_EQ(launch(spec).argv[0], "python");
+  bin.write_program("python3", "#!/bin/sh\n");
+  EXPECT_EQ(launch(spec).argv[0], "python3");
+}
+
+TEST(SshLaunch, PutsTheWordsOfTheSpecBetweenConfigAndCommand) {
+  const Launch made = launch("ssh=-p 2222 -o 'ProxyCommand=nc %h %p' user@host//ssh_config=/my config");
+  ASSERT_EQ(made.argv.size(), 9U);
+  EXPECT_EQ(Words(made.argv.begin(), made.argv.end() - 1),
+            (Words{"ssh", "-F", "/my config", "-p", "2222", "-o", "ProxyCommand=nc %h %p", "user@host"}));
+  EXPECT_TRUE(made.stream_on_stdio);
+  EXPECT_FALSE(made.native);
+  EXPECT_EQ(made.kind, "Ssh");
+  EXPECT_EQ(made.address, "-p 2222 -o 'ProxyCommand=nc %h %p' user@host");
+}
+
+TEST(SshLaunch, KeepsDirectoriesAndVariablesOffTheCommandLine) {
+  const Launch made = launch("ssh=host//env:TOKEN=secret//chdir=hideout//nice=7");
+  EXPECT_TRUE(made.env.empty());
+  for (const std::string& word : made.argv) {
+    EXPECT_EQ(word.find("secret"), std::string::npos);
+    EXPECT_EQ(word.find("hideout"), std::string::npos);
+  }
+}
+
+// The login shells of this machine, each with the option to run a command: one or the other is what
+// sshd will hand the command to.
+class RemoteCommand : public testing::TestWithParam<const char*> {
+ protected:
+  void SetUp() override {
+    const std::string shell = GetParam();
+    for (const std::string& file : process::program_candidates(shell, {})) {
+      if (shell_.empty() && ::access(file.c_str(), X_OK) == 0) {
+        shell_ = file;
+      }
+    }
+    if (shell_.empty()) {
+      GTEST_SKIP() << "no " << shell << " on this machine";
+    }
+    // All that the other side has: sh, and what a test adds.
+    std::filesystem::create_directories(host_.path / "bin");
+    std::filesystem::create_symlink("/bin/sh", host_.path / "bin" / "sh");
+  }
+
+  // Stands for an interpreter: says its name and arguments, one a line.
+  void install_python(const std::string& name) const {
+    host_.write_program(name, "#!/bin/sh\necho \"${0##*/}\"\nprintf '%s\\n' \"$@\"\n");
+  }
+
+  Outcome log_in(std::string_view spec) const {
+    return run({shell_, "-c", launch(spec).argv.back()},
+               {{"PATH", host_.path / "bin"}, {"HOME", host_.path}, {"TOOLS", host_.path / "bin"}});
+  }
+
+  TempDirectory host_;
+  std::string shell_;
+};
+
+TEST_P(RemoteCommand, PrefersPython3) {
+  install_python("bin/python");
+  install_python("bin/python3");
+  const Outcome outcome = log_in("ssh=host");
+  EXPECT_EQ(outcome.out, "python3\n-u\n-c\n" + pure_line(true) + "\n");
+  EXPECT_EQ(outcome.err, "");
+}
+
+TEST_P(RemoteCommand, TakesPythonWhereThatIsAll) {
+  install_python("bin/python");
+  EXPECT_EQ(log_in("ssh=host//dont_write_bytecode").out, "python\n-u\n-B\n-c\n" + pure_line(true) + "\n");
+}
+
+TEST_P(RemoteCommand, SaysSoWhereThereIsNone) {
+  const Outcome outcome = log_in("ssh=host");
+  EXPECT_EQ(outcome.status, process::ExitStatus{.code = 127});
+  EXPECT_EQ(outcome.err, "no python3 or python on this host; name one with python=\n");
+  EXPECT_EQ(outcome.out, "");
+}
+
+TEST_P(RemoteCommand, ExpandsANamedPythonThere) {
+  install_python("my tools/py!thon");
+  install_python("bin/python3");
+  const std::string rest = "-u\n-c\n" + pure_line(true) + "\n";
+  EXPECT_EQ(log_in("ssh=host//python=~/'my tools/py!thon' -X dev").out, "py!thon\n-X\ndev\n" + rest);
+  EXPECT_EQ(log_in("ssh=host//python=$TOOLS/python3").out, "python3\n" + rest);
+  EXPECT_EQ(log_in("ssh=host//python=~/my\\ tools/py\\!thon").out, "py!thon\n" + rest);
+}
+
+TEST_P(RemoteCommand, FailsWithTheShellsOwnWordsWhenANamedPythonIsMissing) {
+  const Outcome outcome = log_in("ssh=host//python=nopython");
+  EXPECT_EQ(outcome.status, process::ExitStatus{.code = 127});
+  EXPECT_NE(outcome.err.find("nopython"), std::string::npos) << outcome.err;
+}
+
+INSTANTIATE_TEST_SUITE_P(LoginShells, RemoteCommand, testing::Values("sh", "bash", "zsh", "ksh", "csh", "tcsh", "fish"),
+                         [](const auto& test) { return std::string(test.param); });
+
+TEST(Bootstrap, APathLiteralIsTheSameBytesInPythonAgain) {
+  std::string path = "/x\"'\\\n";
+  for (int byte = 1; byte < 256; ++byte) {
+    path.push_back(static_cast<char>(byte));
+  }
+  const std::string literal = path_literal(path);
+  EXPECT_TRUE(std::all_of(literal.begin(), literal.end(), [](char c) { return c >= ' ' && c <= '~'; })) << literal;
+  for (const char* locale : {"C", "C.UTF-8", "POSIX"}) {
+    const Outcome outcome =
+        run({"python3", "-c", "import os; os.write(1, os.fsencode(" + literal + "))"}, {{"LC_ALL", locale}});
+    EXPECT_EQ(outcome.out, path) << outcome.err;
+  }
+}
+
+TEST(Bootstrap, ThePureLineCompilesAndHasNoSingleQuote) {
+  for (const bool stream_on_stdio : {false, true}) {
+    const std::string line = pure_line(stream_on_stdio);
+    EXPECT_EQ(line.find('\''), std::string::npos);
+    EXPECT_EQ(run({"python3", "-c", "import sys; compile(sys.argv[1], 'line', 'exec')", line}).err, "");
+  }
+}
+
+}  // namespace
+}  // namespace execnet::transport

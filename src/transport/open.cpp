@@ -1,0 +1,106 @@
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cctype>
+#include <execnet/error.hpp>
+
+#include "base/syscall.hpp"
+#include "process/spawn.hpp"
+#include "transport/shell.hpp"
+#include "transport/transport.hpp"
+#include "transport/worker_source.hpp"
+
+namespace execnet::transport {
+namespace {
+
+constexpr std::size_t kCommandLength = 160;  // bytes; more says nothing more in a message
+
+// The exact text, but for values of env:NAME, which may be secret, and what was set afterwards.
+std::string without_secrets(const XSpec& spec) {
+  std::string result;
+  const std::string& text = spec.text();
+  for (std::size_t begin = 0; begin < text.size();) {
+    const std::size_t end = std::min(text.find("//", begin), text.size());
+    std::string part = text.substr(begin, end - begin);
+    if (part.starts_with("env:")) {
+      part = part.substr(0, part.find('=')) + "=...";
+    }
+    result += (result.empty() ? "" : "//") + part;
+    begin = end + 2;
+  }
+  return result;
+}
+
+std::string command_line(const std::vector<std::string>& argv) {
+  std::string line;
+  for (const std::string& word : argv) {
+    line += (line.empty() ? "" : " ") + shell_quote(word);
+  }
+  if (line.size() > kCommandLength) {
+    std::size_t size = kCommandLength - 3;
+    while (size > 0 && (static_cast<unsigned char>(line[size]) & 0xc0U) == 0x80U) {
+      --size;  // Not inside of a UTF-8 sequence.
+    }
+    line = line.substr(0, size) + "...";
+  }
+  for (char& c : line) {
+    if (std::iscntrl(static_cast<unsigned char>(c)) != 0) {
+      c = '?';
+    }
+  }
+  return line;
+}
+
+// Whether this program has that standard descriptor. All of ours are close-on-exec, so one that is
+// was opened by us, or somebody like us, where the program had none.
+bool has_standard(int fd) {
+  const int flags = ::fcntl(fd, F_GETFD);
+  return flags >= 0 && (flags & FD_CLOEXEC) == 0;
+}
+
+}  // namespace
+
+Launch launch_for(const XSpec& spec, const LocalPython& python) {
+  Launch launch = spec.type() == "ssh" ? ssh_launch(spec) : popen_launch(spec, python);
+  launch.spec = without_secrets(spec);
+  return launch;
+}
+
+Link open(const Launch& launch) {
+  auto [ours, theirs] = base::socket_pair();
+  auto [stderr_in, stderr_out] = base::make_pipe();
+  base::Fd null;
+  if (!launch.stream_on_stdio) {
+    null = base::Fd(base::check("open", [] { return ::open("/dev/null", O_RDWR | O_CLOEXEC); }, "/dev/null"));
+  }
+
+  process::SpawnRequest request{.argv = launch.argv, .set_env = launch.env, .fds = {{stderr_out.get(), STDERR_FILENO}}};
+  if (launch.stream_on_stdio) {
+    request.fds.insert(request.fds.end(), {{theirs.get(), STDIN_FILENO}, {theirs.get(), STDOUT_FILENO}});
+  } else {
+    request.fds.insert(request.fds.end(), {{null.get(), STDIN_FILENO},
+                                           {theirs.get(), kStreamFd},
+                                           {has_standard(STDERR_FILENO) ? STDERR_FILENO : null.get(), kStderrFd}});
+    if (!has_standard(STDOUT_FILENO)) {
+      request.fds.emplace_back(null.get(), STDOUT_FILENO);
+    }
+  }
+
+  Link link;
+  link.command = command_line(launch.argv);
+  link.forward_stderr = launch.stream_on_stdio;
+  if (!launch.native) {
+    link.preamble.append(worker_source_gz());
+  }
+  try {
+    link.process = process::spawn(request);
+  } catch (const process::ExecError& error) {
+    throw HostNotFound("cannot start '" + launch.argv[0] + "' for " + launch.spec + ": " + error.code().message() +
+                       "; " + launch.advice);
+  }
+  link.stream = std::move(ours);
+  link.stderr_pipe = std::move(stderr_in);
+  return link;
+}
+
+}  // namespace execnet::transport

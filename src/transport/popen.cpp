@@ -1,0 +1,52 @@
+#include <unistd.h>
+
+#include <algorithm>
+#include <execnet/xspec.hpp>
+
+#include "process/spawn.hpp"
+#include "transport/bootstrap.hpp"
+#include "transport/shell.hpp"
+#include "transport/transport.hpp"
+
+namespace execnet::transport {
+namespace {
+
+using Environment = std::vector<std::pair<std::string, std::string>>;
+
+// python3 or, where there is only that, python. With neither, python3: it is the one to complain about.
+std::string python_in_path(const Environment& env) {
+  for (const std::string name : {"python3", "python"}) {
+    const auto candidates = process::program_candidates(name, env);
+    if (std::any_of(candidates.begin(), candidates.end(),
+                    [](const std::string& file) { return ::access(file.c_str(), X_OK) == 0; })) {
+      return name;
+    }
+  }
+  return "python3";
+}
+
+}  // namespace
+
+Launch popen_launch(const XSpec& spec, const LocalPython& python) {
+  Launch launch;
+  launch.kind = "Popen";
+  launch.env.assign(spec.env().begin(), spec.env().end());
+  const auto chosen = spec.get("python");
+  if (chosen) {
+    launch.argv = shell_split(*chosen);
+    launch.advice = "python= must name a Python interpreter on this machine, as a path or a program in PATH";
+  } else {
+    launch.argv = {python.executable.empty() ? python_in_path(launch.env) : python.executable};
+    launch.advice = "install Python 3 or name an interpreter with python=";
+  }
+  launch.native = !chosen && !python.executable.empty() && !python.native_module.empty();
+  launch.argv.emplace_back("-u");
+  if (spec.has("dont_write_bytecode")) {
+    launch.argv.emplace_back("-B");
+  }
+  launch.argv.emplace_back("-c");
+  launch.argv.push_back(launch.native ? native_line(python.native_module) : pure_line(false));
+  return launch;
+}
+
+}  // namespace execnet::transport

@@ -1,0 +1,47 @@
+#include <execnet/xspec.hpp>
+
+#include "transport/bootstrap.hpp"
+#include "transport/shell.hpp"
+#include "transport/transport.hpp"
+
+namespace execnet::transport {
+namespace {
+
+// What the login shell there is asked to run. That may be any shell, so all it sees is one command
+// with quoted words; the choice of an interpreter is made by sh. chdir, nice and env: are not in here,
+// where every user of that host could read them: the worker is told in the HELLO.
+std::string remote_command(const XSpec& spec) {
+  const std::string arguments =
+      std::string(spec.has("dont_write_bytecode") ? "-u -B -c " : "-u -c ") + shell_quote(pure_line(true));
+  std::string script;
+  if (const auto python = spec.get("python")) {
+    script = "exec " + *python + ' ' + arguments;  // As it is: ~ and variables are expanded there.
+  } else {
+    script = "for p in python3 python; do command -v $p >/dev/null 2>&1 && exec $p " + arguments +
+             "; done; echo \"no python3 or python on this host; name one with python=\" >&2; exit 127";
+  }
+  return "exec sh -c " + shell_quote(script);
+}
+
+}  // namespace
+
+// No options of our own: compression, multiplexing, time-outs, keep-alives and batch mode are what
+// the user's configuration says. Not -C either: 135 MB of base64 took 6 s over loopback with it and 1 s
+// without. Where it helps, "Compression yes" in the configuration or ssh=-C host turns it on.
+Launch ssh_launch(const XSpec& spec) {
+  Launch launch;
+  launch.kind = "Ssh";
+  launch.address = spec.get("ssh").value_or("");
+  launch.stream_on_stdio = true;
+  launch.advice = "ssh= needs the OpenSSH client; install the package openssh-client";
+  launch.argv = {"ssh"};
+  if (const auto config = spec.get("ssh_config")) {
+    launch.argv.insert(launch.argv.end(), {"-F", *config});
+  }
+  const auto words = shell_split(launch.address);
+  launch.argv.insert(launch.argv.end(), words.begin(), words.end());
+  launch.argv.push_back(remote_command(spec));
+  return launch;
+}
+
+}  // namespace execnet::transport

@@ -1,0 +1,61 @@
+// From a specification to a byte stream with a process behind it.
+//
+// Each transport only says how to launch (a value); `open` does it, the same way for all.
+// Any thread.
+#pragma once
+
+#include <execnet/xspec.hpp>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/buffer.hpp"
+#include "base/fd.hpp"
+#include "process/process.hpp"
+
+namespace execnet::transport {
+
+// The interpreter that a plain `popen` starts.
+struct LocalPython {
+  std::string executable;     // empty: python3, then python, from PATH
+  std::string native_module;  // path of the extension that `executable` can load; empty: pure worker
+};
+
+// What to run for a specification.
+struct Launch {
+  std::vector<std::string> argv;
+  std::vector<std::pair<std::string, std::string>> env;
+  bool stream_on_stdio = false;  // the protocol is on descriptors 0 and 1, else on kStreamFd
+  bool native = false;           // the worker is our extension; else worker.py is sent first
+  std::string kind;              // "Popen", "Ssh": the gateway's class name without "Gateway"
+  std::string address;           // host as given, empty for popen
+  std::string spec;              // the specification for messages: values of env:NAME are left out
+  std::string advice;            // what to do when argv[0] cannot be started
+};
+
+// Where a local worker finds the protocol, and the stderr it takes over once it is up.
+inline constexpr int kStreamFd = 3;
+inline constexpr int kStderrFd = 4;
+
+// REQUIRES of all three: spec.validate() has passed.
+Launch popen_launch(const XSpec& spec, const LocalPython& python);
+Launch ssh_launch(const XSpec& spec);
+
+// Chooses by spec.type(). Throws SpecError.
+Launch launch_for(const XSpec& spec, const LocalPython& python);
+
+struct Link {
+  base::Fd stream;       // unix stream socket; both directions
+  base::Fd stderr_pipe;  // read end of what the started process writes to its stderr
+  std::shared_ptr<process::Process> process;
+  base::Buffer preamble;        // to be written before the first frame: worker.py's source, or nothing
+  std::string command;          // what was run, for messages: shell-quoted and cut to a line
+  bool forward_stderr = false;  // the process keeps that stderr for good (ssh), so pass on what it says
+};
+
+// Starts it. Throws HostNotFound when the program cannot be started, std::system_error when this
+// process is out of descriptors, processes or memory. Nothing is left behind then.
+Link open(const Launch& launch);
+
+}  // namespace execnet::transport

@@ -1,0 +1,154 @@
+#include <algorithm>
+#include <charconv>
+#include <execnet/error.hpp>
+#include <execnet/xspec.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "transport/shell.hpp"
+
+namespace execnet {
+namespace {
+
+constexpr std::string_view kForm =
+    "the form is type[=value]//key[=value]//..., for example \"popen\" or \"ssh=user@host//python=python3\"";
+constexpr std::string_view kSeparator = "//";
+constexpr std::string_view kEnvPrefix = "env:";
+
+std::string quoted(std::string_view text) { return '"' + std::string(text) + '"'; }
+
+[[noreturn]] void refuse(std::string_view what, std::string_view text, std::string_view hint = kForm) {
+  throw SpecError(std::string(what) + " in specification " + quoted(text) + "; " + std::string(hint));
+}
+
+// nice(1) takes a sign, std::from_chars no plus.
+bool is_integer(std::string_view text) {
+  if (text.starts_with('+')) {
+    text.remove_prefix(1);
+    if (text.starts_with('-')) {
+      return false;
+    }
+  }
+  int number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  return error == std::errc() && end == text.data() + text.size();
+}
+
+}  // namespace
+
+XSpec::XSpec(std::string_view text) : text_(text) {
+  if (text.empty()) {
+    throw SpecError("empty specification; " + std::string(kForm));
+  }
+  if (text.find('\0') != std::string_view::npos) {
+    throw SpecError("NUL byte in specification " + quoted(text.substr(0, text.find('\0'))) + "...; " +
+                    std::string(kForm));
+  }
+  for (std::size_t begin = 0; begin <= text.size();) {
+    const std::size_t end = std::min(text.find(kSeparator, begin), text.size());
+    const std::string_view part = text.substr(begin, end - begin);
+    begin = end + kSeparator.size();
+
+    const std::size_t equals = std::min(part.find('='), part.size());
+    const std::string key(part.substr(0, equals));
+    std::optional<std::string> value;
+    if (equals < part.size()) {
+      value = part.substr(equals + 1);
+    }
+    if (part.empty()) {
+      refuse("empty part", text);
+    }
+    if (key.empty()) {
+      refuse("no key before " + quoted(part), text);
+    }
+    if (key[0] == '_') {
+      refuse("key " + quoted(key) + " starts with an underscore", text, "such keys are reserved");
+    }
+    const bool duplicate =
+        key.starts_with(kEnvPrefix) ? env_.contains(key.substr(kEnvPrefix.size())) : settings_.contains(key);
+    if (duplicate) {
+      refuse("duplicate key " + quoted(key), text, "give each key once");
+    }
+    if (key.starts_with(kEnvPrefix)) {
+      if (key.size() == kEnvPrefix.size() || !value) {
+        refuse("environment variable without " + std::string(value ? "name" : "value"), text,
+               "the form is env:NAME=value");
+      }
+      env_.emplace(key.substr(kEnvPrefix.size()), *value);
+    } else {
+      settings_.emplace(key, value);
+    }
+  }
+}
+
+std::optional<std::string> XSpec::get(const std::string& key) const {
+  const auto found = settings_.find(key);
+  return found != settings_.end() ? found->second : std::nullopt;
+}
+
+void XSpec::set(const std::string& key, std::optional<std::string> value) {
+  if (value) {
+    settings_.insert_or_assign(key, std::move(value));
+  } else {
+    settings_.erase(key);
+  }
+}
+
+std::string XSpec::type() const {
+  static constexpr std::string_view kKinds[] = {"popen", "ssh"};
+  static constexpr std::string_view kFutureKinds[] = {"socket", "vagrant_ssh", "via"};
+  constexpr std::string_view kKnown = "this version knows the types popen and ssh=[user@]host";
+  for (const std::string_view kind : kFutureKinds) {
+    if (has(std::string(kind))) {
+      refuse(std::string(kind) + "= is not supported by this version", text_, kKnown);
+    }
+  }
+  std::vector<std::string> given;
+  for (const std::string_view kind : kKinds) {
+    if (has(std::string(kind))) {
+      given.emplace_back(kind);
+    }
+  }
+  if (given.empty()) {
+    refuse("no gateway type", text_, kKnown);
+  }
+  if (given.size() > 1) {
+    refuse("more than one gateway type, " + given[0] + " and " + given[1] + ',', text_, kKnown);
+  }
+  return given[0];
+}
+
+void XSpec::validate() const {
+  const std::string kind = type();
+  static constexpr std::string_view kNeedValue[] = {"ssh", "id", "python", "chdir", "nice", "ssh_config", "execmodel"};
+  for (const std::string_view name : kNeedValue) {
+    const std::string key(name);
+    if (has(key) && get(key).value_or("").empty()) {
+      refuse("no value for " + key, text_, "the form is " + key + "=value");
+    }
+  }
+  for (const auto& [key, value] : settings_) {
+    // The text has none, but set() is free to.
+    if (value && value->find('\0') != std::string::npos) {
+      refuse("NUL byte in the value of " + key, text_);
+    }
+  }
+  if (const auto nice = get("nice"); nice && !is_integer(*nice)) {
+    refuse("nice=" + *nice + " is no integer", text_, "the form is nice=10");
+  }
+  if (const auto python = get("python"); python && transport::shell_split(*python).empty()) {
+    refuse("no program in python=" + *python, text_, "the form is python=/usr/bin/python3");
+  }
+  if (kind == "ssh") {
+    const std::vector<std::string> words = transport::shell_split(*get("ssh"));
+    // A host that looks like an option would be taken for one, and the remote command for the host.
+    const bool only_options =
+        std::all_of(words.begin(), words.end(), [](const std::string& word) { return word.starts_with('-'); });
+    if (only_options || words.back().empty()) {
+      refuse("no host in ssh=" + *get("ssh"), text_, "the form is ssh=[user@]host, with options for ssh(1) before it");
+    }
+  }
+}
+
+}  // namespace execnet

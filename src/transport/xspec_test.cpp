@@ -1,0 +1,132 @@
+#include <gtest/gtest.h>
+
+#include <execnet/error.hpp>
+#include <execnet/xspec.hpp>
+#include <string>
+
+namespace execnet {
+namespace {
+
+// The text of the SpecError that `call` throws.
+template <typename Call>
+std::string refusal(Call&& call) {
+  try {
+    call();
+  } catch (const SpecError& error) {
+    return error.what();
+  }
+  ADD_FAILURE() << "was accepted";
+  return {};
+}
+
+std::string parse_refusal(std::string_view text) {
+  return refusal([&] { XSpec spec(text); });
+}
+
+std::string validate_refusal(std::string_view text) {
+  const XSpec spec(text);
+  return refusal([&] { spec.validate(); });
+}
+
+bool contains(const std::string& text, std::string_view part) { return text.find(part) != std::string::npos; }
+
+TEST(XSpec, SplitsKeysAndValues) {
+  const XSpec spec("ssh=user@host//python=/opt/a=b/python3//dont_write_bytecode//env:A=x=y//env:B=//own=1");
+  EXPECT_EQ(spec.get("ssh"), "user@host");
+  EXPECT_EQ(spec.get("python"), "/opt/a=b/python3") << "only the first = separates";
+  EXPECT_TRUE(spec.has("dont_write_bytecode"));
+  EXPECT_EQ(spec.get("dont_write_bytecode"), std::nullopt);
+  EXPECT_EQ(spec.get("own"), "1");
+  EXPECT_FALSE(spec.has("id"));
+  EXPECT_EQ(spec.env(), (std::map<std::string, std::string>{{"A", "x=y"}, {"B", ""}}));
+  EXPECT_EQ(spec.settings().size(), 4U);
+}
+
+TEST(XSpec, TextIsExactAndDecidesEquality) {
+  XSpec spec("popen//id=a");
+  spec.set("id", "b");
+  EXPECT_EQ(spec.text(), "popen//id=a");
+  EXPECT_EQ(spec.get("id"), "b");
+  EXPECT_EQ(spec, XSpec("popen//id=a"));
+  EXPECT_FALSE(spec == XSpec("id=a//popen"));
+}
+
+TEST(XSpec, SetAddsReplacesAndRemoves) {
+  XSpec spec("popen");
+  spec.set("chdir", "here");
+  EXPECT_EQ(spec.get("chdir"), "here");
+  spec.set("chdir", std::nullopt);
+  EXPECT_FALSE(spec.has("chdir"));
+  spec.set("chdir", std::nullopt);
+}
+
+TEST(XSpec, RefusesMalformedTextAndShowsTheForm) {
+  for (const char* text : {"", "popen//", "//popen", "popen////id=a", "//", "=x", "popen//=x", "="}) {
+    EXPECT_TRUE(contains(parse_refusal(text), "type[=value]//key[=value]")) << text;
+  }
+  EXPECT_TRUE(contains(parse_refusal(""), "empty specification"));
+  EXPECT_TRUE(contains(parse_refusal("popen//"), "empty part in specification \"popen//\""));
+}
+
+TEST(XSpec, RefusesDuplicateAndReservedKeys) {
+  EXPECT_TRUE(contains(parse_refusal("popen//id=a//id=b"), "duplicate key \"id\""));
+  EXPECT_TRUE(contains(parse_refusal("popen//popen"), "duplicate key \"popen\""));
+  EXPECT_TRUE(contains(parse_refusal("popen//env:A=1//env:A=2"), "duplicate key \"env:A\""));
+  EXPECT_TRUE(contains(parse_refusal("popen//_x=1"), "\"_x\""));
+  EXPECT_TRUE(contains(parse_refusal("_"), "\"_\""));
+}
+
+TEST(XSpec, RefusesHalfAnEnvironmentVariable) {
+  EXPECT_TRUE(contains(parse_refusal("popen//env:=x"), "env:NAME=value"));
+  EXPECT_TRUE(contains(parse_refusal("popen//env:"), "env:NAME=value"));
+  EXPECT_TRUE(contains(parse_refusal("popen//env:A"), "env:NAME=value"));
+}
+
+TEST(XSpec, RefusesNulBytes) {
+  EXPECT_TRUE(contains(parse_refusal(std::string_view("popen\0//id=a", 12)), "NUL byte"));
+  XSpec spec("popen");
+  spec.set("python", std::string("a\0b", 3));
+  EXPECT_TRUE(contains(refusal([&] { spec.validate(); }), "NUL byte"));
+}
+
+TEST(XSpec, TypeIsTheOneKindThatWasGiven) {
+  EXPECT_EQ(XSpec("popen").type(), "popen");
+  EXPECT_EQ(XSpec("id=a//ssh=host").type(), "ssh");
+  EXPECT_TRUE(contains(validate_refusal("id=a"), "no gateway type"));
+  EXPECT_TRUE(contains(validate_refusal("telnet=host"), "popen and ssh="));
+  EXPECT_TRUE(contains(validate_refusal("popen//ssh=host"), "more than one gateway type"));
+}
+
+TEST(XSpec, KindsToComeSaySo) {
+  for (const char* text : {"socket=host:8888", "vagrant_ssh=box", "popen//via=gw0", "ssh=host//via=gw0"}) {
+    EXPECT_TRUE(contains(validate_refusal(text), "not supported by this version")) << text;
+  }
+}
+
+TEST(XSpec, ValidateAcceptsWhatMakesSense) {
+  for (const char* text :
+       {"popen", "popen=1", "popen//python=python3 -X dev", "popen//nice=10", "popen//nice=-5", "popen//nice=+5",
+        "popen//chdir=a b//id=x", "popen//dont_write_bytecode", "ssh=host", "ssh=user@host", "ssh=-p 2222 host",
+        "ssh=-o 'ProxyCommand=nc %h %p' host//ssh_config=file", "popen//anything=else"}) {
+    EXPECT_NO_THROW(XSpec(text).validate()) << text;
+  }
+}
+
+TEST(XSpec, ValidateRefusesWhatCannotWork) {
+  for (const char* text : {"ssh", "ssh=", "popen//id", "popen//id=", "popen//python=", "popen//python",
+                           "popen//chdir=", "ssh=host//ssh_config=", "popen//nice"}) {
+    EXPECT_TRUE(contains(validate_refusal(text), "=value")) << text;
+  }
+  for (const char* text :
+       {"popen//nice=high", "popen//nice=1.5", "popen//nice=+-1", "popen//nice= 1", "popen//nice=99999999999"}) {
+    EXPECT_TRUE(contains(validate_refusal(text), "no integer")) << text;
+  }
+  EXPECT_TRUE(contains(validate_refusal("popen//python='a"), "no closing quote"));
+  EXPECT_TRUE(contains(validate_refusal("popen//python=  "), "no program"));
+  EXPECT_TRUE(contains(validate_refusal("ssh=-oProxyCommand=evil"), "no host"));
+  EXPECT_TRUE(contains(validate_refusal("ssh= "), "no host"));
+  EXPECT_TRUE(contains(validate_refusal("ssh=-p 22 ''"), "no host"));
+}
+
+}  // namespace
+}  // namespace execnet

@@ -1,0 +1,31 @@
+// execnet::Value to and from the bytes that frames carry: no version byte, channels allowed.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include <execnet/dump.hpp>
+
+#include "base/buffer.hpp"
+
+namespace execnet::wire {
+
+// Who knows the channels of a connection. Called on the thread that encodes or decodes.
+class ChannelTable {
+ public:
+  // The id under which the other side will know the channel; throws DumpError if it is none of this connection.
+  virtual std::uint32_t id_of(const ChannelRef& channel) = 0;
+  // The channel of that id, made if there is none yet.
+  virtual ChannelRef channel(std::uint32_t id) = 0;
+
+ protected:
+  ~ChannelTable() = default;  // not owned through this class
+};
+
+// Appends the value; `out` is as before when it throws DumpError. Without a table channels are refused.
+void encode(const Value& value, base::Buffer& out, ChannelTable* channels);
+
+// The value that `bytes` is; nothing may follow it. Throws LoadError.
+Value decode(std::string_view bytes, ChannelTable* channels, StringConfig strings);
+
+}  // namespace execnet::wire

@@ -1,0 +1,57 @@
+#include "wire/utf8.hpp"
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+namespace execnet::wire {
+
+namespace {
+
+bool in(unsigned char byte, unsigned char low, unsigned char high) { return byte >= low && byte <= high; }
+
+// The length of the sequence of more than one byte that starts at `p`; 0 if it is none.
+std::size_t sequence_length(const unsigned char* p, std::size_t left) {
+  const auto tail = [](unsigned char byte) { return in(byte, 0x80, 0xBF); };
+  if (in(p[0], 0xC2, 0xDF)) {
+    return left >= 2 && tail(p[1]) ? 2 : 0;
+  }
+  if (in(p[0], 0xE0, 0xEF)) {
+    const unsigned char low = p[0] == 0xE0 ? 0xA0 : 0x80;   // else a shorter form exists
+    const unsigned char high = p[0] == 0xED ? 0x9F : 0xBF;  // else a surrogate
+    return left >= 3 && in(p[1], low, high) && tail(p[2]) ? 3 : 0;
+  }
+  if (in(p[0], 0xF0, 0xF4)) {
+    const unsigned char low = p[0] == 0xF0 ? 0x90 : 0x80;
+    const unsigned char high = p[0] == 0xF4 ? 0x8F : 0xBF;  // else beyond U+10FFFF
+    return left >= 4 && in(p[1], low, high) && tail(p[2]) && tail(p[3]) ? 4 : 0;
+  }
+  return 0;
+}
+
+}  // namespace
+
+bool is_utf8(std::string_view bytes) {
+  const auto* p = reinterpret_cast<const unsigned char*>(bytes.data());
+  std::size_t left = bytes.size();
+  while (left > 0) {
+    if (left >= sizeof(std::uint64_t)) {  // most text is ASCII: eight at a time
+      std::uint64_t eight = 0;
+      std::memcpy(&eight, p, sizeof eight);
+      if ((eight & 0x8080808080808080U) == 0) {
+        p += sizeof eight;
+        left -= sizeof eight;
+        continue;
+      }
+    }
+    const std::size_t length = *p < 0x80 ? 1 : sequence_length(p, left);
+    if (length == 0) {
+      return false;
+    }
+    p += length;
+    left -= length;
+  }
+  return true;
+}
+
+}  // namespace execnet::wire

@@ -1,0 +1,73 @@
+"""Every test here that asks for `worker` runs on the native worker and on the pure one of each interpreter."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+
+import execnet
+import interpreters
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One kind of far end, and a gateway to it that all tests share."""
+
+    name: str
+    spec: str
+    gateway: execnet.Gateway
+
+    @property
+    def is_python2(self) -> bool:
+        return self.name == "python2.7"
+
+    @property
+    def is_native(self) -> bool:
+        return self.name == "native"
+
+
+@pytest.fixture(scope="session")
+def shared_group(long_lived: contextlib.ExitStack) -> execnet.Group:
+    group = execnet.Group()
+    long_lived.callback(group.terminate, timeout=5.0)
+    return group
+
+
+@pytest.fixture(scope="session", params=["native", *interpreters.NAMES])
+def worker(request: pytest.FixtureRequest, shared_group: execnet.Group) -> Worker:
+    name = request.param
+    if name in shared_group:
+        return Worker(name, str(shared_group[name].spec).rpartition("//")[0], shared_group[name])
+    spec = "popen"
+    if name != "native":
+        path = interpreters.find(name)
+        if path is None:
+            pytest.skip(f"{name}: not found")
+        spec = f"popen//python={shlex.quote(path)}"
+    return Worker(name, spec, shared_group.makegateway(f"{spec}//id={name}"))
+
+
+@pytest.fixture
+def gw(worker: Worker) -> execnet.Gateway:
+    """The shared gateway. A test that ends the worker, or changes it for good, makes one of its own."""
+    return worker.gateway
+
+
+@pytest.fixture
+def fresh(worker: Worker, group: execnet.Group) -> Callable[[str], execnet.Gateway]:
+    """Makes a gateway of the test's own to the same kind of worker: ``fresh("nice=5")``."""
+    return lambda more="": group.makegateway(worker.spec + ("//" if more else "") + more)
+
+
+@pytest.fixture
+def echo(worker: Worker) -> Iterator[execnet.Channel]:
+    """A channel to a worker that sends back what it receives."""
+    channel = worker.gateway.remote_exec("for item in channel: channel.send(item)")
+    if worker.is_python2:
+        channel.reconfigure(py2str_as_py3str=False)  # Its bytes are its strings.
+    yield channel
+    channel.close()

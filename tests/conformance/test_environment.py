@@ -1,0 +1,153 @@
+"""What the code finds around it on the other side."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import execnet
+from belongings import eventually
+
+Fresh = Callable[..., execnet.Gateway]
+
+
+def ask(gateway: execnet.Gateway, expression: str) -> Any:
+    """What an expression is on the other side; `os` and `sys` are known there."""
+    return gateway.remote_exec(f"import os, sys; channel.send({expression})").receive(timeout=20)
+
+
+def test_the_worker_is_the_one_that_is_to_be_tested(worker: Any, gw: execnet.Gateway) -> None:
+    assert ask(gw, "'execnet._core' in sys.modules") is worker.is_native
+    if not worker.is_native:
+        name = ask(gw, "'pypy3' if hasattr(sys, 'pypy_version_info') else 'python%d.%d' % sys.version_info[:2]")
+        assert name == worker.name
+
+
+def test_arguments_and_path_are_those_of_a_command_line(gw: execnet.Gateway) -> None:
+    assert ask(gw, "sys.argv") == ["-c"]
+    assert ask(gw, "sys.path[0]") == ""
+
+
+def test_directory_and_environment_are_the_coordinator_s(
+    fresh: Fresh, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EXECNET_TEST_INHERITED", "for the worker")
+    gateway = fresh()
+    assert ask(gateway, "[os.getcwd(), os.environ['EXECNET_TEST_INHERITED']]") == [str(tmp_path), "for the worker"]
+
+
+def test_a_module_in_the_directory_can_be_imported(
+    fresh: Fresh, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "lies_about.py").write_text("value = 'imported'\n")
+    monkeypatch.chdir(tmp_path)
+    assert ask(fresh("dont_write_bytecode"), "__import__('lies_about').value") == "imported"
+    assert os.listdir(tmp_path) == ["lies_about.py"]
+
+
+def test_settings_of_the_specification(fresh: Fresh, tmp_path: Path) -> None:
+    gateway = fresh(
+        f"chdir={tmp_path}/made/when missing//nice=3//dont_write_bytecode//"
+        "env:EXECNET_TEST_A=a=b c//env:EXECNET_TEST_B="
+    )
+    channel = gateway.remote_exec(
+        """
+        import os, sys
+        channel.send(os.getcwd())
+        channel.send(os.nice(0))
+        channel.send([os.environ["EXECNET_TEST_A"], os.environ["EXECNET_TEST_B"]])
+        channel.send(sys.dont_write_bytecode)
+        """
+    )
+    assert channel.receive(timeout=10) == f"{tmp_path}/made/when missing"
+    assert channel.receive(timeout=10) == min(19, os.nice(0) + 3)
+    assert channel.receive(timeout=10) == ["a=b c", ""]
+    assert channel.receive(timeout=10) is True
+
+
+def test_a_directory_that_is_there_already_is_used(fresh: Fresh, tmp_path: Path) -> None:
+    assert ask(fresh(f"chdir={tmp_path}"), "os.getcwd()") == str(tmp_path)
+
+
+def test_a_directory_that_cannot_be_made_is_told(worker: Any, group: execnet.Group, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(execnet.HostNotFound, match=f"{tmp_path}/file/below"):
+        group.makegateway(f"{worker.spec}//chdir={tmp_path}/file/below")
+    assert len(group) == 0
+
+
+def test_bytecode_is_written_unless_told_otherwise(gw: execnet.Gateway) -> None:
+    assert ask(gw, "sys.dont_write_bytecode") is bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
+
+
+def test_standard_input_is_empty(gw: execnet.Gateway) -> None:
+    assert ask(gw, "os.path.samefile('/dev/stdin', os.devnull)") is True
+    assert ask(gw, "sys.stdin.read()") == ""
+
+
+def test_what_is_printed_reaches_standard_output_and_error_here(
+    fresh: Fresh, capfd: pytest.CaptureFixture[str]
+) -> None:
+    gateway = fresh()
+    channel = gateway.remote_exec(
+        """
+        import os, sys
+        print("from print")
+        sys.stdout.flush()
+        os.system("echo from a child")
+        sys.stderr.write("from stderr\\n")
+        channel.send(None)
+        """
+    )
+    channel.receive(timeout=10)
+    channel.waitclose(10)
+    printed, said = "", ""
+
+    def all_there() -> bool:
+        nonlocal printed, said
+        out, err = capfd.readouterr()
+        printed, said = printed + out, said + err
+        return printed.count("\n") >= 2 and "\n" in said
+
+    assert eventually(all_there), (printed, said)
+    assert (printed, said) == ("from print\nfrom a child\n", "from stderr\n")
+
+
+def test_the_code_has_no_descriptors_of_the_coordinator(fresh: Fresh, tmp_path: Path) -> None:
+    with open(tmp_path / "open here", "w") as file:
+        os.set_inheritable(file.fileno(), True)
+        gateway = fresh()
+        listing = ask(
+            gateway, "__import__('subprocess').check_output(['ls', '-l', '/proc/%d/fd' % os.getpid()]).decode()"
+        )
+    assert "/dev/null" in listing
+    assert "open here" not in listing
+
+
+def test_the_code_s_own_children_do_not_get_the_connection(gw: execnet.Gateway) -> None:
+    # What a child held open would keep the end of the worker from being noticed.
+    listing = ask(gw, "__import__('subprocess').check_output(['ls', '-l', '/proc/self/fd'], close_fds=False).decode()")
+    assert "socket:" not in listing
+
+
+def test_what_the_worker_is_can_be_asked(worker: Any, gw: execnet.Gateway) -> None:
+    info = gw._rinfo()
+    assert info.pid == ask(gw, "os.getpid()")
+    assert info.cwd == os.getcwd()
+    assert info.platform == ask(gw, "sys.platform")
+    assert info.executable == ask(gw, "sys.executable")
+    assert list(info.version_info) == ask(gw, "list(sys.version_info)")
+    if worker.is_native:
+        assert tuple(info.version_info) == tuple(sys.version_info)
+
+
+def test_execnet_can_be_imported_in_a_native_worker(worker: Any, gw: execnet.Gateway) -> None:
+    if not worker.is_native:
+        pytest.skip("about the native worker only")
+    assert ask(gw, "__import__('execnet').__version__") == execnet.__version__

@@ -1,0 +1,149 @@
+"""Where code runs on the other side, how many at a time, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import execnet
+from belongings import has_ended, pidfd
+
+Fresh = Callable[..., execnet.Gateway]
+
+TELL_THREAD = """
+import threading
+main = type(threading.current_thread()).__name__ == "_MainThread"
+channel.send([main, threading.current_thread().ident])
+channel.receive()
+"""
+
+
+def test_the_first_runs_in_the_main_thread_and_others_beside_it(fresh: Fresh) -> None:
+    gateway = fresh()
+    channels = [gateway.remote_exec(TELL_THREAD) for _ in range(4)]
+    places = [channel.receive(timeout=10) for channel in channels]
+    assert [main for main, _ in places] == [True, False, False, False]
+    assert len({ident for _, ident in places}) == 4
+    for channel in channels:
+        channel.send(None)
+    for channel in channels:
+        channel.waitclose(10)
+
+
+def test_one_after_the_other_all_run_in_the_main_thread(fresh: Fresh) -> None:
+    gateway = fresh()
+    for _ in range(20):
+        channel = gateway.remote_exec(TELL_THREAD)
+        assert channel.receive(timeout=10)[0] is True
+        channel.send(None)
+        channel.waitclose(10)
+
+
+def test_two_can_wait_for_each_other(gw: execnet.Gateway) -> None:
+    meeting = "import sys; e = sys.modules.setdefault('meeting', __import__('threading').Event());"
+    waiting = gw.remote_exec(meeting + "channel.send(1); e.wait(30); channel.send(e.is_set())")
+    assert waiting.receive(timeout=10) == 1
+    gw.remote_exec(meeting + "e.set(); del sys.modules['meeting']").waitclose(10)
+    assert waiting.receive(timeout=10) is True
+
+
+def test_the_status_tells_what_runs(fresh: Fresh) -> None:
+    gateway = fresh()
+    assert status(gateway) == (0, 0, "thread")
+    channels = [gateway.remote_exec("channel.send(1); channel.receive()") for _ in range(3)]
+    for channel in channels:
+        channel.receive(timeout=10)
+    assert status(gateway) == (3, 3, "thread")
+    for channel in channels:
+        channel.send(None)
+        channel.waitclose(10)
+    assert status(gateway) == (0, 0, "thread")
+
+
+def status(gateway: execnet.Gateway) -> tuple[int, int, str]:
+    answer = gateway.remote_status()
+    return answer.numchannels, answer.numexecuting, answer.execmodel
+
+
+def test_what_the_worker_is_can_be_asked_while_it_is_busy(fresh: Fresh) -> None:
+    gateway = fresh()
+    busy = gateway.remote_exec("channel.send(1)\nwhile not channel.isclosed(): pass")
+    busy.receive(timeout=10)
+    assert gateway._rinfo().pid > 0
+    assert status(gateway)[1] == 1
+    busy.close()
+    busy.waitclose(10)
+
+
+def test_only_the_main_thread_runs_code_if_so_specified(fresh: Fresh) -> None:
+    gateway = fresh("execmodel=main_thread_only")
+    for _ in range(3):  # Back to back is fine.
+        channel = gateway.remote_exec(TELL_THREAD)
+        assert channel.receive(timeout=10)[0] is True
+        channel.send(None)
+        channel.waitclose(10)
+    running = gateway.remote_exec("channel.send(channel.receive())")
+    with pytest.raises(execnet.RemoteError, match="concurrent remote_exec would cause deadlock"):
+        gateway.remote_exec("channel.send('never')").receive(timeout=10)
+    running.send("unharmed")
+    assert running.receive(timeout=10) == "unharmed"
+
+
+BUSY = {
+    "waits for an item": "channel.send(1); channel.receive()",
+    "sleeps": "import time; channel.send(1); time.sleep(1000)",
+    "loops": "channel.send(1)\nwhile True: pass",
+    "loops and is deaf": "import signal; [signal.signal(s, signal.SIG_IGN) for s in (signal.SIGTERM, signal.SIGINT)]\n"
+    "channel.send(1)\nwhile True: pass",
+}
+
+
+@pytest.mark.parametrize("doing", BUSY)
+def test_a_busy_worker_is_terminated(fresh: Fresh, group: execnet.Group, doing: str) -> None:
+    gateway = fresh()
+    channel = gateway.remote_exec(BUSY[doing])
+    channel.receive(timeout=10)
+    with pidfd(gateway._rinfo().pid) as end:
+        group.terminate(timeout=0.1)
+        assert has_ended(end)
+
+
+def test_an_idle_worker_ends_by_itself_when_told(fresh: Fresh, group: execnet.Group) -> None:
+    gateway = fresh()
+    with pidfd(gateway._rinfo().pid) as end:
+        gateway.exit()
+        assert select.select([end], [], [], 10)[0]
+    group.terminate()
+
+
+COORDINATOR = """
+import sys, time
+import execnet
+group = execnet.Group()
+gateway = group.makegateway(sys.argv[1])
+channel = gateway.remote_exec(sys.argv[2])
+channel.receive()
+print(gateway._rinfo().pid, flush=True)
+time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize("doing", ["waits for an item", "loops and is deaf"])
+def test_a_worker_ends_when_its_coordinator_is_killed(worker: Any, doing: str) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", COORDINATOR, worker.spec, BUSY[doing]], stdout=subprocess.PIPE, text=True
+    ) as coordinator:
+        assert coordinator.stdout is not None
+        with pidfd(int(coordinator.stdout.readline())) as end:
+            before = time.monotonic()
+            os.kill(coordinator.pid, signal.SIGKILL)
+            assert select.select([end], [], [], 10)[0]
+            assert time.monotonic() - before < 2.0

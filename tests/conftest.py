@@ -1,0 +1,79 @@
+"""What all tests stand on: groups that are terminated, an SSH server, and a look at what was left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent / "support"))
+
+import execnet
+from belongings import Belongings, ends_gone, left_behind, mark_children
+from sshd import PrivateSshd
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "runs_last: the test is run after all others")
+    mark_children()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.get_closest_marker("runs_last") is not None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def at_the_start() -> Belongings:
+    """What there was before the first test."""
+    # The main thread's first wait makes an eventfd that it keeps.
+    warming_up = execnet.Group(["popen"])
+    warming_up.terminate()
+    return Belongings.now()
+
+
+@pytest.fixture(scope="session")
+def long_lived(at_the_start: Belongings) -> Iterator[contextlib.ExitStack]:
+    """Holds what serves many tests; the last test closes it."""
+    with contextlib.ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(request: pytest.FixtureRequest, at_the_start: Belongings) -> Iterator[None]:
+    """Fails a test that leaves a process, a descriptor or a thread behind."""
+    before = Belongings.now()
+    yield
+    lines = left_behind(before)
+    assert not lines, f"{request.node.name} has left behind:\n" + "\n".join(lines)
+
+
+@pytest.fixture
+def group() -> Iterator[execnet.Group]:
+    """A group of the test's own, terminated after it."""
+    group = execnet.Group()
+    yield group
+    group.terminate(timeout=1.0)
+
+
+@pytest.fixture
+def gateway(group: execnet.Group) -> execnet.Gateway:
+    """A plain popen gateway of the test's own."""
+    return group.makegateway("popen")
+
+
+@pytest.fixture(scope="session")
+def _sshd(long_lived: contextlib.ExitStack) -> PrivateSshd:
+    return long_lived.enter_context(PrivateSshd())
+
+
+@pytest.fixture
+def sshd(_sshd: PrivateSshd) -> Iterator[PrivateSshd]:
+    """``ssh=localhost``, ``ssh=nopython`` and ``ssh=refused`` lead to a server of ours; see sshd.py."""
+    with _sshd.in_front():
+        yield _sshd
+    left = _sshd.session_pids()
+    assert ends_gone(left), f"processes of logins are left: {_sshd.session_pids()}"

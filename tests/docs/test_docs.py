@@ -1,0 +1,231 @@
+"""Runs the code of README.md and docs/, whatever can be run: what is printed there is true.
+
+The language of a block says how it is run:
+
+``python``    with ``>>>`` as a doctest, else as a program; each block for itself
+``cpp``       compiled and run: with ``int main`` as a program, else as the body of a function
+``cmake``     part of a project that finds an installed library; its program is built
+``console``   lines after ``$``: recipes are looked up in the Makefile. Others need a comment before
+              the block, which says why they are not run: ``<!-- test: not run: reason -->``
+``text``      no code
+"""
+
+from __future__ import annotations
+
+import doctest
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import execnet
+
+ROOT = Path(__file__).resolve().parents[2]
+# Of the build that this package belongs to. The package is links: unresolved, the path is in the build.
+BUILD = Path(execnet.__file__).parents[2]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "ARCHITECTURE.md", *sorted(ROOT.glob("docs/*.md"))]
+COMPILER = [os.environ.get("CXX", "g++"), "-std=c++20", "-Wall", "-Wextra", "-Werror"]
+BLOCK = re.compile(r"^(?:<!-- test: (?P<note>.*) -->\n)?```(?P<language>\S*)\n(?P<code>.*?)^```$", re.M | re.S)
+LANGUAGES = {"python", "cpp", "cmake", "console", "text"}
+
+
+class Block(NamedTuple):
+    document: Path
+    line: int  # of its first line of code, counted from 1
+    language: str
+    note: str
+    code: str
+
+    @property
+    def where(self) -> str:
+        return f"{self.document.relative_to(ROOT)}:{self.line}"
+
+    @property
+    def is_program(self) -> bool:
+        return "int main(" in self.code
+
+
+def blocks_of(document: Path) -> Iterator[Block]:
+    text = document.read_text(encoding="utf-8")
+    for match in BLOCK.finditer(text):
+        line = text.count("\n", 0, match.start("code")) + 1
+        yield Block(document, line, match["language"], match["note"] or "", match["code"])
+
+
+BLOCKS = [block for document in DOCUMENTS for block in blocks_of(document)]
+
+
+def in_language(language: str) -> pytest.MarkDecorator:
+    chosen = [block for block in BLOCKS if block.language == language]
+    return pytest.mark.parametrize("block", chosen, ids=[block.where for block in chosen])
+
+
+@pytest.fixture
+def servers(request: pytest.FixtureRequest, block: Block) -> None:
+    """An SSH server, for blocks that say ``ssh=localhost``."""
+    if "ssh=localhost" in block.code:
+        request.getfixturevalue("sshd")
+
+
+def run(command: list[str | Path], cwd: Path, timeout: float = 120) -> str:
+    """Runs a command to its end, which must be a good one; its output."""
+    done = subprocess.run(command, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout)
+    assert done.returncode == 0, f"{command} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def library() -> Path:
+    found = sorted(BUILD.glob("libexecnet.a")) + sorted(BUILD.glob("libexecnet.so"))
+    assert found, f"no libexecnet in {BUILD}; run `make docs`, which builds it"
+    return found[0]
+
+
+def test_every_block_has_a_language_that_is_tested() -> None:
+    strange = [f"{block.where}: {block.language!r}" for block in BLOCKS if block.language not in LANGUAGES]
+    assert not strange
+    for document in DOCUMENTS:
+        fences = len(re.findall(r"^\s*```", document.read_text(encoding="utf-8"), re.M))
+        assert fences == 2 * len(list(blocks_of(document))), f"{document}: a block is not recognised"
+
+
+def test_links_lead_to_files() -> None:
+    broken = []
+    for document in DOCUMENTS:
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text(encoding="utf-8")):
+            if not target.startswith("https://") and not (document.parent / target).exists():
+                broken.append(f"{document.relative_to(ROOT)}: {target}")
+    assert not broken
+
+
+def test_readme_has_the_sessions_of_the_demo() -> None:
+    def statements(text: str) -> list[tuple[str, str]]:
+        return [(example.source, example.want) for example in doctest.DocTestParser().get_examples(text)]
+
+    readme = [block.code for block in blocks_of(ROOT / "README.md") if block.language == "python"]
+    sessions = (ROOT / "examples/python/reference_page.txt").read_text(encoding="utf-8")
+    assert statements("\n".join(readme)) == statements(sessions)
+
+
+# --- Python -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("servers")
+@in_language("python")
+def test_python(block: Block, tmp_path: Path) -> None:
+    if ">>>" in block.code:
+        run_session(block)
+    else:
+        program = tmp_path / "program.py"
+        program.write_text(block.code, encoding="utf-8")
+        run([sys.executable, program], tmp_path, timeout=30)
+
+
+def run_session(block: Block) -> None:
+    test = doctest.DocTestParser().get_doctest(block.code, {}, block.where, str(block.document), block.line - 1)
+    report: list[str] = []
+    try:
+        doctest.DocTestRunner().run(test, out=report.append, clear_globs=False)
+    finally:
+        terminate_all(test.globs)
+    assert not report, "".join(report)
+
+
+def terminate_all(names: dict[str, object]) -> None:
+    for value in [*names.values(), execnet.default_group]:
+        if isinstance(value, execnet.Group):
+            value.terminate(timeout=1.0)
+
+
+# --- C++ --------------------------------------------------------------------------------------------
+
+
+def compile_cpp(source: str, directory: Path) -> Path:
+    """Builds a program against the public headers and the library."""
+    (directory / "program.cpp").write_text(source, encoding="utf-8")
+    program = directory / "program"
+    run([*COMPILER, f"-I{ROOT / 'include'}", "program.cpp", library(), "-pthread", "-o", program], directory)
+    return program
+
+
+@pytest.fixture(scope="module")
+def snippets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One program of all C++ blocks that are not programs; its argument is the block to run."""
+    source = ["#include <cassert>", "#include <chrono>", "#include <execnet/execnet.hpp>", "#include <iostream>"]
+    source += ["#include <string>", "#include <vector>"]
+    cases = []
+    for number, block in enumerate(BLOCKS):
+        if block.language == "cpp" and not block.is_program:
+            source += [f"void block_{number}() {{", f'#line {block.line} "{block.document}"', block.code, "}"]
+            cases.append(f'if (name == "{number}") {{ block_{number}(); return 0; }}')
+    source += ["int main(int, char** arguments) {", "const std::string name = arguments[1];", *cases, "return 2; }", ""]
+    return compile_cpp("\n".join(source), tmp_path_factory.mktemp("snippets"))
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.usefixtures("servers")
+@in_language("cpp")
+def test_cpp(block: Block, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    if block.is_program:
+        run([compile_cpp(block.code, tmp_path)], tmp_path, timeout=30)
+    else:
+        run([request.getfixturevalue("snippets"), str(BLOCKS.index(block))], tmp_path, timeout=30)
+
+
+@pytest.fixture(scope="module")
+def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library as `make install` installs it."""
+    path = tmp_path_factory.mktemp("prefix")
+    run([cmake(), "--install", BUILD, "--prefix", path], path)
+    return path
+
+
+def cmake() -> Path:
+    # Of the environment that the build was made with.
+    cache = (BUILD / "CMakeCache.txt").read_text(encoding="utf-8")
+    found = re.search(r"^CMAKE_COMMAND:INTERNAL=(.*)$", cache, re.M)
+    assert found, f"{BUILD} is no build"
+    return Path(found[1])
+
+
+@pytest.mark.timeout(180)
+@in_language("cmake")
+def test_cmake(block: Block, prefix: Path, tmp_path: Path) -> None:
+    start = "cmake_minimum_required(VERSION 3.25)\nproject(documented LANGUAGES CXX)\n"
+    (tmp_path / "CMakeLists.txt").write_text(start + block.code, encoding="utf-8")
+    for source in re.findall(r"\S+\.cpp", block.code):
+        (tmp_path / source).write_text("#include <execnet/execnet.hpp>\nint main() { execnet::Group group; }\n")
+    run([cmake(), "-S", ".", "-B", "build", f"-DCMAKE_PREFIX_PATH={prefix}"], tmp_path)
+    run([cmake(), "--build", "build"], tmp_path)
+
+
+# --- The shell --------------------------------------------------------------------------------------
+
+
+def recipes() -> set[str]:
+    return set(re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+
+
+@in_language("console")
+def test_console(block: Block) -> None:
+    for line in block.code.splitlines():
+        assert line.startswith("$ "), f"{block.where}: what is not a command should not be here: {line}"
+        program, *arguments = line[2:].split()
+        if program == "make":
+            wanted = {argument for argument in arguments if "=" not in argument}
+            assert wanted <= recipes(), f"{block.where}: {line}"
+        else:
+            assert block.note.startswith("not run: "), f"{block.where}: say why this is not run: {line}"
+            assert shutil.which(program), f"{block.where}: there is no program {program}"
+
+
+def test_recipes_that_the_text_names_exist() -> None:
+    named = set()
+    for document in DOCUMENTS:
+        named |= set(re.findall(r"`make ([a-z]+)", document.read_text(encoding="utf-8")))
+    assert named <= recipes()

@@ -1,0 +1,169 @@
+"""dumps and loads: round trips, golden bytes, and what is refused, with path or offset."""
+
+from __future__ import annotations
+
+import enum
+import io
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import execnet
+import vectors
+
+settings.register_profile("suite", database=None, deadline=None, max_examples=150)
+settings.load_profile("suite")
+
+MODES = {
+    "both": {"py2str_as_py3str": True},
+    "load": {"py2str_as_py3str": True},
+    "load-py2str-as-bytes": {"py2str_as_py3str": False},
+    "load-py3str-as-bytes": {"py2str_as_py3str": True, "py3str_as_py2str": True},
+}
+VECTORS = [vector for vector in vectors.values() if vector.mode in MODES]
+
+
+def value_of(vector: vectors.Vector) -> Any:
+    return eval(vector.value, {"inf": math.inf, "nan": math.nan})
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether the values are equal with the same types in them, NaN being equal to itself."""
+    return type(one) is type(other) and repr(one) == repr(other)
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector.name)
+def test_golden_bytes_load_as_their_value(vector: vectors.Vector) -> None:
+    assert same(execnet.loads(vector.data, **MODES[vector.mode]), value_of(vector))
+
+
+@pytest.mark.parametrize("vector", [v for v in VECTORS if v.mode == "both"], ids=lambda vector: vector.name)
+def test_values_dump_as_their_golden_bytes(vector: vectors.Vector) -> None:
+    assert execnet.dumps(value_of(vector)) == vector.data
+
+
+@pytest.mark.parametrize("case", vectors.malformed(), ids=lambda case: case.name)
+def test_malformed_bytes_are_refused_with_the_offset(case: vectors.Malformed) -> None:
+    with pytest.raises(execnet.LoadError, match=rf"at byte {case.offset}\b") as caught:
+        execnet.loads(case.data)
+    assert caught.value.offset == case.offset
+
+
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.complex_numbers(allow_nan=False)
+    | st.text(st.characters(exclude_categories=["Cs"]))
+    | st.binary()
+)
+hashables = st.recursive(
+    scalars, lambda inner: st.tuples(inner, inner) | st.frozensets(inner, max_size=4) | st.tuples(), max_leaves=8
+)
+values = st.recursive(
+    hashables,
+    lambda inner: st.lists(inner) | st.dictionaries(hashables, inner) | st.sets(hashables) | st.tuples(inner, inner),
+    max_leaves=25,
+)
+
+
+@given(values)
+def test_every_value_comes_back(value: Any) -> None:
+    loaded = execnet.loads(execnet.dumps(value))
+    assert loaded == value
+    assert type(loaded) is type(value)
+
+
+def offset_of_damage(data: bytes) -> int:
+    """Where loads() finds the bytes wrong; 0 where it does not. Everything but LoadError passes through."""
+    try:
+        execnet.loads(data)
+    except execnet.LoadError as error:
+        return error.offset
+    return 0
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_do_more_than_raise_loaderror(data: bytes) -> None:
+    assert 0 <= offset_of_damage(b"\x02" + data + b"Q") <= len(data) + 2
+
+
+@given(values, st.data())
+def test_damaged_dumps_do_no_more_than_raise_loaderror(value: Any, data: st.DataObject) -> None:
+    dumped = bytearray(execnet.dumps(value))
+    dumped[data.draw(st.integers(0, len(dumped) - 1))] = data.draw(st.integers(0, 255))
+    assert 0 <= offset_of_damage(bytes(dumped)) <= len(dumped)
+
+
+@given(values)
+def test_a_dump_cut_short_is_refused(value: Any) -> None:
+    dumped = execnet.dumps(value)
+    for size in range(0, len(dumped), 1 + len(dumped) // 20):
+        with pytest.raises(execnet.LoadError):
+            execnet.loads(dumped[:size])
+
+
+@pytest.mark.parametrize(
+    "number", [-(2**31) - 1, 2**31, 10**5000, -(10**5000)], ids=["below", "above", "huge", "-huge"]
+)
+def test_integers_of_any_size_are_dumped(number: int) -> None:
+    assert execnet.loads(execnet.dumps(number)) == number
+
+
+def test_files_are_written_and_read() -> None:
+    file = io.BytesIO()
+    execnet.dump(file, [1, "a"])
+    assert file.getvalue() == execnet.dumps([1, "a"])
+    file.seek(0)
+    assert execnet.load(file) == [1, "a"]
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+
+class Text(str):
+    __slots__ = ()
+
+
+cyclic: list[Any] = []
+cyclic.append(cyclic)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (Colour.RED, "can't serialize <enum 'Colour'>"),
+        ([0, 1, 2, {"status": Colour.RED}], "can't serialize <enum 'Colour'> at [3]['status']"),
+        ((1, [object()]), "can't serialize <class 'object'> at [1][0]"),
+        ({"a": {2: {None: {4, Colour.RED}}}}, "at ['a'][2][None]{...}"),
+        ([{Colour.RED: 1}], "can't serialize <enum 'Colour'> at [0]"),
+        (["\ud800"], "surrogate"),
+        ([Text("a")], "Text'> at [0]"),
+    ],
+    ids=["itself", "in a dict", "in a tuple", "in a set", "a key", "a lone surrogate", "a subclass"],
+)
+def test_what_cannot_be_dumped_is_named_with_its_path(value: Any, text: str) -> None:
+    with pytest.raises(execnet.DumpError) as caught:
+        execnet.dumps(value)
+    assert text in str(caught.value)
+
+
+def test_a_cycle_is_too_deep() -> None:
+    with pytest.raises(execnet.DumpError, match="1000 levels"):
+        execnet.dumps(cyclic)
+
+
+def test_a_channel_is_for_channels_only(gateway: execnet.Gateway) -> None:
+    with pytest.raises(execnet.DumpError, match="at \\[0\\]"):
+        execnet.dumps([gateway.newchannel()])
+
+
+def test_the_errors_are_of_one_family() -> None:
+    assert issubclass(execnet.DumpError, execnet.DataFormatError)
+    assert issubclass(execnet.LoadError, execnet.DataFormatError)
+    assert not issubclass(execnet.DataFormatError, (OSError, ValueError))

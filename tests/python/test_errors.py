@@ -1,0 +1,290 @@
+"""Bad input: each with the right error, a text that helps, and nothing started or left.
+
+That nothing is left is looked after for every test; see conftest.py.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import execnet
+from sshd import PrivateSshd
+
+
+@pytest.fixture
+def nothing_started() -> Iterator[None]:
+    """Fails if a process was started, even if it is gone again: the children's resources count it."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    yield
+    assert resource.getrusage(resource.RUSAGE_CHILDREN) == before
+
+
+# --- Specifications ---
+
+
+@pytest.mark.parametrize(
+    "text", ["", "//", "popen//", "//popen", "popen////id=a", "=popen", "popen//=a", "popen//_a=b"]
+)
+@pytest.mark.usefixtures("nothing_started")
+def test_a_malformed_specification_is_a_valueerror(group: execnet.Group, text: str) -> None:
+    with pytest.raises(ValueError, match=r"popen|ssh|form|key") as caught:
+        group.makegateway(text)
+    assert type(caught.value) is ValueError
+    assert len(group) == 0
+
+
+def test_an_empty_specification_shows_the_form() -> None:
+    with pytest.raises(ValueError, match="//key"):
+        execnet.XSpec("")
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("carrier_pigeon=home", "type"),
+        ("id=a", "type"),
+        ("popen//ssh=host", "more than one"),
+        ("popen//nice=much", "nice=much"),
+        ("popen//id=", "id"),
+        ("popen//python=", "python"),
+        ("popen//python='unclosed", "quot"),
+        ("popen//chdir", "chdir"),
+        ("ssh=", "host"),
+        ("ssh=-p 22", "host"),
+        ("popen//id=a//id=b", "duplicate.*id"),
+    ],
+)
+@pytest.mark.usefixtures("nothing_started")
+def test_a_specification_that_means_nothing_is_a_valueerror(group: execnet.Group, text: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        group.makegateway(text)
+    assert len(group) == 0
+
+
+@pytest.mark.parametrize("text", ["socket=localhost:1", "popen//via=other", "vagrant_ssh=box"])
+@pytest.mark.usefixtures("nothing_started")
+def test_types_of_later_versions_are_refused_by_name(group: execnet.Group, text: str) -> None:
+    with pytest.raises(ValueError, match="not supported"):
+        group.makegateway(text)
+
+
+@pytest.mark.usefixtures("nothing_started")
+def test_a_duplicate_id_is_a_valueerror_before_anything_is_started() -> None:
+    group = execnet.Group()
+    with pytest.raises(ValueError, match="twice"):
+        execnet.Group(["popen//id=twice", "popen//id=twice"])
+    assert len(group) == 0
+
+
+def test_the_id_of_a_member_is_taken(group: execnet.Group) -> None:
+    group.makegateway("popen//id=taken")
+    with pytest.raises(ValueError, match="taken"):
+        group.makegateway("popen//id=taken")
+    assert len(group) == 1
+
+
+@pytest.mark.parametrize("bad", [5, b"popen", ["popen"]])
+@pytest.mark.usefixtures("nothing_started")
+def test_what_is_no_specification_is_a_typeerror(group: execnet.Group, bad: object) -> None:
+    with pytest.raises(TypeError):
+        group.makegateway(bad)
+
+
+# --- python= ---
+
+
+def not_found(group: execnet.Group, spec: str) -> str:
+    """The text of the error with which the gateway does not come to be."""
+    with pytest.raises(execnet.HostNotFound) as caught:
+        group.makegateway(spec)
+    assert isinstance(caught.value, ConnectionError)
+    assert len(group) == 0
+    return str(caught.value)
+
+
+def test_a_python_that_does_not_exist(group: execnet.Group) -> None:
+    text = not_found(group, "popen//python=/no/such/python")
+    assert "/no/such/python" in text
+    assert os.strerror(errno.ENOENT) in text
+
+
+def test_a_python_that_is_not_in_path(group: execnet.Group) -> None:
+    assert "no-such-python" in not_found(group, "popen//python=no-such-python")
+
+
+def test_a_python_that_may_not_be_executed(group: execnet.Group, tmp_path: Path) -> None:
+    (tmp_path / "python").write_text("")
+    assert os.strerror(errno.EACCES) in not_found(group, f"popen//python={tmp_path}/python")
+
+
+def test_a_python_that_is_a_directory(group: execnet.Group, tmp_path: Path) -> None:
+    assert str(tmp_path) in not_found(group, f"popen//python={tmp_path}")
+
+
+def test_a_program_that_is_no_python(group: execnet.Group) -> None:
+    text = not_found(group, "popen//python=ls")
+    assert "exit status 2" in text
+    assert "ls: " in text  # its own words
+    assert "command: ls " in text
+
+
+def test_a_program_that_exits_at_once(group: execnet.Group) -> None:
+    assert "exit status 0" in not_found(group, "popen//python=true")
+    assert "exit status 7" in not_found(group, "popen//python=sh -c 'exit 7'")
+
+
+def test_a_program_that_kills_itself(group: execnet.Group) -> None:
+    assert "SIGKILL" in not_found(group, "popen//python=sh -c 'kill -9 $$'")
+
+
+def test_a_program_that_talks_nonsense(group: execnet.Group) -> None:
+    assert "words of the program" in not_found(group, "popen//python=sh -c 'echo words of the program >&2; exit 1'")
+
+
+def test_after_all_these_the_group_still_makes_gateways(group: execnet.Group) -> None:
+    not_found(group, "popen//python=/no/such/python//id=a")
+    assert group.makegateway("popen//id=a").remote_exec("channel.send(1)").receive() == 1
+
+
+# --- ssh ---
+
+
+def test_an_ssh_host_that_is_not_known(group: execnet.Group, sshd: PrivateSshd) -> None:
+    text = not_found(group, "ssh=unknown.invalid")
+    assert "unknown.invalid" in text
+    assert "exit status 255" in text
+    assert "resolve" in text  # ssh's own words
+
+
+def test_an_ssh_host_that_refuses_the_key(group: execnet.Group, sshd: PrivateSshd) -> None:
+    text = not_found(group, "ssh=refused")
+    assert "Permission denied (publickey)" in text
+    assert "exit status 255" in text
+
+
+def test_an_ssh_host_without_a_python(group: execnet.Group, sshd: PrivateSshd) -> None:
+    text = not_found(group, "ssh=nopython")
+    assert "exit status 127" in text
+    assert "no python3 or python on this host" in text
+
+
+def test_an_ssh_host_without_that_python(group: execnet.Group, sshd: PrivateSshd) -> None:
+    text = not_found(group, "ssh=localhost//python=no-such-python")
+    assert "exit status 127" in text
+    assert "no-such-python" in text
+
+
+def test_an_ssh_configuration_that_does_not_exist(group: execnet.Group, sshd: PrivateSshd) -> None:
+    assert "/no/such/config" in not_found(group, "ssh=localhost//ssh_config=/no/such/config")
+
+
+def test_no_ssh_client(group: execnet.Group, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "openssh-client" in not_found(group, "ssh=localhost")
+
+
+# --- What is executed ---
+
+
+def closes_over() -> object:
+    outer = 1
+
+    def inner(channel):
+        channel.send(outer)
+
+    return inner
+
+
+def uses_a_global(channel):
+    channel.send(errno.ENOENT)
+
+
+def has_no_channel(other):
+    pass
+
+
+def annotated(channel: Path) -> None:
+    channel.send("ran")
+
+
+@pytest.mark.parametrize(
+    ("function", "why"),
+    [
+        (closes_over(), "outer|closure"),
+        (uses_a_global, "errno"),
+        (has_no_channel, "channel"),
+        (lambda channel: None, "lambda"),
+    ],
+    ids=["closure", "global", "no channel", "lambda"],
+)
+def test_a_function_that_cannot_be_sent_is_a_valueerror(gateway: execnet.Gateway, function: object, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        gateway.remote_exec(function)
+    assert "0 active channels" in repr(gateway)
+
+
+def test_annotations_are_no_globals(gateway: execnet.Gateway) -> None:
+    # They are evaluated over there, where the name is not known; but that is no reason not to send it.
+    channel = gateway.remote_exec(annotated)
+    with pytest.raises((execnet.RemoteError, EOFError)):
+        [channel.receive() for _ in range(2)]
+
+
+def test_arguments_are_for_functions_only(gateway: execnet.Gateway) -> None:
+    with pytest.raises(TypeError, match="argument"):
+        gateway.remote_exec("pass", argument=1)
+
+
+def test_an_argument_that_cannot_be_dumped_is_named(gateway: execnet.Gateway) -> None:
+    with pytest.raises(execnet.DumpError, match=r"object.*'bad'"):
+        gateway.remote_exec(has_channel, bad=[object()])
+    assert "0 active channels" in repr(gateway)
+
+
+def has_channel(channel, bad):
+    pass
+
+
+# --- Channels ---
+
+
+def test_a_value_that_cannot_be_dumped_is_not_sent_at_all(gateway: execnet.Gateway) -> None:
+    channel = gateway.remote_exec("channel.send(list(channel.receive()))")
+    with pytest.raises(execnet.DumpError, match=r"<class 'object'> at \[1\]\['a'\]"):
+        channel.send([1, {"a": object()}])
+    channel.send([2])
+    assert channel.receive() == [2]
+
+
+def test_a_channel_of_another_gateway_cannot_be_sent(group: execnet.Group) -> None:
+    one, other = group.makegateway("popen"), group.makegateway("popen")
+    with pytest.raises(execnet.DumpError, match="gateway"):
+        one.newchannel().send(other.newchannel())
+
+
+def test_send_after_close_is_an_oserror_and_no_dumperror(gateway: execnet.Gateway) -> None:
+    channel = gateway.newchannel()
+    channel.close()
+    with pytest.raises(OSError, match="clos") as caught:
+        channel.send(1)
+    assert not isinstance(caught.value, (execnet.DataFormatError, EOFError))
+
+
+def test_receive_after_the_end_is_eoferror_every_time(gateway: execnet.Gateway) -> None:
+    channel = gateway.remote_exec("pass")
+    for _ in range(3):
+        with pytest.raises(EOFError):
+            channel.receive()
+
+
+def test_a_timeout_is_a_timeout_to_everybody(gateway: execnet.Gateway) -> None:
+    with pytest.raises(TimeoutError) as caught:
+        gateway.newchannel().receive(timeout=0)
+    assert isinstance(caught.value, execnet.TimeoutError)
+    assert isinstance(caught.value, OSError)

@@ -1,0 +1,69 @@
+"""Ctrl-C gets a program out of every wait, at once, and the library goes on working after it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import interrupted
+from belongings import eventually
+
+
+def sleeps(pid: int) -> bool:
+    """Whether the main thread sleeps in the kernel, and has not run between two looks."""
+    return doings(pid)[0] == "S" and doings(pid) == doings(pid)
+
+
+def doings(pid: int) -> tuple[str, ...]:
+    """State, user and system time, and switches of the main thread."""
+    stat = Path(f"/proc/{pid}/task/{pid}/stat").read_text().rpartition(")")[2].split()
+    switches = [line for line in Path(f"/proc/{pid}/task/{pid}/status").read_text().splitlines() if "ctxt" in line]
+    return stat[0], stat[11], stat[12], *switches
+
+
+@pytest.mark.parametrize("name", interrupted.PROGRAMS)
+def test_sigint_raises_keyboardinterrupt_at_once(name: str) -> None:
+    with subprocess.Popen(
+        [sys.executable, interrupted.__file__, name], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+    ) as program:
+        assert program.stdout is not None
+
+        def said(key: str) -> Any:
+            line = program.stdout.readline()
+            assert line, f"the program ended with {program.wait()}"
+            return json.loads(line)[key]
+
+        try:
+            said("about_to")
+            assert eventually(lambda: sleeps(program.pid), 30)
+            sent_at = time.monotonic()
+            os.kill(program.pid, signal.SIGINT)
+            assert said("interrupted_at") - sent_at < 0.2
+            assert said("after") == "goes on"
+            assert said("left") == []
+            assert program.wait(timeout=20) == 0
+        finally:
+            program.kill()
+
+
+def test_a_handler_that_does_not_raise_does_not_end_the_wait() -> None:
+    program = """
+import os, signal, sys, execnet
+caught = []
+signal.signal(signal.SIGUSR1, lambda number, frame: caught.append(number))
+group = execnet.Group(["popen"])
+channel = group[0].remote_exec("import os, signal; os.kill(channel.receive(), signal.SIGUSR1); channel.send(1)")
+channel.send(os.getpid())
+assert channel.receive() == 1
+assert caught
+group.terminate()
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, stdin=subprocess.DEVNULL, timeout=30)

@@ -1,0 +1,150 @@
+"""What this process has running and open, as /proc shows it, and what it has left behind.
+
+Processes are found in two ways: down the tree of parents, zombies included, and by a mark in the
+environment, which also finds orphans that have another parent by now.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import secrets
+import select
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+MARK = "EXECNET_TEST_SESSION"
+
+
+def mark_children() -> None:
+    """Makes the processes that are started from now on known as ours, wherever they end up."""
+    os.environ[MARK] = f"{os.getpid()}-{secrets.token_hex(8)}"
+
+
+@dataclass(frozen=True)
+class Belongings:
+    """A look at one moment: pid -> command line, (number, target) of descriptors, thread ids."""
+
+    processes: dict[int, str]
+    descriptors: frozenset[tuple[int, str]]
+    threads: frozenset[int]
+
+    @classmethod
+    def now(cls) -> Belongings:
+        return cls(
+            {pid: command_line(pid) for pid in our_processes()},
+            frozenset(open_descriptors()),
+            frozenset(int(name) for name in os.listdir("/proc/self/task")),
+        )
+
+
+def left_behind(before: Belongings, patience: float = 5.0) -> list[str]:
+    """What is there now that was not there before, a line for each thing; empty when all is gone.
+
+    What is on its way out (a process that was killed, a thread that was joined) has `patience`
+    seconds to be gone; what only a reference cycle keeps alive is collected.
+    """
+    ends_gone(set(our_processes()) - set(before.processes), patience)
+
+    def extra() -> list[str]:
+        now = Belongings.now()
+        return [
+            *(f"process {pid}: {command}" for pid, command in now.processes.items() if pid not in before.processes),
+            *(f"descriptor {fd}: {target}" for fd, target in sorted(now.descriptors - before.descriptors)),
+            *(f"thread {tid}: {thread_name(tid)}" for tid in sorted(now.threads - before.threads)),
+        ]
+
+    if not extra():
+        return []
+    gc.collect()
+    eventually(lambda: not extra(), patience)
+    return extra()
+
+
+def eventually(condition: Callable[[], bool], patience: float = 5.0) -> bool:
+    """Whether the condition has become true in time. For what /proc shows: it tells of no event."""
+    deadline = time.monotonic() + patience
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.001)
+    return True
+
+
+def ends_gone(pids: Iterable[int], patience: float = 5.0) -> bool:
+    """Waits for the ends of the processes; False if one is still there after `patience` seconds.
+
+    A zombie counts as there until its parent has collected it.
+    """
+    deadline = time.monotonic() + patience
+    gone = True
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError), pidfd(pid) as fd:
+            ended = select.select([fd], [], [], max(0.0, deadline - time.monotonic()))[0]
+            gone = gone and bool(ended)
+    return gone and eventually(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids), patience)
+
+
+@contextlib.contextmanager
+def pidfd(pid: int):
+    fd = os.pidfd_open(pid)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def has_ended(fd: int) -> bool:
+    """Whether the process behind a pidfd has ended."""
+    return bool(select.select([fd], [], [], 0)[0])
+
+
+def our_processes() -> list[int]:
+    """Descendants of this process, and orphans that carry our mark."""
+    mark = f"{MARK}={os.environ.get(MARK)}".encode()
+    parents: dict[int, int] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError):
+                # After the command's name, which may have anything in it: state, parent, ...
+                parents[int(name)] = int(Path("/proc", name, "stat").read_text().rpartition(")")[2].split()[1])
+    ours = {os.getpid()}
+    # A child has mostly a higher pid than its parent; where pids have wrapped around, look again.
+    while more := {pid for pid, parent in parents.items() if parent in ours and pid not in ours}:
+        ours |= more
+    ours.remove(os.getpid())
+    for pid in parents.keys() - ours - {os.getpid()}:
+        if is_marked(pid, mark):
+            ours.add(pid)
+    return sorted(ours)
+
+
+def is_marked(pid: int, mark: bytes) -> bool:
+    try:
+        return mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return False
+
+
+def open_descriptors() -> Iterable[tuple[int, str]]:
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the one of this listing itself
+            yield int(name), os.readlink(f"/proc/self/fd/{name}")
+
+
+def command_line(pid: int) -> str:
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return "gone"
+    return " ".join(words)[:200] or "zombie"
+
+
+def thread_name(tid: int) -> str:
+    try:
+        return Path(f"/proc/self/task/{tid}/comm").read_text().strip()
+    except OSError:
+        return "gone"

@@ -1,0 +1,151 @@
+"""Programs that test_interrupt.py sends SIGINT to: ``python interrupted.py NAME``.
+
+Each says on stdout that it is about to block, as a line of JSON, does so, and then says when
+KeyboardInterrupt was raised (time.monotonic(), the same clock for all processes) and how things are
+after it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+
+import execnet
+from belongings import our_processes
+
+
+def say(**facts: object) -> None:
+    print(json.dumps(facts), flush=True)
+
+
+def interrupted(call: Callable[[], object], **facts: object) -> None:
+    """Blocks in the call until the parent's SIGINT."""
+    say(about_to="block", **facts)
+    try:
+        call()
+    except KeyboardInterrupt:
+        at = time.monotonic()
+    else:
+        raise SystemExit("the call was not interrupted")
+    say(interrupted_at=at)
+
+
+def receive(group: execnet.Group) -> None:
+    channel = group.makegateway("popen").remote_exec("channel.send(channel.receive())")
+    interrupted(channel.receive)
+    channel.send("goes on")
+    say(after=channel.receive(timeout=10))
+
+
+def receive_with_timeout(group: execnet.Group) -> None:
+    channel = group.makegateway("popen").remote_exec("channel.send(channel.receive())")
+    interrupted(lambda: channel.receive(timeout=50))
+    channel.send("goes on")
+    say(after=channel.receive(timeout=10))
+
+
+def iteration(group: execnet.Group) -> None:
+    channel = group.makegateway("popen").remote_exec("channel.send(channel.receive())")
+    interrupted(lambda: list(channel))
+    channel.send("goes on")
+    say(after=channel.receive(timeout=10))
+
+
+def receive_beside_another_thread(group: execnet.Group) -> None:
+    """The other thread is the one that reads the connection; the main thread waits for its word."""
+    import threading
+
+    gateway = group.makegateway("popen")
+    channel, other = (gateway.remote_exec("channel.send(channel.receive())") for _ in range(2))
+    thread = threading.Thread(target=other.receive)
+    thread.start()
+    interrupted(channel.receive)
+    other.send(None)
+    thread.join()
+    channel.send("goes on")
+    say(after=channel.receive(timeout=10))
+
+
+def waitclose(group: execnet.Group) -> None:
+    channel = group.makegateway("popen").remote_exec("channel.send(channel.receive())")
+    interrupted(channel.waitclose)
+    channel.send("goes on")
+    say(after=channel.receive(timeout=10))
+
+
+def join(group: execnet.Group) -> None:
+    gateway = group.makegateway("popen")
+    interrupted(gateway.join)
+    say(after=gateway.remote_exec("channel.send('goes on')").receive(timeout=10))
+
+
+def send(group: execnet.Group) -> None:
+    """The worker is stopped, so that nobody reads what is sent."""
+    gateway = group.makegateway("popen")
+    channel = gateway.remote_exec("channel.send(channel.receive())")
+    pid = gateway._rinfo().pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        interrupted(lambda: channel.send(b"x" * 20_000_000))
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    # What was interrupted never happened.
+    channel.send("goes on")
+    say(after=channel.receive(timeout=10))
+
+
+def terminate(group: execnet.Group) -> None:
+    channel = group.makegateway("popen").remote_exec(
+        "import signal; [signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGINT)]\n"
+        "channel.send(1)\n"
+        "while True: pass"
+    )
+    channel.receive()
+    interrupted(group.terminate)
+    group.terminate(timeout=0.1)
+    say(after="goes on" if not our_processes() else "processes are left")
+
+
+def makegateway(group: execnet.Group) -> None:
+    interrupted(lambda: group.makegateway("popen//python=sh -c 'exec sleep 1000'"))
+    if len(group) or our_processes():
+        raise SystemExit("something is left of the gateway")
+    say(after=group.makegateway("popen").remote_exec("channel.send('goes on')").receive(timeout=10))
+
+
+def remote_status(group: execnet.Group) -> None:
+    gateway = group.makegateway("popen")
+    pid = gateway._rinfo().pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        interrupted(gateway.remote_status)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    say(after=gateway.remote_exec("channel.send('goes on')").receive(timeout=10))
+
+
+PROGRAMS = {
+    program.__name__: program
+    for program in (
+        receive,
+        receive_with_timeout,
+        iteration,
+        receive_beside_another_thread,
+        waitclose,
+        join,
+        send,
+        terminate,
+        makegateway,
+        remote_status,
+    )
+}
+
+if __name__ == "__main__":
+    own_group = execnet.Group()
+    PROGRAMS[sys.argv[1]](own_group)
+    own_group.terminate(timeout=5.0)
+    say(left=our_processes())

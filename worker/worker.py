@@ -1,0 +1,1530 @@
+"""The pure worker: the far end of an execnet gateway, in one file that needs nothing but Python.
+
+The coordinator sends this source, compressed, to a bare interpreter (CPython 2.7, 3.6 and later,
+PyPy), which runs it and calls serve(). What is said then is in docs/wire_format.md.
+
+Threads:
+  main         runs the code of remote_exec when it is free; the last to leave
+  receiver     reads the stream, decodes, and never writes: a full stream must not stop the reading
+  poster       writes what the receiver and __del__ have to say
+  dispatcher   calls the callbacks of all channels, in the order of arrival; started by the first
+  exec N       runs code of remote_exec while the main thread is taken
+
+One lock, Connection.lock, guards what is known of the channels. It is never held while a thread
+waits, writes or runs code that is not ours. Channel.__del__ may run anywhere, also where the lock
+is held, and so takes no lock at all.
+"""
+
+import io
+import itertools
+import os
+import struct
+import sys
+import time
+
+try:
+    from _thread import allocate_lock, get_ident, start_new_thread
+    from _thread import error as LockError
+except ImportError:  # Python 2
+    from thread import allocate_lock, get_ident, start_new_thread
+    from thread import error as LockError
+try:
+    import _signal as signal  # the other imports half of the library
+except ImportError:
+    import signal
+from _collections import deque
+from _weakref import ref
+
+PY3 = sys.version_info[0] >= 3
+PROTOCOL = 1
+MAGIC = b"EXECNET\x01"
+THIS_FILE = "<execnet worker>"
+unicode_type = type(u"")
+izip = zip if PY3 else itertools.izip
+now = time.monotonic if PY3 else time.time
+
+
+class RemoteError(Exception):
+    """The other side closed a channel with an error: `formatted` is its text, often a traceback."""
+
+    __module__ = "execnet"
+
+    def __init__(self, formatted):
+        Exception.__init__(self, formatted)
+        self.formatted = formatted
+
+    def __str__(self):
+        return native(self.formatted)
+
+    def __repr__(self):
+        return "RemoteError: " + native(self.formatted)
+
+
+class TimeoutError(TimeoutError if PY3 else IOError):
+    """Nothing came within the given number of seconds."""
+
+    __module__ = "execnet"
+
+
+class DataFormatError(Exception):
+    """A value does not fit the dump format, or bytes are not of it."""
+
+    __module__ = "execnet"
+
+
+class DumpError(DataFormatError):
+    """The value cannot be sent; says which part of it and why."""
+
+    __module__ = "execnet"
+
+
+class LoadError(DataFormatError):
+    """The bytes are not a value; `offset` tells where, in bytes."""
+
+    __module__ = "execnet"
+
+    def __init__(self, what, offset):
+        DataFormatError.__init__(self, "%s at byte %d" % (what, offset))
+        self.offset = offset
+
+
+class ProtocolError(Exception):
+    """What the coordinator sent is not of the protocol; nothing that follows can be trusted."""
+
+
+def native(text):
+    """Text as the interpreter's own `str`: on Python 2 that is UTF-8 bytes."""
+    return text if PY3 or not isinstance(text, unicode_type) else text.encode("utf-8")
+
+
+def portable(value):
+    """The text of anything, such that it can be sent."""
+    text = value if isinstance(value, (bytes, unicode_type)) else str(value)
+    if isinstance(text, bytes):
+        return text.decode("utf-8", "replace")
+    return text.encode("utf-8", "backslashreplace").decode("utf-8") if PY3 else text
+
+
+# --- Values -------------------------------------------------------------------------------------
+
+(BUILDTUPLE, BYTES, CHANNEL, FALSE, FLOAT, FROZENSET, INT, LONG, LONGINT, LONGLONG, NEWDICT, NEWLIST,
+ NONE, PY2STRING, PY3STRING, SET, SETITEM, STOP, TRUE, UNICODE, COMPLEX, BYTES8, STRING8) = range(64, 87)
+
+MAX_DEPTH = 1000  # levels of containers
+MAX_DIGITS = 1000000  # decimal digits of an integer
+MAX_INT4 = 0x7FFFFFFF
+
+op_only = struct.Struct(">B").pack
+op_int4 = struct.Struct(">Bi").pack
+op_int8 = struct.Struct(">Bq").pack
+op_double = struct.Struct(">Bd").pack
+op_complex = struct.Struct(">Bdd").pack
+get_int4 = struct.Struct(">i").unpack_from
+get_int8 = struct.Struct(">q").unpack_from
+get_double = struct.Struct(">d").unpack_from
+get_complex = struct.Struct(">dd").unpack_from
+
+# Interpreters limit and slow down the conversion of long integers: it is done in pieces of so
+# many digits, which is less than the lowest limit that sys.set_int_max_str_digits() can set.
+PIECE = 500
+PIECE_BASE = 10**PIECE
+
+
+def format_int(number):
+    """The decimal digits of an integer, as bytes. Throws ValueError for more than MAX_DIGITS."""
+    bits = number.bit_length()
+    if bits < 3 * PIECE:
+        return ("%d" % number).encode("ascii")
+    if bits <= 3.33 * MAX_DIGITS:
+        parts, bases = [abs(number)], [PIECE_BASE]
+        while bases[-1] * bases[-1] <= parts[0]:
+            bases.append(bases[-1] * bases[-1])
+        for base in reversed(bases):
+            parts = [part for whole in parts for part in divmod(whole, base)]
+        digits = "".join(["%0*d" % (PIECE, part) for part in parts]).lstrip("0")
+        if len(digits) <= MAX_DIGITS:
+            return ("-" + digits if number < 0 else digits).encode("ascii")
+    raise ValueError("an integer of more than %d digits" % MAX_DIGITS)
+
+
+def parse_int(text):
+    """The integer that bytes spell in decimal. Throws ValueError unless they are -?[0-9]+."""
+    digits = text[1:] if text[:1] == b"-" else text
+    if not digits.isdigit():
+        raise ValueError("an integer must be decimal digits")
+    if len(digits) > MAX_DIGITS:
+        raise ValueError("an integer of more than %d digits" % MAX_DIGITS)
+    first = len(digits) % PIECE
+    parts = [int(digits[:first] or b"0")]
+    parts += [int(digits[at : at + PIECE]) for at in range(first, len(digits), PIECE)]
+    base = PIECE_BASE
+    while len(parts) > 1:
+        if len(parts) % 2:
+            parts.insert(0, 0)
+        parts = [high * base + low for high, low in izip(parts[::2], parts[1::2])]
+        base *= base
+    return -parts[0] if text[:1] == b"-" else parts[0]
+
+
+def data_writer(op, wide, encode=None):
+    """A writer of strings: opcode, length, bytes; `wide` where `op` cannot say so many."""
+
+    def write(append, value):
+        data = encode(value) if encode else value
+        size = len(data)
+        append(op_int4(op, size) if size <= MAX_INT4 else op_int8(wide, size))
+        append(data)
+
+    return write
+
+
+def int_writer(op, long_op):
+    def write(append, value):
+        try:
+            append(op_int4(op, value))
+        except struct.error:
+            digits = format_int(value)
+            append(op_int4(long_op, len(digits)))
+            append(digits)
+
+    return write
+
+
+def encode_utf8(text):
+    data = text.encode("utf-8")
+    if not PY3 and b"\xed" in data:  # Python 2 encodes lone surrogates, which nobody can decode
+        for byte in data.split(b"\xed")[1:]:
+            if byte[:1] >= b"\xa0":
+                raise ValueError("a string with lone surrogates")
+    return data
+
+
+# type -> what appends such a value to the pieces of a dump
+WRITERS = {
+    type(None): lambda append, value: append(op_only(NONE)),
+    bool: lambda append, value: append(op_only(TRUE if value else FALSE)),
+    int: int_writer(INT, LONGINT),
+    float: lambda append, value: append(op_double(FLOAT, value)),
+    complex: lambda append, value: append(op_complex(COMPLEX, value.real, value.imag)),
+}
+if PY3:
+    WRITERS[bytes] = data_writer(BYTES, BYTES8)
+    WRITERS[str] = data_writer(PY3STRING, STRING8, encode_utf8)
+else:
+    WRITERS[long] = int_writer(LONG, LONGLONG)  # noqa: F821
+    WRITERS[str] = data_writer(PY2STRING, BYTES8)
+    WRITERS[unicode_type] = data_writer(UNICODE, STRING8, encode_utf8)
+
+# What goes before the items of a container. The SETITEM that ends one item starts the next.
+NOTHING = itertools.repeat(b"")
+SET_ITEM = op_only(SETITEM)
+LIST_PREFIXES = [op_int4(INT, 0)] + [SET_ITEM + op_int4(INT, index) for index in range(1, 256)]
+DICT_PREFIXES = [b"", b""] + [SET_ITEM, b""] * 127
+
+
+def open_list(value):
+    size = len(value)
+    prefixes = LIST_PREFIXES
+    if size > len(prefixes):
+        more = (SET_ITEM + op_int4(INT, index) for index in itertools.count(len(prefixes)))
+        prefixes = itertools.chain(prefixes, more)
+    return op_int4(NEWLIST, size), prefixes, value[:], SET_ITEM if size else b""
+
+
+def open_dict(value):
+    items = list(itertools.chain.from_iterable(list(value.items())))
+    prefixes = DICT_PREFIXES
+    if len(items) > len(prefixes):
+        prefixes = itertools.chain(prefixes, itertools.cycle((SET_ITEM, b"")))
+    return op_only(NEWDICT), prefixes, items, SET_ITEM if items else b""
+
+
+def open_with(op):
+    def open_run(value):
+        return b"", NOTHING, tuple(value), op_int4(op, len(value))
+
+    return open_run
+
+
+# type -> a function that gives what goes before the items, before each, a copy of the items (other
+# threads may change the original), and what goes after
+CONTAINERS = {
+    list: open_list,
+    dict: open_dict,
+    tuple: open_with(BUILDTUPLE),
+    set: open_with(SET),
+    frozenset: open_with(FROZENSET),
+}
+
+
+def dump(value):
+    """The bytes of a value, without version byte. Throws DumpError."""
+    pieces = []
+    append = pieces.append
+    writers = WRITERS
+    kind, items, pairs, end = None, (value,), izip(NOTHING, (value,)), op_only(STOP)
+    outer = []  # (kind, items, pairs, end) of the containers around
+    try:
+        while True:
+            for prefix, item in pairs:
+                append(prefix)
+                item_kind = type(item)
+                if item_kind in writers:
+                    writers[item_kind](append, item)
+                elif item_kind in CONTAINERS:
+                    if len(outer) == MAX_DEPTH:
+                        raise ValueError("more than %d levels of nesting" % MAX_DEPTH)
+                    outer.append((kind, items, pairs, end))
+                    kind = item_kind
+                    start, prefixes, items, end = CONTAINERS[kind](item)
+                    append(start)
+                    pairs = izip(prefixes, items)
+                    break
+                else:
+                    raise ValueError(repr(item_kind))
+            else:
+                append(end)
+                if not outer:
+                    return b"".join(pieces)
+                kind, items, pairs, end = outer.pop()
+    except (ValueError, struct.error) as error:
+        if isinstance(error, UnicodeError):
+            what = "a string with lone surrogates"
+        elif isinstance(error, struct.error):
+            what = "a container of that many items"
+        else:
+            what = str(error)
+    raise DumpError("can't serialize " + what + dump_path(outer[1:] + [(kind, items, pairs, end)]))
+
+
+def dump_path(levels):
+    """Where in a value its dump stopped, as in " at [3]['status']"; of a long path both ends."""
+    steps = []
+    for kind, items, pairs, _ in levels:
+        if kind is None:
+            return ""
+        at = len(items) - 1 - sum(1 for _ in pairs)
+        if kind is dict:
+            steps.append(("[%r]" if at % 2 else "{%r: ...}") % (items[at - at % 2],))
+        else:
+            steps.append("[%d]" % at if kind in (list, tuple) else "{...}")
+    if len(steps) > 16:
+        steps[8:-8] = ["..."]
+    return " at " + "".join(steps)
+
+
+def load(data, channel_for, py2str_as_py3str=True, py3str_as_py2str=False):
+    """The value of a dump without version byte. Throws LoadError.
+
+    `channel_for` gives the channel of an id; the other two are what Channel.reconfigure() sets.
+    """
+    size = len(data)
+    ops = data if PY3 else bytearray(data)
+    stack = []
+    push, pop = stack.append, stack.pop
+    # Where on the stack containers are, and how many levels they have: tells the depth of what is
+    # built without a thought for plain items.
+    places, depths = [], []
+    spare_items = size // 6  # so many items of lists the bytes can fill
+
+    at = start = 0
+    try:
+        while True:
+            start = at
+            op = ops[at]
+            at += 1
+            if op == INT:
+                push(get_int4(data, at)[0])
+                at += 4
+            elif op == SETITEM:
+                value = pop()
+                key = pop()
+                target = stack[-1]
+                if type(target) is list:
+                    if type(key) is not int or not 0 <= key < len(target):
+                        raise ValueError("bad list index %r" % (key,))
+                elif type(target) is not dict:
+                    raise ValueError("items can be set in a list or dict only")
+                if places[-1] >= len(stack):
+                    depths[-1] = max(depths[-1], enclosing_depth(places, depths, len(stack)))
+                target[key] = value
+            elif op in STRINGS:
+                if op < BYTES8:
+                    length = get_int4(data, at)[0]
+                    at += 4
+                else:
+                    length = get_int8(data, at)[0]
+                    at += 8
+                end = at + length
+                if not at <= end <= size:
+                    raise ValueError("bad length %d, %d bytes are there" % (length, size - at))
+                item = data[at:end]
+                if op == PY3STRING or op == STRING8:
+                    if PY3 or not py3str_as_py2str:
+                        item = item.decode("utf-8")
+                elif op == UNICODE:
+                    item = item.decode("utf-8")
+                elif op == PY2STRING:
+                    if PY3 and py2str_as_py3str:
+                        item = item.decode("latin-1")
+                elif op == LONGINT or op == LONGLONG:
+                    item = parse_int(item)
+                push(item)
+                at = end
+            elif op == NONE:
+                push(None)
+            elif op == TRUE:
+                push(True)
+            elif op == FALSE:
+                push(False)
+            elif op == FLOAT:
+                push(get_double(data, at)[0])
+                at += 8
+            elif op == NEWDICT:
+                places.append(len(stack))
+                depths.append(1)
+                push({})
+            elif op == NEWLIST:
+                count = get_int4(data, at)[0]
+                at += 4
+                if not 0 <= count <= spare_items:
+                    raise ValueError("a list of %d items is more than the input can fill" % count)
+                spare_items -= count
+                places.append(len(stack))
+                depths.append(1)
+                push([None] * count)
+            elif op in RUNS:
+                count = get_int4(data, at)[0]
+                at += 4
+                base = len(stack) - count
+                if not 0 <= base <= len(stack):
+                    raise ValueError("%d items wanted, %d there" % (count, len(stack)))
+                depths.append(enclosing_depth(places, depths, base))
+                places.append(base)
+                stack[base:] = [RUNS[op](stack[base:])]
+            elif op == STOP:
+                break
+            elif op == LONG:
+                push(get_int4(data, at)[0] if PY3 else long(get_int4(data, at)[0]))  # noqa: F821
+                at += 4
+            elif op == COMPLEX:
+                push(complex(*get_complex(data, at)))
+                at += 16
+            elif op == CHANNEL:
+                number = get_int4(data, at)[0]
+                at += 4
+                if number <= 0:
+                    raise ValueError("bad channel id %d" % number)
+                push(channel_for(number))
+            else:
+                raise ValueError("unknown opcode %d" % op)
+        if len(stack) != 1:
+            raise ValueError("the value ends with %d items instead of 1" % len(stack))
+    except struct.error:
+        raise LoadError("truncated", start)
+    except IndexError:
+        raise LoadError("truncated" if start >= size else "nothing to work on", start)
+    except (ValueError, TypeError) as error:  # TypeError: an unhashable key or set member
+        raise LoadError(str(error), start)
+    if at != size:
+        raise LoadError("%d bytes after the end of the value" % (size - at), at)
+    return stack[0]
+
+
+def enclosing_depth(places, depths, base):
+    """Takes what lies on the stack from `base` on out of the account; the depth of what holds it."""
+    depth = 0
+    while places and places[-1] >= base:
+        places.pop()
+        depth = max(depth, depths.pop())
+    if depth >= MAX_DEPTH:
+        raise ValueError("more than %d levels of nesting" % MAX_DEPTH)
+    return depth + 1
+
+
+def load_text(payload):
+    """A payload that has to be one string."""
+    text = load(payload, None)
+    if not isinstance(text, unicode_type):
+        raise ProtocolError("a string was expected, not %r" % type(text))
+    return text
+
+
+STRINGS = frozenset([BYTES, PY3STRING, PY2STRING, UNICODE, LONGINT, LONGLONG, BYTES8, STRING8])
+RUNS = {BUILDTUPLE: tuple, SET: set, FROZENSET: frozenset}
+
+
+# --- Frames -------------------------------------------------------------------------------------
+
+(HELLO, EXEC, DATA, CLOSE, CLOSE_ERROR, LAST, TERMINATE, STATUS, RECONFIGURE, CREDIT) = range(1, 11)
+WITHOUT_PAYLOAD = frozenset([CLOSE, LAST, TERMINATE, STATUS, CREDIT])
+HEADER = struct.Struct("<BBHIII")  # type, flags, reserved, channel, length, credit
+MORE, ABORT = 1, 2
+CHUNK = 256 * 1024  # longer payloads are sent in several frames
+MAX_LENGTH = 1024 * 1024
+
+
+def read_messages(stream):
+    """Yields (type, channel id, payload) until the stream ends. Throws ProtocolError."""
+    chunks = {}  # channel id -> (type, payloads of its frames with MORE)
+    while True:
+        header = stream.read(HEADER.size)
+        if len(header) < HEADER.size:
+            return
+        kind, flags, reserved, channel, length, _ = HEADER.unpack(header)
+        if not HELLO <= kind <= CREDIT:
+            raise ProtocolError("unknown frame type %d" % kind)
+        if flags > ABORT or reserved:
+            raise ProtocolError("reserved bits are set: flags %d, reserved %d" % (flags, reserved))
+        if length > MAX_LENGTH:
+            raise ProtocolError("a frame of %d bytes is over the limit of %d" % (length, MAX_LENGTH))
+        if length and (kind in WITHOUT_PAYLOAD or flags == ABORT):
+            raise ProtocolError("a frame of type %d and flags %d cannot have a payload" % (kind, flags))
+        payload = stream.read(length) if length else b""
+        if len(payload) < length:
+            return
+        if flags or channel in chunks:
+            first_kind, payloads = chunks.setdefault(channel, (kind, []))
+            if kind != first_kind:
+                raise ProtocolError("type %d among the chunks of a message of type %d" % (kind, first_kind))
+            payloads.append(payload)
+            if flags == MORE:
+                continue
+            del chunks[channel]
+            if flags == ABORT:
+                continue
+            payload = b"".join(payloads)
+        yield kind, channel, payload
+
+
+# --- Channels -----------------------------------------------------------------------------------
+
+
+class Mailbox(object):
+    """A queue for one reader. put() takes no lock and never waits, so that __del__ may call it."""
+
+    def __init__(self):
+        self._items = deque()
+        self._wake = allocate_lock()
+        self._wake.acquire()
+
+    def put(self, item):
+        self._items.append(item)
+        release(self._wake)
+
+    def get(self):
+        while True:
+            try:
+                return self._items.popleft()
+            except IndexError:
+                self._wake.acquire()
+
+
+def release(lock):
+    """Lets go of a lock that stands for "something has happened"; it may have been let go."""
+    try:
+        lock.release()
+    except LockError:
+        pass
+
+
+def acquire_until(lock, deadline):
+    """Waits for a lock until now() is `deadline` (None: for ever); False if that came first."""
+    if deadline is None:
+        return lock.acquire()
+    if PY3:
+        return lock.acquire(True, min(max(0, deadline - now()), 1000000))
+    delay = 0.0005
+    while not lock.acquire(False):
+        left = deadline - now()
+        if left <= 0:
+            return False
+        delay = min(delay * 2, left, 0.05)
+        time.sleep(delay)
+    return True
+
+
+NO_ENDMARKER = object()
+
+
+class ChannelState(object):
+    """What this end knows of a channel; guarded by Connection.lock, but for send_lock."""
+
+    def __init__(self, number):
+        self.id = number
+        self.items = deque()  # (item, size of its payload), arrived and not yet received
+        self.errors = []  # RemoteErrors that nobody was told yet
+        self.waiters = []  # locks of the threads that wait for a change
+        self.send_lock = allocate_lock()  # one message after the other
+        self.closed = False  # this end sends nothing more, or only its CLOSE
+        self.last_sent = False
+        self.peer_closed = False  # the other end's CLOSE has come
+        self.no_more_items = False  # nothing will be added to items
+        self.executing = False  # code of remote_exec runs with it
+        self.callback = None
+        self.endmarker = NO_ENDMARKER  # again when the callback got it
+        self.strconfig = None  # None: as the gateway
+        self.consumed = 0  # bytes, to be told as credit
+        self.handle = None  # weak reference to the program's Channel
+        self.handles = 0  # how many there have been
+
+    def changed(self):
+        for waiter in self.waiters:
+            waiter.release()
+        del self.waiters[:]
+
+
+class Channel(object):
+    """One end of a two-way stream of values between the two sides of a gateway."""
+
+    RemoteError = RemoteError
+    TimeoutError = TimeoutError
+
+    def __init__(self, connection, state):
+        self._connection = connection
+        self._state = state
+        self._handle = state.handles
+        self.id = state.id
+
+    @property
+    def gateway(self):
+        return self._connection.gateway
+
+    def __repr__(self):
+        state = self._state
+        condition = "closed" if state.closed else "sendonly" if state.no_more_items else "open"
+        return "<Channel id=%d %s>" % (self.id, condition)
+
+    def __del__(self):
+        try:
+            state = self._state
+            if state.handles == self._handle:
+                state.handle = None  # it may still answer, for another thread
+            if not state.closed:
+                self._connection.posts.put((state, None, self._handle))
+        except Exception:
+            pass  # half made, or the interpreter is coming down
+
+    def send(self, item):
+        """Sends a value; returns when the operating system has it. Throws DumpError, OSError."""
+        self._connection.send(self._state, DATA, dump(item))
+
+    def receive(self, timeout=None):
+        """The next value from the other side; waits for it, at most `timeout` seconds.
+
+        Throws TimeoutError; EOFError when the other side has closed; RemoteError, once, when it
+        closed with an error.
+        """
+        state, lock = self._state, self._connection.lock
+        deadline = None if timeout is None else now() + timeout
+        while True:
+            with lock:
+                if state.callback is not None:
+                    raise IOError("cannot receive(), %r has a callback" % self)
+                if state.items:
+                    item, size = state.items.popleft()
+                    state.consumed += size
+                    return item
+                if state.no_more_items:
+                    break
+                waiter = self._new_waiter()
+            self._wait(waiter, deadline)
+        raise self._getremoteerror() or EOFError("%r has ended" % self)
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        try:
+            return self.receive()
+        except EOFError:
+            raise StopIteration
+
+    next = __next__
+
+    def setcallback(self, callback, endmarker=NO_ENDMARKER):
+        """Has callback(item) called for every item, on a thread of its own, instead of receive().
+
+        If an end marker is given, callback(endmarker) is the last call. A callback that raises
+        closes the channel with that error.
+        """
+        state, connection = self._state, self._connection
+        with connection.lock:
+            if state.callback is not None:
+                raise IOError("%r has a callback already" % self)
+            state.callback, state.endmarker = callback, endmarker
+            connection.schedule(state, len(state.items) + state.no_more_items)
+        connection.start_dispatcher()
+
+    def close(self, error=None):
+        """Closes both directions; with an error the other side gets it as RemoteError."""
+        if self._state.executing:
+            raise IOError("cannot explicitly close channel within remote_exec")
+        self._connection.close(self._state, error)
+
+    def isclosed(self):
+        """Whether this end can no longer send."""
+        return self._state.closed
+
+    def waitclose(self, timeout=None):
+        """Waits until the other side will send no more. Throws RemoteError, TimeoutError."""
+        deadline = None if timeout is None else now() + timeout
+        while True:
+            with self._connection.lock:
+                if self._state.no_more_items:
+                    break
+                waiter = self._new_waiter()
+            self._wait(waiter, deadline)
+        error = self._getremoteerror()
+        if error is not None:
+            raise error
+
+    def makefile(self, mode="w", proxyclose=False):
+        """A file whose writes send, or whose reads receive, strings; closes the channel if told."""
+        if mode not in ("r", "w"):
+            raise ValueError("mode %r is neither 'r' nor 'w'" % (mode,))
+        return (ChannelReader if mode == "r" else ChannelWriter)(self, proxyclose)
+
+    def reconfigure(self, py2str_as_py3str=True, py3str_as_py2str=False):
+        """How strings between Python 2 and 3 are loaded on this channel, at both ends."""
+        self._state.strconfig = config = (bool(py2str_as_py3str), bool(py3str_as_py2str))
+        self._connection.send(self._state, RECONFIGURE, dump(config))
+
+    def _getremoteerror(self):
+        try:
+            return self._state.errors.pop(0)
+        except IndexError:
+            return self._connection.error
+
+    def _new_waiter(self):
+        waiter = allocate_lock()
+        waiter.acquire()
+        self._state.waiters.append(waiter)
+        return waiter
+
+    def _wait(self, waiter, deadline):
+        woken = False
+        try:
+            woken = acquire_until(waiter, deadline)
+            if not woken:
+                raise TimeoutError("nothing came for %r in time" % self)
+        finally:
+            if not woken:
+                with self._connection.lock:
+                    if waiter in self._state.waiters:
+                        self._state.waiters.remove(waiter)
+
+
+WRITERS[Channel] = lambda append, channel: append(op_int4(CHANNEL, channel.id))
+
+
+class ChannelFile(object):
+    """What the two kinds of files over a channel share."""
+
+    def __init__(self, channel, proxyclose):
+        self.channel = channel
+        self._proxyclose = proxyclose
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.close()
+
+    def isatty(self):
+        return False
+
+    def flush(self):
+        pass
+
+    def close(self):
+        if self._proxyclose:
+            self.channel.close()
+
+
+class ChannelWriter(ChannelFile):
+    def write(self, data):
+        self.channel.send(data)
+
+    def writelines(self, lines):
+        for line in lines:
+            self.channel.send(line)
+
+
+class ChannelReader(ChannelFile):
+    _buffer = ""  # becomes bytes or text, as the items are
+
+    def _more(self):
+        try:
+            item = self.channel.receive()
+        except EOFError:
+            return False
+        self._buffer = self._buffer + item if self._buffer else item
+        return True
+
+    def _take(self, size):
+        taken, self._buffer = self._buffer[:size], self._buffer[size:]
+        return taken
+
+    def read(self, size=-1):
+        """So many bytes or characters, all for a negative size; less only at the end."""
+        while (size < 0 or len(self._buffer) < size) and self._more():
+            pass
+        return self._take(len(self._buffer) if size < 0 else size)
+
+    def readline(self):
+        while True:
+            newline = self._buffer.find(b"\n" if isinstance(self._buffer, bytes) else u"\n")
+            if newline >= 0 or not self._more():
+                return self._take(newline + 1 or len(self._buffer))
+
+    def __iter__(self):
+        line = self.readline()
+        while line:
+            yield line
+            line = self.readline()
+
+
+class Connection(object):
+    """This end of the stream: what goes out, and the channels."""
+
+    def __init__(self, stream, write_fd):
+        self.lock = allocate_lock()
+        self.posts = Mailbox()  # (state, type, payload) for the poster; type None: a handle is gone
+        self.strconfig = (True, False)
+        self.error = None  # EOFError once nothing more comes
+        self.gateway = None
+        self.pending_calls = 0  # of callbacks
+        self.on_call_done = None  # called by the dispatcher after each
+        self.sources = {}  # file name -> (first line, source) of what was executed, for tracebacks
+        self._descriptors = (stream.fileno(), write_fd)
+        # Holds any frame whole and keeps what an interrupted write has left for the next one, so
+        # that no exception of a signal handler can cut a frame.
+        self._out = io.open(write_fd, "wb", buffering=HEADER.size + CHUNK, closefd=False)
+        self._gone = None  # why nothing can be sent any more
+        self._states = {}
+        self._new_ids = itertools.count(2, 2)
+        # Ids of the other side's making that are over: all below _over_below, and those in _over.
+        self._over, self._over_below = set(), 1
+        self._calls = Mailbox()
+        self._dispatching = False
+
+    # Writing
+
+    def write(self, kind, number, payload=b"", credit=0):
+        """Writes a message; waits while the stream is full. Messages of one channel: one at a time."""
+        size, flags = len(payload), 0
+        if size <= CHUNK:
+            self._put(HEADER.pack(kind, 0, 0, number, size, credit) + payload)
+            return
+        try:
+            for at in range(0, size, CHUNK):
+                chunk = payload[at : at + CHUNK]
+                flags = MORE if at + CHUNK < size else 0
+                self._put(HEADER.pack(kind, flags, 0, number, len(chunk), credit) + chunk)
+                credit = 0
+        except BaseException:
+            if flags:
+                self._put(HEADER.pack(kind, ABORT, 0, number, 0, 0))
+            raise
+
+    def _put(self, frame):
+        if self._gone is not None:
+            raise IOError(self._gone)
+        try:
+            self._out.write(frame)
+            self._out.flush()
+        except EnvironmentError as error:
+            self._gone = "cannot send, the coordinator is gone: %s" % error
+            raise IOError(self._gone)
+
+    def say_hello(self, hello):
+        payload = dump(hello)
+        self._put(MAGIC + HEADER.pack(HELLO, 0, 0, 0, len(payload), 0) + payload)
+
+    def send(self, state, kind, payload):
+        """Writes a message of an open channel. Throws OSError when it is closed."""
+        with state.send_lock:
+            if state.closed:
+                raise IOError("cannot send to <Channel id=%d closed>" % state.id)
+            credit = 0
+            if state.consumed:
+                with self.lock:
+                    credit = min(state.consumed, 0xFFFFFFFF)
+                    state.consumed -= credit
+            self.write(kind, state.id, payload, credit)
+
+    def run_poster(self):
+        while True:
+            state, kind, payload = self.posts.get()
+            try:
+                if kind is None:
+                    self._drop(state, payload)
+                else:
+                    with state.send_lock:
+                        self.write(kind, state.id, payload)
+            except EnvironmentError:
+                pass  # the receiver finds out, too
+            del state, payload
+
+    # The life of a channel
+
+    def newchannel(self):
+        state = ChannelState(next(self._new_ids))
+        with self.lock:
+            self._states[state.id] = state
+            state.no_more_items = self.error is not None
+            return self.handle(state)
+
+    def channel_for(self, number):
+        """The program's Channel for an id that came in a value."""
+        with self.lock:
+            return self.handle(self.state_for(number) or self._finished_state(number))
+
+    def handle(self, state):
+        """The program's Channel for a state. With the lock held."""
+        channel = state.handle and state.handle()
+        if channel is None:
+            state.handles += 1
+            channel = Channel(self, state)
+            state.handle = ref(channel)
+            self._settle(state)
+        return channel
+
+    def state_for(self, number):
+        """The channel that a frame is about; None if it is over. With the lock held."""
+        state = self._states.get(number)
+        if state is None and number % 2 and number >= self._over_below and number not in self._over:
+            state = self._states[number] = ChannelState(number)
+        return state
+
+    def _finished_state(self, number):
+        state = ChannelState(number)
+        state.closed = state.peer_closed = state.no_more_items = True
+        return state
+
+    def close(self, state, error=None):
+        """Sends this end's CLOSE, or CLOSE_ERROR with the error's text, unless it was sent."""
+        with self.lock:
+            if state.closed:
+                return
+            self._close_receiving(state)
+            state.closed = True
+            self._settle(state)
+        payload = b"" if error is None else dump(portable(error))
+        try:
+            with state.send_lock:
+                self.write(CLOSE if error is None else CLOSE_ERROR, state.id, payload)
+        except EnvironmentError:
+            pass  # then the other side needs not be told
+
+    def _drop(self, state, handle):
+        """The program has let go of a handle; a channel with a callback goes on receiving."""
+        with self.lock:
+            if state.handles != handle or state.closed or state.last_sent and not state.no_more_items:
+                return
+            listening = state.callback is not None and not state.no_more_items
+            state.last_sent = listening
+            if not listening:
+                state.items.clear()
+                self._close_receiving(state)
+                state.closed = True
+                self._settle(state)
+        with state.send_lock:
+            self.write(LAST if listening else CLOSE, state.id)
+
+    def _close_receiving(self, state):
+        if not state.no_more_items:
+            state.no_more_items = True
+            if state.callback is not None:
+                self.schedule(state, 1)
+
+    def _settle(self, state):
+        """Wakes who waits for the state, and forgets it when it is over. With the lock held."""
+        state.changed()
+        # One that was never referred to stays: its reference may still come.
+        if state.closed and state.peer_closed and state.handles and self._states.pop(state.id, None) and state.id % 2:
+            self._over.add(state.id)
+            while self._over_below in self._over:
+                self._over.remove(self._over_below)
+                self._over_below += 2
+
+    def on_data(self, number, payload):
+        with self.lock:
+            state = self.state_for(number)
+        strconfig = self.strconfig if state is None else state.strconfig or self.strconfig
+        entry = (load(payload, self.channel_for, *strconfig), len(payload))
+        if state is not None:
+            with self.lock:
+                if not state.no_more_items:
+                    state.items.append(entry)
+                    if state.callback is not None:
+                        self.schedule(state, 1)
+                    state.changed()
+
+    def on_close(self, number, payload=None):
+        error = None if payload is None else RemoteError(load_text(payload))
+        with self.lock:
+            state = self.state_for(number)
+            if state is None:
+                return
+            if not state.closed:
+                if error is not None:
+                    state.errors.append(error)
+                self.posts.put((state, CLOSE, b""))
+            state.closed = state.peer_closed = True
+            self._close_receiving(state)
+            self._settle(state)
+
+    def on_last(self, number, _):
+        with self.lock:
+            state = self.state_for(number)
+            if state is not None:
+                self._close_receiving(state)
+                self._settle(state)
+                if state.handles and state.handle is None:
+                    self.posts.put((state, None, state.handles))
+
+    def on_reconfigure(self, number, payload):
+        config = load(payload, None)
+        if type(config) is not tuple or [type(flag) for flag in config] != [bool, bool]:
+            raise ProtocolError("RECONFIGURE without two booleans")
+        if number == 0:
+            self.strconfig = config
+        else:
+            with self.lock:
+                state = self.state_for(number)
+                if state is not None:
+                    state.strconfig = config
+
+    def answer(self, number, payload):
+        """Posts a DATA frame and a CLOSE on a channel that nobody else uses."""
+        with self.lock:
+            state = self.state_for(number)
+            if state is None:
+                raise ProtocolError("channel id %d was used before" % number)
+            state.handles, state.closed, state.no_more_items = 1, True, True
+        self.posts.put((state, DATA, payload))
+        self.posts.put((state, CLOSE, b""))
+
+    def open_channels(self):
+        with self.lock:
+            return sum(1 for state in self._states.values() if not state.closed)
+
+    def finish(self):
+        """Nothing more comes: ends the receiving of all channels. They can still send."""
+        with self.lock:
+            self.error = EOFError("the gateway has ended")
+            for state in list(self._states.values()):
+                self._close_receiving(state)
+                state.changed()
+
+    def leave_in_child(self):
+        """In a forked child: this end belongs to the parent alone."""
+        self._gone = "cannot send from a forked child of the worker"
+        null = os.open(os.devnull, os.O_RDWR)
+        for descriptor in self._descriptors:
+            os.dup2(null, descriptor, False)
+        os.close(null)
+
+    # Callbacks
+
+    def schedule(self, state, count):
+        """Has the dispatcher look at a state so many times. With the lock held."""
+        self.pending_calls += count
+        for _ in range(count):
+            self._calls.put(state)
+
+    def start_dispatcher(self):
+        with self.lock:
+            started, self._dispatching = self._dispatching, True
+        if not started:
+            start_thread("dispatcher", self._run_dispatcher)
+
+    def _run_dispatcher(self):
+        while True:
+            self._call_back(self._calls.get())
+            with self.lock:
+                self.pending_calls -= 1
+            self.on_call_done()
+
+    def _call_back(self, state):
+        with self.lock:
+            if state.items:
+                item, size = state.items.popleft()
+                state.consumed += size
+            elif state.no_more_items and state.endmarker is not NO_ENDMARKER:
+                item, state.endmarker = state.endmarker, NO_ENDMARKER
+            else:
+                return
+        try:
+            state.callback(item)
+        except:  # noqa: E722: anything, classic classes included
+            error = format_error(sys.exc_info(), self.sources)
+            with self.lock:
+                state.items.clear()
+                if not state.closed:
+                    state.errors.append(RemoteError(error))
+            if state.closed:
+                complain("callback of channel %d: %s" % (state.id, native(error)))
+            self.close(state, error)
+
+
+# --- Execution ----------------------------------------------------------------------------------
+
+
+class Task(object):
+    """One remote_exec."""
+
+    def __init__(self, channel, state, request):
+        self.channel, self.state = channel, state
+        self.source, self.filename, self.first_line, self.function, self.kwargs = request
+        self.in_main = False
+        self.started = False
+        self.done = False
+        self.error = u"KeyboardInterrupt"  # if one hits where we are not prepared for it
+
+
+class Executor(object):
+    """Runs what remote_exec sends: in the main thread, else in threads of their own."""
+
+    def __init__(self, connection, execmodel):
+        self.execmodel = execmodel
+        self.ending = False
+        self._connection = connection
+        self._main_only = execmodel == "main_thread_only"
+        self._executing = 0  # tasks, for the status
+        self._unfinished = 0  # tasks whose CLOSE is not written yet
+        self._main_load = 0  # of them, those for the main thread
+        self._tasks = deque()  # for the main thread; it takes away the first when all is done
+        self._wake = allocate_lock()
+        self._wake.acquire()
+        self._pid = os.getpid()
+        connection.on_call_done = self.wake
+
+    def wake(self):
+        """Has the main thread look around."""
+        release(self._wake)
+
+    def on_exec(self, number, payload):
+        connection = self._connection
+        if number % 2 == 0:
+            raise ProtocolError("EXEC for channel %d, which is not of the coordinator's making" % number)
+        request = load(payload, connection.channel_for, *connection.strconfig)
+        check_exec(request)
+        channel = connection.channel_for(number)
+        with connection.lock:
+            state = connection.state_for(number)
+            if state is None or state.executing:
+                raise ProtocolError("channel id %d was used before" % number)
+            state.executing = True
+            task = Task(channel, state, request)
+            waits = self._main_load > 0
+            task.in_main = self._main_only or not waits
+            self._executing += 1
+            self._unfinished += 1
+            if task.in_main:
+                self._main_load += 1
+                self._tasks.append(task)
+        if not task.in_main:
+            start_thread("exec %d" % number, self._run, task)
+            return
+        self.wake()
+        if waits:
+            start_thread("grace %d" % number, self._refuse_late, task)
+
+    def status(self):
+        return {
+            u"numchannels": self._connection.open_channels(),
+            u"numexecuting": self._executing,
+            u"execmodel": portable(self.execmodel),
+        }
+
+    def run_main(self, sigint):
+        """What the main thread does until the end. `sigint` is the handler SIGINT shall have."""
+        while True:
+            try:
+                if sigint is not None:
+                    signal.signal(signal.SIGINT, sigint)
+                    sigint = None
+                elif self._tasks:
+                    self._run(self._tasks[0])
+                    self._tasks.popleft()
+                elif self.ending and not self._unfinished and not self._connection.pending_calls:
+                    return
+                else:
+                    self._wake.acquire()
+            except KeyboardInterrupt:
+                pass  # between tasks; what was begun is looked at again
+
+    def _refuse_late(self, task):
+        time.sleep(1)
+        with self._connection.lock:
+            if task.started:
+                return
+            task.started = True
+        task.error = u"concurrent remote_exec would cause deadlock for main_thread_only execmodel"
+        self._finish(task)
+
+    def _run(self, task):
+        with self._connection.lock:
+            begin = not task.started and not self.ending
+            task.started = True
+        if begin:
+            task.error = self._execute(task)
+            if os.getpid() != self._pid:  # a forked child has come back from the code
+                if task.error is not None:
+                    complain(native(task.error))
+                os._exit(0 if task.error is None else 1)
+        self._finish(task)
+
+    def _execute(self, task):
+        """Runs the code; returns the text of what it raised, if anything."""
+        filename = native(task.filename or u"<remote exec>")
+        namespace = {"channel": task.channel, "__name__": "__channelexec__"}
+        code_of = (task.first_line, native(task.source))
+        self._connection.sources[filename] = code_of
+        try:
+            exec(compile_source(code_of, filename), namespace)
+            if task.function is not None:
+                kwargs = dict((native(name), value) for name, value in task.kwargs.items())
+                namespace[native(task.function)](task.channel, **kwargs)
+            return None
+        except:  # noqa: E722: anything, classic classes included
+            error = sys.exc_info()
+            if error[0] is EOFError and task.state.no_more_items:
+                return None  # its channel, or the gateway, has ended
+            return format_error(error, {filename: code_of})
+        finally:
+            flush(sys.stdout)
+
+    def _finish(self, task):
+        with self._connection.lock:
+            if task.state.executing:
+                task.state.executing = False
+                self._executing -= 1
+                self._main_load -= task.in_main
+        # From here on the main thread counts as free: who gets the CLOSE may at once send an EXEC.
+        self._connection.close(task.state, task.error)
+        with self._connection.lock:
+            if not task.done:
+                task.done = True
+                self._unfinished -= 1
+        task.channel = None
+        self.wake()
+
+
+def check_exec(request):
+    """Throws ProtocolError unless it is what EXEC has to carry."""
+    if type(request) is tuple and len(request) == 5:
+        source, filename, first_line, function, kwargs = request
+        texts = [text for text in (source, filename, function) if text is not None]
+        good = all(isinstance(text, (str, unicode_type)) for text in texts) and source is not None
+        if good and type(first_line) is int and type(kwargs) is dict:
+            return
+    raise ProtocolError("EXEC without (source, filename, first line, function, kwargs)")
+
+
+def compile_source(code_of, filename):
+    first_line, source = code_of
+    if not PY3:  # it is UTF-8, whatever encoding its file had
+        lines = source.split("\n", 2)
+        for index, line in enumerate(lines[:2]):
+            if line.lstrip().startswith("#"):
+                lines[index] = line.replace("coding", "encoded", 1)
+        source = "\n".join(lines)
+    padded = "\n" * (first_line - 1) + source
+    return compile(padded if PY3 else b"\xef\xbb\xbf" + padded, filename, "exec", 0, True)
+
+
+def format_error(error, sources):
+    """The traceback of sys.exc_info() as text, without the frames of this file.
+
+    `sources` (file name -> (first line, source)) are shown where the files are not, or not the same.
+    """
+    import linecache
+    import traceback
+
+    saved = {}
+    try:
+        trace = error[2]
+        while trace is not None:
+            name = trace.tb_frame.f_code.co_filename
+            if name in sources and name not in saved:
+                first_line, source = sources[name]
+                lines = linecache.getlines(name)[: first_line - 1]
+                lines += ["\n"] * (first_line - 1 - len(lines))
+                lines += [line + "\n" for line in source.split("\n")]
+                lines += linecache.getlines(name)[len(lines) :]
+                saved[name] = linecache.cache.get(name)
+                linecache.cache[name] = (1, None, lines, name)
+            trace = trace.tb_next
+        if not PY3:
+            frames = [frame for frame in traceback.extract_tb(error[2]) if frame[0] != THIS_FILE]
+            parts = ["Traceback (most recent call last):\n"] + traceback.format_list(frames)
+            return portable("".join(parts + traceback.format_exception_only(*error[:2])))
+        report = traceback.TracebackException(*error)
+        reports = [report]
+        while reports:
+            one = reports.pop()
+            one.stack[:] = [frame for frame in one.stack if frame.filename != THIS_FILE]
+            reports += [other for other in (one.__cause__, one.__context__) if other is not None]
+            reports += getattr(one, "exceptions", None) or []
+        return portable("".join(report.format()))
+    except Exception as failure:
+        return portable("%s (its traceback cannot be shown: %r)" % (error[0], failure))
+    finally:
+        for name, entry in saved.items():
+            if entry is None:
+                linecache.cache.pop(name, None)
+            else:
+                linecache.cache[name] = entry
+
+
+def start_thread(name, target, *args):
+    import threading  # was imported by the main thread
+
+    thread = threading.Thread(target=target, name="execnet " + name, args=args)
+    thread.daemon = True
+    thread.start()
+
+
+def flush(file):
+    try:
+        file.flush()
+    except Exception:
+        pass  # None, closed, or replaced by something that is no file
+
+
+def complain(text):
+    try:
+        sys.stderr.write("execnet worker: %s\n" % text)
+    except Exception:
+        pass
+
+
+class ExecModel(object):
+    """What programs look for at gateway.execmodel: the ordinary modules and functions."""
+
+    def __init__(self, backend):
+        self.backend = backend
+        self.get_ident = get_ident
+        self.sleep = time.sleep
+        self.fdopen = os.fdopen
+
+    def __repr__(self):
+        return "<ExecModel %r>" % self.backend
+
+    def __getattr__(self, name):
+        if name in ("RLock", "Event"):
+            return getattr(__import__("threading"), name)
+        if name in ("queue", "subprocess", "socket"):
+            return __import__("Queue" if name == "queue" and not PY3 else name)
+        raise AttributeError(name)
+
+    def start(self, function, args=()):
+        start_new_thread(function, args)
+
+
+class Gateway(object):
+    """The gateway as the code that runs here sees it: `channel.gateway`."""
+
+    def __init__(self, connection, gateway_id, execmodel):
+        self._connection = connection
+        self.id = gateway_id
+        self.execmodel = ExecModel(execmodel)
+
+    def __repr__(self):
+        return "<WorkerGateway id=%r>" % self.id
+
+    def newchannel(self):
+        """A channel nobody uses yet, to be sent over another one."""
+        return self._connection.newchannel()
+
+    def reconfigure(self, py2str_as_py3str=True, py3str_as_py2str=False):
+        """How strings between Python 2 and 3 are loaded, at both ends, where a channel says nothing."""
+        config = (bool(py2str_as_py3str), bool(py3str_as_py2str))
+        self._connection.strconfig = config
+        self._connection.write(RECONFIGURE, 0, dump(config))
+
+
+# --- The life of the process --------------------------------------------------------------------
+
+HELLO_TYPES = {
+    "protocol": (int,),
+    "id": (str,),
+    "execmodel": (str,),
+    "chdir": (str, type(None)),
+    "nice": (int, type(None)),
+    "env": (dict,),
+    "dont_write_bytecode": (bool,),
+}
+TERMINATE_GRACE = 5.0  # seconds for running code to end, before and after it is interrupted
+LOST_GRACE = 0.1  # the same, when the coordinator is gone
+
+
+def read_hello(messages):
+    """The coordinator's HELLO. Throws ProtocolError."""
+    kind, _, payload = next(messages, (None, None, None))
+    if kind != HELLO:
+        raise ProtocolError("HELLO was expected, not %s" % ("the end" if kind is None else "type %d" % kind))
+    hello = load(payload, None, True, True)
+    for key, types in HELLO_TYPES.items():
+        if type(hello) is not dict or type(hello.get(key)) not in types:
+            raise ProtocolError("HELLO without a proper %r" % key)
+    return hello
+
+
+def apply_hello(hello):
+    """Makes the process what the specification wants. Returns what is wrong with it, or None."""
+    step = "protocol=%d" % hello["protocol"]
+    try:
+        if hello["protocol"] != PROTOCOL:
+            raise ValueError("this worker speaks protocol %d" % PROTOCOL)
+        step = "execmodel=%s" % hello["execmodel"]
+        if hello["execmodel"] not in ("thread", "main_thread_only"):
+            raise ValueError("this worker knows thread and main_thread_only")
+        if hello["chdir"] is not None:
+            step = "chdir=%s" % hello["chdir"]
+            path = os.path.expanduser(hello["chdir"])
+            try:
+                os.makedirs(path)
+            except OSError:
+                if not os.path.isdir(path):
+                    raise
+            os.chdir(path)
+        if hello["nice"] is not None:
+            step = "nice=%d" % hello["nice"]
+            os.nice(hello["nice"])
+        for name, value in hello["env"].items():
+            step = "env:%s=%s" % (name, value)
+            os.environ[name] = value
+        sys.dont_write_bytecode = hello["dont_write_bytecode"] or sys.dont_write_bytecode
+    except Exception as error:
+        return "%s: %s: %s" % (step, type(error).__name__, error)
+    return None
+
+
+def introduce():
+    """The HELLO of this worker."""
+    try:
+        cwd = os.getcwd()
+    except OSError:
+        cwd = ""  # it was removed
+    return {
+        u"protocol": PROTOCOL,
+        u"implementation": u"pure",
+        u"version_info": tuple(portable(part) if isinstance(part, str) else part for part in sys.version_info),
+        u"executable": portable(sys.executable or ""),
+        u"platform": portable(sys.platform),
+        u"cwd": portable(cwd),
+        u"pid": os.getpid(),
+        u"features": [],
+    }
+
+
+def close_on_exec(descriptor):
+    if PY3:
+        os.set_inheritable(descriptor, False)
+    else:
+        import fcntl
+
+        fcntl.fcntl(descriptor, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
+
+
+def serve(stream, write_fd, stderr_fd):
+    """The main thread's life, from the first frame to the end of the process.
+
+    `stream` is a binary file positioned after this source; frames are written to `write_fd`.
+    `stderr_fd`, if any, is the stderr to take over once all is well; without one, the stream is what
+    was on descriptors 0 and 1.
+    """
+    # Until the main thread is ready to be interrupted.
+    sigint = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    close_on_exec(stream.fileno())
+    close_on_exec(write_fd)
+    if stderr_fd is None:  # the code that runs here must not get at the stream
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        os.close(null)
+        os.dup2(2, 1)
+    else:
+        close_on_exec(stderr_fd)
+    connection = Connection(stream, write_fd)
+    messages = read_messages(stream)
+    try:
+        hello = read_hello(messages)
+    except (ProtocolError, LoadError) as error:
+        complain(error)
+        sys.exit(1)
+    wrong = apply_hello(hello)
+    if wrong is not None:
+        connection.say_hello({u"protocol": PROTOCOL, u"error": portable(wrong)})
+        sys.exit(1)
+    if stderr_fd is not None:
+        flush(sys.stderr)
+        os.dup2(stderr_fd, 2)
+        os.close(stderr_fd)
+    connection.say_hello(introduce())
+
+    import threading  # here, so that it knows the main thread, and after HELLO, which others wait for
+
+    connection.gateway = Gateway(connection, hello["id"], hello["execmodel"])
+    executor = Executor(connection, hello["execmodel"])
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=connection.leave_in_child)
+    start_thread("poster", connection.run_poster)
+    status = []
+    start_thread("receiver", receive_all, messages, connection, executor, status)
+    executor.run_main(sigint)
+    flush(sys.stdout)
+    flush(sys.stderr)
+    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.current_thread()):
+        import atexit
+
+        # The interpreter would wait for these threads. The code is done: they are not wanted.
+        atexit._run_exitfuncs()
+        flush(sys.stdout)
+        flush(sys.stderr)
+        os._exit(status[0])
+    sys.exit(status[0])
+
+
+def receive_all(messages, connection, executor, status):
+    """The receiver: takes in all messages, then sees to it that the process ends."""
+    handlers = {
+        EXEC: executor.on_exec,
+        DATA: connection.on_data,
+        CLOSE: lambda number, payload: connection.on_close(number),
+        CLOSE_ERROR: connection.on_close,
+        LAST: connection.on_last,
+        STATUS: lambda number, payload: connection.answer(number, dump(executor.status())),
+        RECONFIGURE: connection.on_reconfigure,
+        CREDIT: lambda number, payload: None,  # no window here
+    }
+    grace, result = LOST_GRACE, 0
+    try:
+        for kind, number, payload in messages:
+            if kind == TERMINATE:
+                grace = TERMINATE_GRACE
+                break
+            if kind not in handlers or number == 0 and kind != RECONFIGURE:
+                raise ProtocolError("type %d is out of place on channel %d" % (kind, number))
+            handlers[kind](number, payload)
+    except EnvironmentError:
+        pass  # the stream broke: the coordinator is gone
+    except (ProtocolError, LoadError) as error:
+        complain(error)
+        result = 1
+    except BaseException:
+        complain(native(format_error(sys.exc_info(), {})))
+        result = 1
+    status.append(result)
+    executor.ending = True
+    connection.finish()
+    executor.wake()
+    # The process ends under this thread's feet, unless code does not want to.
+    time.sleep(grace)
+    os.kill(os.getpid(), signal.SIGINT)  # comes to the main thread, and interrupts its system calls
+    time.sleep(grace)
+    os._exit(1)

@@ -50,5 +50,6 @@ foreach(python IN LISTS EXECNET_PYTHONS)
                -DEXECNET_OBJECTS=${PROJECT_BINARY_DIR}/execnet-objects.cmake
     DEPENDS execnet_objects
     BUILD_ALWAYS ON
+    USES_TERMINAL_BUILD ON  # One after the other: each takes all processors.
     INSTALL_COMMAND "")
 endforeach()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -42,11 +42,29 @@ def long_lived(at_the_start: Belongings) -> Iterator[contextlib.ExitStack]:
         yield stack
 
 
+FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    if call.excinfo is not None:
+        item.stash[FAILED] = True
+    return (yield)
+
+
 @pytest.fixture(autouse=True)
 def nothing_left(request: pytest.FixtureRequest, at_the_start: Belongings) -> Iterator[None]:
-    """Fails a test that leaves a process, a descriptor or a thread behind."""
-    before = Belongings.now()
+    """Fails a test that leaves a process, a descriptor or a thread behind.
+
+    Not one that has failed already: its traceback keeps things alive.
+    """
+    before = Belongings.now(quick=True)
     yield
+    if FAILED in request.node.stash:
+        return
+    request.node.funcargs.clear()  # What only the test's arguments refer to is over.
     lines = left_behind(before)
     assert not lines, f"{request.node.name} has left behind:\n" + "\n".join(lines)
 

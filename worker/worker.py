@@ -9,6 +9,7 @@ Threads:
   poster       writes what the receiver and __del__ have to say
   dispatcher   calls the callbacks of all channels, in the order of arrival; started by the first
   exec N       runs code of remote_exec while the main thread is taken
+  grace N      refuses code that waits too long for the main thread (main_thread_only)
 
 One lock, Connection.lock, guards what is known of the channels. It is never held while a thread
 waits, writes or runs code that is not ours. Channel.__del__ may run anywhere, also where the lock
@@ -114,6 +115,8 @@ MAX_DEPTH = 1000  # levels of containers
 MAX_DIGITS = 1000000  # decimal digits of an integer
 MAX_INT4 = 0x7FFFFFFF
 
+INTEGERS = (int,) if PY3 else (int, long)  # noqa: F821
+
 op_only = struct.Struct(">B").pack
 op_int4 = struct.Struct(">Bi").pack
 op_int8 = struct.Struct(">Bq").pack
@@ -135,16 +138,15 @@ def format_int(number):
     bits = number.bit_length()
     if bits < 3 * PIECE:
         return ("%d" % number).encode("ascii")
-    if bits <= 3.33 * MAX_DIGITS:
-        parts, bases = [abs(number)], [PIECE_BASE]
-        while bases[-1] * bases[-1] <= parts[0]:
-            bases.append(bases[-1] * bases[-1])
-        for base in reversed(bases):
-            parts = [part for whole in parts for part in divmod(whole, base)]
-        digits = "".join(["%0*d" % (PIECE, part) for part in parts]).lstrip("0")
-        if len(digits) <= MAX_DIGITS:
-            return ("-" + digits if number < 0 else digits).encode("ascii")
-    raise ValueError("an integer of more than %d digits" % MAX_DIGITS)
+    if bits > 3.33 * MAX_DIGITS or bits > 3.32 * MAX_DIGITS and abs(number) >= 10**MAX_DIGITS:
+        raise ValueError("an integer of more than %d digits" % MAX_DIGITS)
+    parts, bases = [abs(number)], [PIECE_BASE]
+    while bases[-1] * bases[-1] <= parts[0]:
+        bases.append(bases[-1] * bases[-1])
+    for base in reversed(bases):
+        parts = [part for whole in parts for part in divmod(whole, base)]
+    digits = "".join(["%0*d" % (PIECE, part) for part in parts]).lstrip("0")
+    return ("-" + digits if number < 0 else digits).encode("ascii")
 
 
 def parse_int(text):
@@ -192,10 +194,17 @@ def int_writer(op, long_op):
 
 def encode_utf8(text):
     data = text.encode("utf-8")
-    if not PY3 and b"\xed" in data:  # Python 2 encodes lone surrogates, which nobody can decode
-        for byte in data.split(b"\xed")[1:]:
-            if byte[:1] >= b"\xa0":
-                raise ValueError("a string with lone surrogates")
+    return data if PY3 else without_surrogates(data)
+
+
+def decode_utf8(data):
+    return data.decode("utf-8") if PY3 else without_surrogates(data).decode("utf-8")
+
+
+def without_surrogates(data):
+    """Python 2 lets lone surrogates pass as UTF-8, which nobody else does."""
+    if b"\xed" in data and any(rest[:1] >= b"\xa0" for rest in data.split(b"\xed")[1:]):
+        raise ValueError("a string: lone surrogates are not UTF-8")
     return data
 
 
@@ -211,7 +220,7 @@ if PY3:
     WRITERS[bytes] = data_writer(BYTES, BYTES8)
     WRITERS[str] = data_writer(PY3STRING, STRING8, encode_utf8)
 else:
-    WRITERS[long] = int_writer(LONG, LONGLONG)  # noqa: F821
+    WRITERS[INTEGERS[-1]] = int_writer(LONG, LONGLONG)
     WRITERS[str] = data_writer(PY2STRING, BYTES8)
     WRITERS[unicode_type] = data_writer(UNICODE, STRING8, encode_utf8)
 
@@ -289,7 +298,7 @@ def dump(value):
                 kind, items, pairs, end = outer.pop()
     except (ValueError, struct.error) as error:
         if isinstance(error, UnicodeError):
-            what = "a string with lone surrogates"
+            what = "a string: lone surrogates are not UTF-8"
         elif isinstance(error, struct.error):
             what = "a container of that many items"
         else:
@@ -323,7 +332,7 @@ def load(data, channel_for, py2str_as_py3str=True, py3str_as_py2str=False):
     stack = []
     push, pop = stack.append, stack.pop
     # Where on the stack containers are, and how many levels they have: tells the depth of what is
-    # built without a thought for plain items.
+    # built without a thought for plain items. Decimal integers, of no level, are no list indices.
     places, depths = [], []
     spare_items = size // 6  # so many items of lists the bytes can fill
 
@@ -341,11 +350,13 @@ def load(data, channel_for, py2str_as_py3str=True, py3str_as_py2str=False):
                 key = pop()
                 target = stack[-1]
                 if type(target) is list:
-                    if type(key) is not int or not 0 <= key < len(target):
+                    if type(key) not in INTEGERS or not 0 <= key < len(target):
                         raise ValueError("bad list index %r" % (key,))
                 elif type(target) is not dict:
                     raise ValueError("items can be set in a list or dict only")
                 if places[-1] >= len(stack):
+                    if type(target) is list and len(stack) in places[-2:]:
+                        raise ValueError("bad list index, decimal")
                     depths[-1] = max(depths[-1], enclosing_depth(places, depths, len(stack)))
                 target[key] = value
             elif op in STRINGS:
@@ -360,15 +371,17 @@ def load(data, channel_for, py2str_as_py3str=True, py3str_as_py2str=False):
                     raise ValueError("bad length %d, %d bytes are there" % (length, size - at))
                 item = data[at:end]
                 if op == PY3STRING or op == STRING8:
-                    if PY3 or not py3str_as_py2str:
-                        item = item.decode("utf-8")
+                    if not py3str_as_py2str:
+                        item = decode_utf8(item)
                 elif op == UNICODE:
-                    item = item.decode("utf-8")
+                    item = decode_utf8(item)
                 elif op == PY2STRING:
                     if PY3 and py2str_as_py3str:
                         item = item.decode("latin-1")
                 elif op == LONGINT or op == LONGLONG:
                     item = parse_int(item)
+                    places.append(len(stack))
+                    depths.append(0)
                 push(item)
                 at = end
             elif op == NONE:
@@ -405,7 +418,7 @@ def load(data, channel_for, py2str_as_py3str=True, py3str_as_py2str=False):
             elif op == STOP:
                 break
             elif op == LONG:
-                push(get_int4(data, at)[0] if PY3 else long(get_int4(data, at)[0]))  # noqa: F821
+                push(INTEGERS[-1](get_int4(data, at)[0]))
                 at += 4
             elif op == COMPLEX:
                 push(complex(*get_complex(data, at)))
@@ -413,8 +426,8 @@ def load(data, channel_for, py2str_as_py3str=True, py3str_as_py2str=False):
             elif op == CHANNEL:
                 number = get_int4(data, at)[0]
                 at += 4
-                if number <= 0:
-                    raise ValueError("bad channel id %d" % number)
+                if number <= 0 or channel_for is None:
+                    raise ValueError("bad channel id %d" % number if channel_for else "a channel without a gateway")
                 push(channel_for(number))
             else:
                 raise ValueError("unknown opcode %d" % op)
@@ -478,8 +491,10 @@ def read_messages(stream):
             raise ProtocolError("reserved bits are set: flags %d, reserved %d" % (flags, reserved))
         if length > MAX_LENGTH:
             raise ProtocolError("a frame of %d bytes is over the limit of %d" % (length, MAX_LENGTH))
-        if length and (kind in WITHOUT_PAYLOAD or flags == ABORT):
+        if (length or flags == MORE) and (kind in WITHOUT_PAYLOAD or flags == ABORT):
             raise ProtocolError("a frame of type %d and flags %d cannot have a payload" % (kind, flags))
+        if (channel == 0) != (kind in (HELLO, TERMINATE)) and kind != RECONFIGURE:
+            raise ProtocolError("type %d is out of place on channel %d" % (kind, channel))
         payload = stream.read(length) if length else b""
         if len(payload) < length:
             return
@@ -526,6 +541,41 @@ def release(lock):
         lock.release()
     except LockError:
         pass
+
+
+class FairLock(object):
+    """A lock that goes to who has waited longest, so that many chunks do not hold up one."""
+
+    def __init__(self):
+        self._lock = allocate_lock()
+        self._held = False
+        self._waiting = deque()
+
+    def __enter__(self):
+        with self._lock:
+            if not self._held:
+                self._held = True
+                return
+            waiter = allocate_lock()
+            waiter.acquire()
+            self._waiting.append(waiter)
+        try:
+            waiter.acquire()
+        except BaseException:  # interrupted
+            with self._lock:
+                waits = waiter in self._waiting
+                if waits:
+                    self._waiting.remove(waiter)
+            if not waits:
+                self.__exit__()
+            raise
+
+    def __exit__(self, *error):
+        with self._lock:
+            if self._waiting:
+                self._waiting.popleft().release()
+            else:
+                self._held = False
 
 
 def acquire_until(lock, deadline):
@@ -801,6 +851,7 @@ class Connection(object):
         # Holds any frame whole and keeps what an interrupted write has left for the next one, so
         # that no exception of a signal handler can cut a frame.
         self._out = io.open(write_fd, "wb", buffering=HEADER.size + CHUNK, closefd=False)
+        self._out_lock = FairLock()
         self._gone = None  # why nothing can be sent any more
         self._states = {}
         self._new_ids = itertools.count(2, 2)
@@ -832,9 +883,12 @@ class Connection(object):
         if self._gone is not None:
             raise IOError(self._gone)
         try:
-            self._out.write(frame)
-            self._out.flush()
+            with self._out_lock:
+                self._out.write(frame)
+                self._out.flush()
         except EnvironmentError as error:
+            if error.errno is None:  # not the system's, but raised by a signal handler
+                raise
             self._gone = "cannot send, the coordinator is gone: %s" % error
             raise IOError(self._gone)
 
@@ -968,13 +1022,14 @@ class Connection(object):
             state = self.state_for(number)
             if state is None:
                 return
-            if not state.closed:
-                if error is not None:
-                    state.errors.append(error)
-                self.posts.put((state, CLOSE, b""))
+            answer = not state.closed
+            if answer and error is not None:
+                state.errors.append(error)
             state.closed = state.peer_closed = True
             self._close_receiving(state)
             self._settle(state)
+        if answer:
+            self.posts.put((state, CLOSE, b""))
 
     def on_last(self, number, _):
         with self.lock:
@@ -1059,7 +1114,7 @@ class Connection(object):
                 return
         try:
             state.callback(item)
-        except:  # noqa: E722: anything, classic classes included
+        except:  # noqa: E722 - anything, classic classes included
             error = format_error(sys.exc_info(), self.sources)
             with self.lock:
                 state.items.clear()
@@ -1126,12 +1181,14 @@ class Executor(object):
             if task.in_main:
                 self._main_load += 1
                 self._tasks.append(task)
-        if not task.in_main:
-            start_thread("exec %d" % number, self._run, task)
-            return
         self.wake()
-        if waits:
-            start_thread("grace %d" % number, self._refuse_late, task)
+        try:
+            if not task.in_main:
+                start_thread("exec %d" % number, self._run, task)
+            elif waits:
+                start_thread("grace %d" % number, self._refuse_late, task)
+        except RuntimeError as error:  # the system has no more threads
+            self._refuse(task, portable(error))
 
     def status(self):
         return {
@@ -1159,17 +1216,22 @@ class Executor(object):
 
     def _refuse_late(self, task):
         time.sleep(1)
+        self._refuse(task, u"concurrent remote_exec would cause deadlock for main_thread_only execmodel")
+
+    def _refuse(self, task, error):
         with self._connection.lock:
             if task.started:
                 return
             task.started = True
-        task.error = u"concurrent remote_exec would cause deadlock for main_thread_only execmodel"
+        task.error = error
         self._finish(task)
 
     def _run(self, task):
         with self._connection.lock:
-            begin = not task.started and not self.ending
+            begin = not task.started
             task.started = True
+            if begin and self.ending:
+                begin, task.error = False, u"the worker was told to end before this could run"
         if begin:
             task.error = self._execute(task)
             if os.getpid() != self._pid:  # a forked child has come back from the code
@@ -1190,7 +1252,7 @@ class Executor(object):
                 kwargs = dict((native(name), value) for name, value in task.kwargs.items())
                 namespace[native(task.function)](task.channel, **kwargs)
             return None
-        except:  # noqa: E722: anything, classic classes included
+        except:  # noqa: E722 - anything, classic classes included
             error = sys.exc_info()
             if error[0] is EOFError and task.state.no_more_items:
                 return None  # its channel, or the gateway, has ended
@@ -1368,7 +1430,7 @@ def read_hello(messages):
     kind, _, payload = next(messages, (None, None, None))
     if kind != HELLO:
         raise ProtocolError("HELLO was expected, not %s" % ("the end" if kind is None else "type %d" % kind))
-    hello = load(payload, None, True, True)
+    hello = load(payload, None, True, not PY3)  # with `str`, whichever that is
     for key, types in HELLO_TYPES.items():
         if type(hello) is not dict or type(hello.get(key)) not in types:
             raise ProtocolError("HELLO without a proper %r" % key)
@@ -1474,23 +1536,26 @@ def serve(stream, write_fd, stderr_fd):
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=connection.leave_in_child)
     start_thread("poster", connection.run_poster)
-    status = []
-    start_thread("receiver", receive_all, messages, connection, executor, status)
+    outcome = []
+    start_thread("receiver", receive_all, messages, connection, executor, outcome)
     executor.run_main(sigint)
+    status, orderly = outcome[0]
     flush(sys.stdout)
     flush(sys.stderr)
-    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.current_thread()):
-        import atexit
+    main = threading.current_thread()
+    if orderly and all(thread.daemon for thread in threading.enumerate() if thread is not main):
+        sys.exit(status)
+    # The interpreter would wait for the threads that the code has left, or, without a coordinator,
+    # come down while the receiver is about to end the process: the two have been seen to lock up.
+    import atexit
 
-        # The interpreter would wait for these threads. The code is done: they are not wanted.
-        atexit._run_exitfuncs()
-        flush(sys.stdout)
-        flush(sys.stderr)
-        os._exit(status[0])
-    sys.exit(status[0])
+    atexit._run_exitfuncs()
+    flush(sys.stdout)
+    flush(sys.stderr)
+    os._exit(status)
 
 
-def receive_all(messages, connection, executor, status):
+def receive_all(messages, connection, executor, outcome):
     """The receiver: takes in all messages, then sees to it that the process ends."""
     handlers = {
         EXEC: executor.on_exec,
@@ -1502,24 +1567,24 @@ def receive_all(messages, connection, executor, status):
         RECONFIGURE: connection.on_reconfigure,
         CREDIT: lambda number, payload: None,  # no window here
     }
-    grace, result = LOST_GRACE, 0
+    grace, status = LOST_GRACE, 0
     try:
         for kind, number, payload in messages:
             if kind == TERMINATE:
                 grace = TERMINATE_GRACE
                 break
-            if kind not in handlers or number == 0 and kind != RECONFIGURE:
-                raise ProtocolError("type %d is out of place on channel %d" % (kind, number))
+            if kind not in handlers:
+                raise ProtocolError("HELLO comes first, and once")
             handlers[kind](number, payload)
     except EnvironmentError:
         pass  # the stream broke: the coordinator is gone
     except (ProtocolError, LoadError) as error:
         complain(error)
-        result = 1
+        status = 1
     except BaseException:
         complain(native(format_error(sys.exc_info(), {})))
-        result = 1
-    status.append(result)
+        status = 1
+    outcome.append((status, grace == TERMINATE_GRACE))
     executor.ending = True
     connection.finish()
     executor.wake()

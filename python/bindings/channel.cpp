@@ -16,9 +16,7 @@
 namespace execnet::python {
 namespace {
 
-PyTypeObject* channel_type() {
-  return reinterpret_cast<PyTypeObject*>(nb::type<PyChannel>().ptr());
-}
+PyTypeObject* channel_type() { return reinterpret_cast<PyTypeObject*>(nb::type<PyChannel>().ptr()); }
 
 class ConnectionChannels : public ChannelTable {
  public:
@@ -94,6 +92,11 @@ void waitclose(const PyChannel& channel, std::optional<double> timeout) {
   channel.handle->waitclose(wait);
 }
 
+void reconfigure(const PyChannel& channel, bool py2str_as_py3str, bool py3str_as_py2str) {
+  const nb::gil_scoped_release nogil;
+  channel.handle->reconfigure({py2str_as_py3str, py3str_as_py2str}, wait_for());
+}
+
 // A gateway may refer back to its channels.
 int traverse(PyObject* self, visitproc visit, void* arg) {
   Py_VISIT(Py_TYPE(self));
@@ -149,21 +152,27 @@ void bind_channel(nb::module_& module) {
            nb::sig("def receive(self, timeout: float | None = None) -> typing.Any"),
            "The next value from the other side. Waits for it, at most `timeout` seconds: TimeoutError. Raises\n"
            "RemoteError when the other side raised; EOFError when it has closed, or, as GatewayGone, is gone.")
-      .def("close", &close, nb::arg("error") = nb::none(),
-           nb::sig("def close(self, error: str | None = None) -> None"),
+      .def("close", &close, nb::arg("error") = nb::none(), nb::sig("def close(self, error: str | None = None) -> None"),
            "Closes both directions; with an error text the other side gets a RemoteError. May be repeated.")
-      .def("isclosed", [](const PyChannel& channel) { return channel.handle->isclosed(); },
-           "Whether this end can no longer send.")
+      .def(
+          "isclosed", [](const PyChannel& channel) { return channel.handle->isclosed(); },
+          "Whether this end can no longer send.")
       .def("waitclose", &waitclose, nb::arg("timeout") = nb::none(),
            nb::sig("def waitclose(self, timeout: float | None = None) -> None"),
            "Waits until the other side sends no more, at most `timeout` seconds: TimeoutError. Raises\n"
            "RemoteError when the other side raised, GatewayGone when it is gone.")
-      .def("__iter__", [](const nb::object& self) { return self; }, nb::sig("def __iter__(self) -> Channel"))
+      .def("reconfigure", &reconfigure, nb::arg("py2str_as_py3str") = true, nb::arg("py3str_as_py2str") = false,
+           nb::sig("def reconfigure(self, py2str_as_py3str: bool = True, py3str_as_py2str: bool = False) -> None"),
+           "How strings between Python 2 and 3 are loaded on this channel, at both ends.")
+      .def(
+          "__iter__", [](const nb::object& self) { return self; }, nb::sig("def __iter__(self) -> Channel"))
       .def("__next__", &next, nb::sig("def __next__(self) -> typing.Any"))
-      .def_prop_ro("gateway", [](const PyChannel& c) { return c.gateway.is_valid() ? c.gateway : nb::none(); },
-                   nb::sig("def gateway(self) -> typing.Any"), "The gateway this is a channel of.")
-      .def_prop_ro("id", [](const PyChannel& channel) { return channel.handle->id(); },
-                   "The number both ends know the channel by.")
+      .def_prop_ro(
+          "gateway", [](const PyChannel& c) { return c.gateway.is_valid() ? c.gateway : nb::none(); },
+          nb::sig("def gateway(self) -> typing.Any"), "The gateway this is a channel of.")
+      .def_prop_ro(
+          "id", [](const PyChannel& channel) { return channel.handle->id(); },
+          "The number both ends know the channel by.")
       .def("__repr__", [](const PyChannel& channel) { return channel.handle->repr(); })
       .def("__hash__", [](const PyChannel& channel) { return std::hash<void*>{}(channel.handle.get()); })
       .def(

@@ -127,8 +127,8 @@ nb::object loads(nb::handle bytestring, bool py2str_as_py3str, bool py3str_as_py
 
 nb::object load(const nb::object& stream, bool py2str_as_py3str, bool py3str_as_py2str) {
   const base::Buffer bytes = ValueReader(stream.attr("read")).read();
-  const Decoded decoded = decode(bytes.view(), nullptr, {py2str_as_py3str, py3str_as_py2str},
-                                 wire::check_version(bytes.view()));
+  const Decoded decoded =
+      decode(bytes.view(), nullptr, {py2str_as_py3str, py3str_as_py2str}, wire::check_version(bytes.view()));
   return nb::steal(decoded.object);
 }
 

@@ -1,6 +1,6 @@
 // The library's exceptions as Python classes of the module `execnet`, and what C++ throws as these.
-#include <execnet/error.hpp>
 #include <exception>
+#include <execnet/error.hpp>
 #include <string>
 #include <system_error>
 
@@ -24,8 +24,7 @@ struct ErrorTypes {
 PyObject* add_type(nb::module_& module, const char* name, const char* doc, const nb::tuple& bases,
                    const nb::dict& attributes = nb::dict()) {
   const std::string full_name = std::string("execnet.") + name;
-  const nb::object type =
-      nb::steal(PyErr_NewExceptionWithDoc(full_name.c_str(), doc, bases.ptr(), attributes.ptr()));
+  const nb::object type = nb::steal(PyErr_NewExceptionWithDoc(full_name.c_str(), doc, bases.ptr(), attributes.ptr()));
   if (!type.is_valid()) {
     throw nb::python_error();
   }
@@ -100,16 +99,17 @@ void bind_errors(nb::module_& module) {
   auto* types = new ErrorTypes{};
   module.attr("_error_types") = nb::capsule(types, [](void* p) noexcept { delete static_cast<ErrorTypes*>(p); });
 
-  types->remote = add_type(module, "RemoteError",
-                           "The code on the other side raised; `formatted` is its traceback, as text.",
-                           nb::make_tuple(exception), remote_error_attributes());
+  types->remote =
+      add_type(module, "RemoteError", "The code on the other side raised; `formatted` is its traceback, as text.",
+               nb::make_tuple(exception), remote_error_attributes());
   types->timeout = add_type(module, "TimeoutError", "Nothing came within the given time.",
                             nb::make_tuple(nb::borrow(PyExc_TimeoutError)));
   types->data_format =
       add_type(module, "DataFormatError", "A value does not fit the dump format, or bytes are not of it.",
                nb::make_tuple(exception));
   const nb::tuple data_format = nb::make_tuple(nb::borrow(types->data_format));
-  types->dump = add_type(module, "DumpError", "A value cannot be dumped; the text has the path to the item.", data_format);
+  types->dump =
+      add_type(module, "DumpError", "A value cannot be dumped; the text has the path to the item.", data_format);
   nb::dict load_attributes;
   load_attributes["offset"] = 0;
   types->load = add_type(module, "LoadError", "Bytes cannot be loaded; `offset` tells where in them, in bytes.",

@@ -20,14 +20,15 @@ namespace {
 
 using Self = nb::handle_t<PyGateway>;
 
-core::GatewayEnd& end_of(Self self) {
-  return *nb::cast<const PyGateway&>(self).gateway->end();
-}
+core::GatewayEnd& end_of(Self self) { return *nb::cast<const PyGateway&>(self).gateway->end(); }
 
 nb::object remote_exec(Self self, const nb::object& source, const nb::kwargs& kwargs) {
   const auto end = nb::cast<const PyGateway&>(self).gateway->end();
   // What may be run, and where it came from, takes Python's own tools to find out.
   const nb::object described = nb::module_::import_("execnet._source").attr("describe")(source, kwargs);
+  if (kwargs.size() != 0) {
+    encode_for(*end->connection(), kwargs);  // so that the path in its error begins with the argument's name
+  }
   base::Buffer payload = encode_for(*end->connection(), described + nb::make_tuple(kwargs));
   std::shared_ptr<core::ChannelHandle> channel;
   {
@@ -91,8 +92,9 @@ void bind_info(nb::module_& module) {
       .def_ro("pid", &RemoteInfo::pid)
       .def_ro("implementation", &RemoteInfo::implementation, "Of the worker: 'native' or 'pure'.")
       .def("__repr__", [](const nb::object& self) {
-        return nb::str("<RInfo executable={0.executable!r}, version_info={0.version_info!r}, platform={0.platform!r}, "
-                       "cwd={0.cwd!r}, pid={0.pid!r}>")
+        return nb::str(
+                   "<RInfo executable={0.executable!r}, version_info={0.version_info!r}, platform={0.platform!r}, "
+                   "cwd={0.cwd!r}, pid={0.pid!r}>")
             .format(self);
       });
   nb::class_<RemoteStatus>(module, "RemoteStatus", "What the other side is doing.")
@@ -100,8 +102,9 @@ void bind_info(nb::module_& module) {
       .def_ro("numexecuting", &RemoteStatus::numexecuting, "Sources that run.")
       .def_ro("execmodel", &RemoteStatus::execmodel)
       .def("__repr__", [](const nb::object& self) {
-        return nb::str("<RemoteStatus numchannels={0.numchannels}, numexecuting={0.numexecuting}, "
-                       "execmodel={0.execmodel!r}>")
+        return nb::str(
+                   "<RemoteStatus numchannels={0.numchannels}, numexecuting={0.numexecuting}, "
+                   "execmodel={0.execmodel!r}>")
             .format(self);
       });
 }
@@ -114,8 +117,9 @@ void bind_gateway(nb::module_& module) {
                         "A Python interpreter somewhere, with a connection to it. Made by Group.makegateway(); lives\n"
                         "until its group terminates it. Programs may set attributes of their own.")
       .def_prop_ro("id", [](const PyGateway& self) { return self.gateway->id(); })
-      .def_prop_ro("spec", [](const PyGateway& self) { return self.spec; }, nb::sig("def spec(self) -> XSpec"),
-                   "The specification it was made from.")
+      .def_prop_ro(
+          "spec", [](const PyGateway& self) { return self.spec; }, nb::sig("def spec(self) -> XSpec"),
+          "The specification it was made from.")
       .def_prop_ro(
           "remoteaddress",
           [](Self self) {
@@ -133,21 +137,25 @@ void bind_gateway(nb::module_& module) {
            "function is called with the channel and the keyword arguments; it must not use globals.\n"
            "Raises ValueError for a function that cannot be sent, DumpError for its arguments, GatewayGone.\n"
            "What the code raises arrives as RemoteError on the channel.")
-      .def("newchannel", [](Self self) { return make_channel(end_of(self).newchannel(), self); },
-           nb::sig("def newchannel(self) -> Channel"), "A channel nobody uses yet, to be sent over another one.")
-      .def("_rinfo", [](const PyGateway& self) -> const RemoteInfo& { return self.gateway->rinfo(); },
-           nb::rv_policy::reference_internal, "What the other side said of itself when it started: costs nothing.")
+      .def(
+          "newchannel", [](Self self) { return make_channel(end_of(self).newchannel(), self); },
+          nb::sig("def newchannel(self) -> Channel"), "A channel nobody uses yet, to be sent over another one.")
+      .def(
+          "_rinfo", [](const PyGateway& self) -> const RemoteInfo& { return self.gateway->rinfo(); },
+          nb::rv_policy::reference_internal, "What the other side said of itself when it started: costs nothing.")
       .def("remote_status", &remote_status, nb::sig("def remote_status(self) -> RemoteStatus"),
            "Asks the other side what it is doing.")
-      .def("hasreceiver", [](const PyGateway& self) { return self.gateway->hasreceiver(); },
-           "Whether the other side is there.")
-      .def("reconfigure",
-           [](Self self, bool py2str_as_py3str, bool py3str_as_py2str) {
-             end_of(self).reconfigure({py2str_as_py3str, py3str_as_py2str});
-           },
-           nb::arg("py2str_as_py3str") = true, nb::arg("py3str_as_py2str") = false,
-           nb::sig("def reconfigure(self, py2str_as_py3str: bool = True, py3str_as_py2str: bool = False) -> None"),
-           "How strings between Python 2 and 3 are loaded, at both ends.")
+      .def(
+          "hasreceiver", [](const PyGateway& self) { return self.gateway->hasreceiver(); },
+          "Whether the other side is there.")
+      .def(
+          "reconfigure",
+          [](Self self, bool py2str_as_py3str, bool py3str_as_py2str) {
+            end_of(self).reconfigure({py2str_as_py3str, py3str_as_py2str});
+          },
+          nb::arg("py2str_as_py3str") = true, nb::arg("py3str_as_py2str") = false,
+          nb::sig("def reconfigure(self, py2str_as_py3str: bool = True, py3str_as_py2str: bool = False) -> None"),
+          "How strings between Python 2 and 3 are loaded, at both ends.")
       .def("exit", &exit, nb::sig("def exit(self) -> None"),
            "Tells the other side to end and leaves the group, whose terminate() still sees to its process. Does\n"
            "not wait; may be repeated.")

@@ -63,8 +63,8 @@ void bind_membership(nb::module_& module) {
       .def(
           "__init__",
           [](PyMembership* self, const nb::bytes& python, const nb::bytes& native_module) {
-            new (self) PyMembership({std::string(python.c_str(), python.size()),
-                                     std::string(native_module.c_str(), native_module.size())});
+            new (self) PyMembership(
+                {std::string(python.c_str(), python.size()), std::string(native_module.c_str(), native_module.size())});
           },
           nb::arg("python"), nb::arg("native_module"),
           "Paths: the interpreter of plain popen gateways, and this extension, which it can load.")
@@ -73,8 +73,9 @@ void bind_membership(nb::module_& module) {
       .def("terminate", &terminate, nb::arg("timeout") = nb::none(),
            nb::sig("def terminate(self, timeout: float | None = None) -> None"),
            "Ends all, and waits until their processes are gone.")
-      .def("allocate_id", [](const PyMembership& self, XSpec& spec) { self.core->allocate_id(spec); },
-           nb::arg("spec"), "Gives the specification a free id, if it has none.");
+      .def(
+          "allocate_id", [](const PyMembership& self, XSpec& spec) { self.core->allocate_id(spec); }, nb::arg("spec"),
+          "Gives the specification a free id, if it has none.");
 }
 
 }  // namespace execnet::python

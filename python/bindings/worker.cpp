@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
+#include <pthread.h>
 #include <unistd.h>
 
 #include <memory>
@@ -109,13 +110,28 @@ core::WorkerInfo introduce() {
   return info;
 }
 
-// A child that the program forks must not talk over the stream.
-void leave_stream_to_parent(int stream_fd) {
-  const nb::object leave = nb::cpp_function([stream_fd] {
-    const base::Fd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
-    ::dup3(null.get(), stream_fd, O_CLOEXEC);
-  });
-  nb::module_::import_("os").attr("register_at_fork")(nb::arg("after_in_child") = leave);
+// Lives until the process is past the interpreter's finalisation, which its timers cut short if it
+// hangs; only then, with the statics, the loop thread is stopped and joined.
+struct Worker {
+  std::shared_ptr<core::WorkerEnd> end;
+  int stream_fd = -1;
+};
+
+Worker& worker() {
+  static Worker worker;
+  return worker;
+}
+
+// A child that the program forks must not talk over the stream, nor wait for threads it does not have.
+void leave_stream_to_parent() {
+  static thread_local core::Connection::Lock held;
+  ::pthread_atfork([] { held = worker().end->connection()->lock(); }, [] { held.unlock(); },
+                   [] {
+                     const base::Fd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
+                     ::dup3(null.get(), worker().stream_fd, O_CLOEXEC);
+                     worker().end->connection()->abandon(held);
+                     held.unlock();
+                   });
 }
 
 [[noreturn]] void exit_with(int status) {
@@ -157,17 +173,12 @@ void end_despite_threads() {
 }
 
 void serve(nb::handle module, int stream_fd, int stderr_fd) {
-  // Lives until the process is past the interpreter's finalisation, which its timers cut short if it
-  // hangs; only then the loop thread is stopped and joined.
-  static std::shared_ptr<core::WorkerEnd> end;
-
   base::check("fcntl", [&] { return ::fcntl(stream_fd, F_SETFD, FD_CLOEXEC); }, "F_SETFD");
   base::Fd inherited_stderr(stderr_fd);
   nb::object gateway;
-  // Borrows the gateway: `end` outlives every Python object, and all tasks are over when this returns.
-  end = core::WorkerEnd::open(base::Fd(stream_fd), [&gateway](core::WorkerEnd::Task task) {
-    run_task(std::move(task), gateway);
-  });
+  // Borrows the gateway: the worker outlives every Python object, and all tasks are over when this returns.
+  const auto end = core::WorkerEnd::open(
+      base::Fd(stream_fd), [&gateway](const core::WorkerEnd::Task& task) { return run_task(task, gateway); });
   gateway = nb::cast(WorkerGateway{end});
   std::optional<core::WorkerSetup> setup;
   {
@@ -187,8 +198,13 @@ void serve(nb::handle module, int stream_fd, int stderr_fd) {
   base::check("dup2", [&] { return ::dup2(inherited_stderr.get(), STDERR_FILENO); });
   inherited_stderr.reset();
   make_package_importable(module);
-  leave_stream_to_parent(stream_fd);
+  worker() = {end, stream_fd};
+  leave_stream_to_parent();
   end->say_hello(introduce());
+#if PY_VERSION_HEX < 0x030D0000
+  // These take the thread that first imports it for the main one. After HELLO, which others wait for.
+  nb::module_::import_("threading");
+#endif
   run_tasks(*end);
   end_despite_threads();
 }
@@ -202,9 +218,8 @@ void bind_worker(nb::module_& module) {
            "A channel nobody uses yet, to be sent over another one.")
       .def("reconfigure", &reconfigure, nb::arg("py2str_as_py3str") = true, nb::arg("py3str_as_py2str") = false,
            "How strings between Python 2 and 3 are loaded, at both ends.")
-      .def("__repr__", [](const WorkerGateway& self) {
-        return nb::str("<WorkerGateway id={!r}>").format(self.end->id());
-      });
+      .def("__repr__",
+           [](const WorkerGateway& self) { return nb::str("<WorkerGateway id={!r}>").format(self.end->id()); });
   module.def(
       "serve", [module = nb::handle(module)](int stream_fd, int stderr_fd) { serve(module, stream_fd, stderr_fd); },
       nb::arg("stream_fd"), nb::arg("stderr_fd"),

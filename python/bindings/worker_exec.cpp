@@ -27,8 +27,7 @@ struct Request {
 };
 
 Request read_request(const WorkerEnd::Task& task, nb::handle gateway) {
-  const nb::object payload =
-      decode_from(task.channel->connection(), gateway, task.payload, task.channel->strings());
+  const nb::object payload = decode_from(task.channel->connection(), gateway, task.payload, task.channel->strings());
   const nb::tuple parts = nb::cast<nb::tuple>(payload);
   return {nb::cast<nb::str>(parts[0]), parts[1].is_none() ? nb::str("<remote exec>") : nb::cast<nb::str>(parts[1]),
           nb::cast<std::int64_t>(parts[2]), parts[3], nb::cast<nb::dict>(parts[4])};
@@ -77,9 +76,9 @@ std::string format(const nb::python_error& error, const Request& request) {
   nb::list lines = nb::list(lines_of(request, linecache));
   cache[request.filename] = nb::make_tuple(1, nb::none(), lines, request.filename);
   const nb::object traceback = error.traceback();
-  const nb::object parts = nb::module_::import_("traceback")
-                               .attr("format_exception")(error.type(), error.value(),
-                                                         traceback.is_valid() ? traceback : nb::none());
+  const nb::object parts =
+      nb::module_::import_("traceback")
+          .attr("format_exception")(error.type(), error.value(), traceback.is_valid() ? traceback : nb::none());
   if (before.is_none()) {
     cache.attr("pop")(request.filename, nb::none());
   } else {
@@ -123,10 +122,10 @@ void flush_stdout() {
 
 }  // namespace
 
-void run_task(WorkerEnd::Task task, nb::handle gateway) {
+std::optional<std::string> run_task(const WorkerEnd::Task& task, nb::handle gateway) {
   const pid_t pid = ::getpid();
   const nb::gil_scoped_acquire gil;
-  const std::optional<std::string> error = execute(task, gateway);
+  std::optional<std::string> error = execute(task, gateway);
   flush_stdout();
   if (::getpid() != pid) {  // a forked child has come back from the code: the gateway is the parent's
     if (error) {
@@ -134,9 +133,7 @@ void run_task(WorkerEnd::Task task, nb::handle gateway) {
     }
     ::_exit(error ? 1 : 0);
   }
-  const nb::gil_scoped_release nogil;
-  task.channel->set_executing(false);
-  task.channel->close(error);
+  return error;
 }
 
 }  // namespace execnet::python

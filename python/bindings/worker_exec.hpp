@@ -3,12 +3,15 @@
 
 #include <nanobind/nanobind.h>
 
+#include <optional>
+#include <string>
+
 #include "core/worker_end.hpp"
 
 namespace execnet::python {
 
-// Runs a task to its end and closes its channel; `gateway` is what its channels refer to.
+// Runs a task to its end; returns the text of what it raised, if anything. `gateway` is what its channels refer to.
 // THREAD: any, without the GIL. Throws nothing.
-void run_task(core::WorkerEnd::Task task, nanobind::handle gateway);
+std::optional<std::string> run_task(const core::WorkerEnd::Task& task, nanobind::handle gateway);
 
 }  // namespace execnet::python

@@ -1,9 +1,9 @@
 """Gateways to Python interpreters, local and over ssh, with nothing installed on the other side.
 
-    >>> import execnet
-    >>> gateway = execnet.makegateway("popen")
-    >>> gateway.remote_exec("channel.send(6 * 7)").receive()
-    42
+>>> import execnet
+>>> gateway = execnet.makegateway("popen")
+>>> gateway.remote_exec("channel.send(6 * 7)").receive()
+42
 """
 
 from execnet._core import (

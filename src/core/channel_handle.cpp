@@ -3,6 +3,8 @@
 #include <execnet/error.hpp>
 #include <utility>
 
+#include "core/value_message.hpp"
+
 namespace execnet::core {
 
 ChannelHandle::~ChannelHandle() {
@@ -10,14 +12,18 @@ ChannelHandle::~ChannelHandle() {
   connection_->drop_channel(lock, state_);
 }
 
-void ChannelHandle::send(base::Buffer payload, const base::Wait& wait) {
-  auto lock = connection_->lock();
+void ChannelHandle::check_open(Connection::Lock& lock) {
   if (state_->lost) {
     connection_->throw_gone(lock);
   }
   if (state_->closed) {
     throw ChannelClosed("cannot send to " + repr_of(*state_) + ": it is closed");
   }
+}
+
+void ChannelHandle::send(base::Buffer payload, const base::Wait& wait) {
+  auto lock = connection_->lock();
+  check_open(lock);
   connection_->send(lock, wire::FrameType::kData, state_->id, std::move(payload), wait);
 }
 
@@ -67,9 +73,12 @@ StringConfig ChannelHandle::strings() const {
   return state_->strings.value_or(connection_->strings(lock));
 }
 
-void ChannelHandle::set_strings(StringConfig strings) {
+void ChannelHandle::reconfigure(StringConfig strings, const base::Wait& wait) {
+  base::Buffer payload = encode_value(Value(Tuple{strings.py2str_as_py3str, strings.py3str_as_py2str}));
   auto lock = connection_->lock();
+  check_open(lock);
   state_->strings = strings;
+  connection_->send(lock, wire::FrameType::kReconfigure, state_->id, std::move(payload), wait);
 }
 
 void ChannelHandle::close(const std::optional<std::string>& error) {

@@ -37,7 +37,8 @@ class ChannelHandle {
   [[nodiscard]] bool no_more_items() const;
   // How strings of what receive() gives are to be loaded.
   [[nodiscard]] StringConfig strings() const;
-  void set_strings(StringConfig strings);
+  // Sets that, at both ends. Throws ChannelClosed, GatewayGone.
+  void reconfigure(StringConfig strings, const base::Wait& wait);
 
   // Throws ChannelClosed when code on this worker still runs with the channel.
   void close(const std::optional<std::string>& error);
@@ -52,6 +53,8 @@ class ChannelHandle {
   [[nodiscard]] std::string repr() const;
 
  private:
+  // Throws unless something can be sent.
+  void check_open(Connection::Lock& lock);
   [[noreturn]] void throw_end(Connection::Lock& lock);
 
   const std::shared_ptr<Connection> connection_;

@@ -499,7 +499,7 @@ void Connection::take_in(Lock& lock, Incoming incoming) {
   const auto owner = owner_.lock();
   try {
     for (wire::Message& message : incoming.messages) {
-      if (owner) {
+      if (owner && !gone_) {
         dispatch(lock, *owner, std::move(message));
       }
     }
@@ -740,6 +740,21 @@ void Connection::finish(const std::string& cause) {
     fail_writing(lock);
   }
   touch_all(lock);
+}
+
+void Connection::abandon(Lock& lock) {
+  static_cast<void>(lock);
+  gone_ = "the gateway is that of the process this one was forked from";
+  reader_ = Reader::kEnded;
+  writer_ = Writer::kNone;  // whoever had the writing is not in this process
+  writing_failed_ = true;
+  interest_ = 0;
+  outbox_.clear();
+  for (auto& [id, state] : channels_) {
+    state->lost = !state->no_more_items;
+    state->closed = state->no_more_items = true;
+  }
+  channels_.clear();
 }
 
 const std::optional<std::string>& Connection::gone(const Lock& lock) const {

@@ -127,6 +127,9 @@ class Connection : public std::enable_shared_from_this<Connection> {
   [[nodiscard]] const std::optional<std::string>& gone(const Lock& lock) const;
   // Makes the stream end on both sides: what had arrived can still be read here, then the end.
   void shut_down();
+  // In a forked child, with the lock taken before the fork: the stream and the loop are the parent's,
+  // and are not touched; everything on this copy is GatewayGone.
+  void abandon(Lock& lock);
   [[noreturn]] void throw_gone(Lock& lock);
 
   [[nodiscard]] loop::Loop& loop() { return *loop_; }

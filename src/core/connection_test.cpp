@@ -62,7 +62,7 @@ base::Buffer setup_message() {
 }
 
 // Runs tasks by name: what a Python worker would do, in C++.
-void run_task(const WorkerEnd::Task& task) {
+std::optional<std::string> run_task(const WorkerEnd::Task& task) {
   ChannelHandle& channel = *task.channel;
   const std::string what(task.payload.view());
   std::optional<std::string> error;
@@ -85,8 +85,7 @@ void run_task(const WorkerEnd::Task& task) {
   } catch (const Error&) {
     // The channel or the gateway has ended.
   }
-  channel.set_executing(false);
-  channel.close(error);
+  return error;
 }
 
 class ConnectionTest : public testing::Test {

@@ -128,9 +128,11 @@ void GatewayEnd::wait_started(const base::Wait& wait) {
   }
   const auto status = process_->poll();
   std::string why = status ? "it ended with " + status->describe() : "it closed the connection";
-  const std::lock_guard own_lock(mutex_);
-  if (stream_error_ && !stream_error_->empty()) {
-    why += "; " + *stream_error_;
+  {
+    const std::lock_guard own_lock(mutex_);
+    if (stream_error_ && !stream_error_->empty()) {
+      why += "; " + *stream_error_;
+    }
   }
   fail_start(why);
 }

@@ -9,6 +9,8 @@
 #include <exception>
 #include <utility>
 
+#include "process/tree.hpp"
+
 namespace execnet::core {
 namespace {
 
@@ -50,9 +52,12 @@ void end_processes(const Gateways& gateways, const base::Wait& wait) {
     running = wait_for_ends(std::move(running), {base::Clock::now() + kAfterSigterm, wait.interrupted});
   }
   if (!running.empty()) {
+    std::vector<process::Process*> roots;
+    roots.reserve(running.size());
     for (const auto& gateway : running) {
-      gateway->end()->process().kill_tree();
+      roots.push_back(&gateway->end()->process());
     }
+    process::kill_trees(roots);
     running = wait_for_ends(std::move(running), {base::Clock::now() + kAfterSigkill, wait.interrupted});
   }
   for (const auto& gateway : gateways) {

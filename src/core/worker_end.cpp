@@ -38,6 +38,7 @@ WorkerEnd::WorkerEnd(base::Fd stream, Run run, Patience patience)
       main_thread_(pthread_self()),
       runners_(1) {
   runners_.front().idle = true;
+  ::pthread_sigmask(SIG_SETMASK, nullptr, &signal_mask_);
 }
 
 WorkerEnd::~WorkerEnd() {
@@ -121,7 +122,12 @@ void WorkerEnd::on_exec(Lock& lock, const std::shared_ptr<ChannelState>& channel
   } else {
     Runner& runner = runners_.emplace_back();
     runner.task = std::move(task);
-    runner.thread = std::thread([this, &runner] { run_tasks(runner, {}); });
+    // The loop thread, which may be the one that reads, has its signals blocked; programs that the code
+    // starts would inherit that.
+    runner.thread = std::thread([this, &runner] {
+      ::pthread_sigmask(SIG_SETMASK, &signal_mask_, nullptr);
+      run_tasks(runner, {});
+    });
   }
 }
 
@@ -153,24 +159,33 @@ void WorkerEnd::queue_for_main(Task task) {
 void WorkerEnd::run_tasks(Runner& runner, const base::Wait& wait) {
   auto lock = connection_->lock();
   for (;;) {
-    if (!runner.task) {
-      if (&runner == &runners_.front() && !queued_.empty()) {
-        runner.task = std::move(queued_.front());
-        queued_.pop_front();
-      } else {
-        runner.idle = true;
-        connection_->wait_until(lock, &runner, wait, [&] { return runner.task.has_value() || ending_; });
-        runner.idle = false;
-      }
-    }
+    connection_->wait_until(lock, &runner, wait, [&] { return runner.task.has_value() || ending_; });
     if (!runner.task) {
       return;
     }
     Task task = std::move(*runner.task);
     runner.task.reset();
     lock.unlock();
-    run_(std::move(task));
+    run_task(runner, std::move(task));
     lock.lock();
+  }
+}
+
+void WorkerEnd::run_task(Runner& runner, Task task) {
+  const std::optional<std::string> error = run_(task);
+  task.channel->set_executing(false);
+  // Before the CLOSE: who gets it may at once send an EXEC, and expects this thread to be free.
+  make_free(runner);
+  task.channel->close(error);
+}
+
+void WorkerEnd::make_free(Runner& runner) {
+  auto lock = connection_->lock();
+  if (&runner == &runners_.front() && !queued_.empty()) {
+    runner.task = std::move(queued_.front());
+    queued_.pop_front();
+  } else {
+    runner.idle = true;
   }
 }
 

@@ -7,6 +7,7 @@
 #include <pthread.h>
 
 #include <chrono>
+#include <csignal>
 #include <cstdint>
 #include <functional>
 #include <list>
@@ -51,7 +52,8 @@ class WorkerEnd : public ConnectionOwner, public std::enable_shared_from_this<Wo
     std::shared_ptr<ChannelHandle> channel;
     base::Buffer payload;
   };
-  using Run = std::function<void(Task)>;
+  // Executes a task to its end; returns the text of what it raised, if anything. Must not throw.
+  using Run = std::function<std::optional<std::string>(const Task&)>;
 
   // How long running code has to end, then as long again as KeyboardInterrupt; then the process is
   // ended from the loop thread.
@@ -60,7 +62,7 @@ class WorkerEnd : public ConnectionOwner, public std::enable_shared_from_this<Wo
     std::chrono::milliseconds lost{100};         // nobody is there any more
   };
 
-  // `run` executes a task to its end, on whichever thread it is called; it must not throw.
+  // `run` is called on the main thread and on others, several at a time.
   static std::shared_ptr<WorkerEnd> open(base::Fd stream, Run run, Patience patience);
   static std::shared_ptr<WorkerEnd> open(base::Fd stream, Run run) { return open(std::move(stream), std::move(run), {}); }
   ~WorkerEnd();
@@ -97,6 +99,8 @@ class WorkerEnd : public ConnectionOwner, public std::enable_shared_from_this<Wo
 
   WorkerEnd(base::Fd stream, Run run, Patience patience);
   void run_tasks(Runner& runner, const base::Wait& wait);
+  void run_task(Runner& runner, Task task);
+  void make_free(Runner& runner);
   void queue_for_main(Task task);
   void end_within(std::chrono::milliseconds patience);
 
@@ -105,6 +109,7 @@ class WorkerEnd : public ConnectionOwner, public std::enable_shared_from_this<Wo
   const std::shared_ptr<loop::Loop> loop_;
   const std::shared_ptr<Connection> connection_;
   const pthread_t main_thread_;
+  sigset_t signal_mask_{};  // the main thread's; constant
 
   // Guarded by the connection's mutex.
   std::optional<WorkerSetup> setup_;  // constant once wait_setup has returned

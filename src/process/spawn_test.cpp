@@ -232,7 +232,12 @@ TEST(Spawn, SignalDispositionsAndMaskAreFresh) {
   ::sigaction(SIGPIPE, &old_pipe, nullptr);
   ::sigaction(SIGHUP, &old_hup, nullptr);
   EXPECT_NE(text.find("SigBlk:\t0000000000000000\n"), std::string::npos) << text;
-  EXPECT_NE(text.find("SigIgn:\t0000000000000001\n"), std::string::npos) << text;
+  // Signals 32 and 33 are glibc's own, which sigaction() refuses to touch: who started us may have left
+  // them ignored (GNU make does), and then they stay so.
+  constexpr unsigned long long kGlibc = 0x180000000;
+  const std::size_t ignored = text.find("SigIgn:\t");
+  ASSERT_NE(ignored, std::string::npos) << text;
+  EXPECT_EQ(std::stoull(text.substr(ignored + 8, 16), nullptr, 16) & ~kGlibc, 1U) << text;
 }
 
 TEST(Spawn, TheCallersSignalMaskIsKept) {

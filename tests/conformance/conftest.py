@@ -15,11 +15,16 @@ import interpreters
 
 @dataclass(frozen=True)
 class Worker:
-    """One kind of far end, and a gateway to it that all tests share."""
+    """One kind of far end."""
 
     name: str
     spec: str
-    gateway: execnet.Gateway
+    group: execnet.Group
+
+    @property
+    def gateway(self) -> execnet.Gateway:
+        """The gateway to it that all tests share."""
+        return self.group[self.name]
 
     @property
     def is_python2(self) -> bool:
@@ -40,15 +45,15 @@ def shared_group(long_lived: contextlib.ExitStack) -> execnet.Group:
 @pytest.fixture(scope="session", params=["native", *interpreters.NAMES])
 def worker(request: pytest.FixtureRequest, shared_group: execnet.Group) -> Worker:
     name = request.param
-    if name in shared_group:
-        return Worker(name, str(shared_group[name].spec).rpartition("//")[0], shared_group[name])
     spec = "popen"
     if name != "native":
         path = interpreters.find(name)
         if path is None:
             pytest.skip(f"{name}: not found")
         spec = f"popen//python={shlex.quote(path)}"
-    return Worker(name, spec, shared_group.makegateway(f"{spec}//id={name}"))
+    if name not in shared_group:  # pytest sets a parameter up again when it comes back to it
+        shared_group.makegateway(f"{spec}//id={name}")
+    return Worker(name, spec, shared_group)
 
 
 @pytest.fixture

@@ -43,10 +43,10 @@ def test_a_function_is_shown_with_its_file_and_lines(gw: execnet.Gateway) -> Non
 
 
 def test_a_syntax_error_is_told_with_its_line(gw: execnet.Gateway) -> None:
-    text = raised(gw.remote_exec("fine = 1\nthis is wrong\n"))
+    text = raised(gw.remote_exec("fine = 1\ndef 1wrong\n"))
     assert "SyntaxError" in text
     assert "line 2" in text
-    assert "this is wrong" in text
+    assert "def 1wrong" in text
 
 
 def test_system_exit_ends_the_code_and_not_the_worker(gw: execnet.Gateway) -> None:

@@ -109,9 +109,11 @@ def test_a_value_made_there_is_the_same_here(worker: Any, gw: execnet.Gateway) -
     )
     if worker.is_python2:
         channel.reconfigure(py2str_as_py3str=False)
-    for vector in CASES:
+    # To Python 2, a dict with the keys b'k' and 'k' has one key.
+    cases = [vector for vector in CASES if not (worker.is_python2 and "b'k'" in vector.value)]
+    for vector in cases:
         channel.send(vector.value)
-    for vector in CASES:
+    for vector in cases:
         expected = eval(vector.value, {"inf": math.inf})
         received = channel.receive()
         assert shape(received) == shape(expected), vector.name

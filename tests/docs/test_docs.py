@@ -1,4 +1,4 @@
-"""Runs the code of README.md and docs/, whatever can be run: what is printed there is true.
+"""Runs the code of README.md, docs/ and the other documents: what is printed there is true.
 
 The language of a block says how it is run:
 
@@ -12,6 +12,7 @@ The language of a block says how it is run:
 
 from __future__ import annotations
 
+import builtins
 import doctest
 import os
 import re
@@ -29,7 +30,7 @@ import execnet
 ROOT = Path(__file__).resolve().parents[2]
 # Of the build that this package belongs to. The package is links: unresolved, the path is in the build.
 BUILD = Path(execnet.__file__).parents[2]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "ARCHITECTURE.md", *sorted(ROOT.glob("docs/*.md"))]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md"))]
 COMPILER = [os.environ.get("CXX", "g++"), "-std=c++20", "-Wall", "-Wextra", "-Werror"]
 BLOCK = re.compile(r"^(?:<!-- test: (?P<note>.*) -->\n)?```(?P<language>\S*)\n(?P<code>.*?)^```$", re.M | re.S)
 LANGUAGES = {"python", "cpp", "cmake", "console", "text"}
@@ -50,6 +51,10 @@ class Block(NamedTuple):
     def is_program(self) -> bool:
         return "int main(" in self.code
 
+    @property
+    def needs_ssh(self) -> bool:
+        return "ssh=localhost" in self.code
+
 
 def blocks_of(document: Path) -> Iterator[Block]:
     text = document.read_text(encoding="utf-8")
@@ -61,16 +66,11 @@ def blocks_of(document: Path) -> Iterator[Block]:
 BLOCKS = [block for document in DOCUMENTS for block in blocks_of(document)]
 
 
-def in_language(language: str) -> pytest.MarkDecorator:
-    chosen = [block for block in BLOCKS if block.language == language]
+def each(language: str, *, ssh: bool = False) -> pytest.MarkDecorator:
+    """The blocks of a language; those that need a server, or those that do not."""
+    chosen = [block for block in BLOCKS if block.language == language and block.needs_ssh == ssh]
+    assert chosen, f"no {language} to test"
     return pytest.mark.parametrize("block", chosen, ids=[block.where for block in chosen])
-
-
-@pytest.fixture
-def servers(request: pytest.FixtureRequest, block: Block) -> None:
-    """An SSH server, for blocks that say ``ssh=localhost``."""
-    if "ssh=localhost" in block.code:
-        request.getfixturevalue("sshd")
 
 
 def run(command: list[str | Path], cwd: Path, timeout: float = 120) -> str:
@@ -115,15 +115,24 @@ def test_readme_has_the_sessions_of_the_demo() -> None:
 # --- Python -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("servers")
-@in_language("python")
+@each("python")
 def test_python(block: Block, tmp_path: Path) -> None:
+    run_python(block, tmp_path)
+
+
+@pytest.mark.usefixtures("sshd")
+@each("python", ssh=True)
+def test_python_over_ssh(block: Block, tmp_path: Path) -> None:
+    run_python(block, tmp_path)
+
+
+def run_python(block: Block, directory: Path) -> None:
     if ">>>" in block.code:
         run_session(block)
     else:
-        program = tmp_path / "program.py"
+        program = directory / "program.py"
         program.write_text(block.code, encoding="utf-8")
-        run([sys.executable, program], tmp_path, timeout=30)
+        run([sys.executable, program], directory, timeout=30)
 
 
 def run_session(block: Block) -> None:
@@ -132,14 +141,11 @@ def run_session(block: Block) -> None:
     try:
         doctest.DocTestRunner().run(test, out=report.append, clear_globs=False)
     finally:
-        terminate_all(test.globs)
+        for value in [*test.globs.values(), execnet.default_group]:
+            if isinstance(value, execnet.Group):
+                value.terminate(timeout=1.0)
+        vars(builtins).pop("_", None)  # what was printed last; it may be a gateway
     assert not report, "".join(report)
-
-
-def terminate_all(names: dict[str, object]) -> None:
-    for value in [*names.values(), execnet.default_group]:
-        if isinstance(value, execnet.Group):
-            value.terminate(timeout=1.0)
 
 
 # --- C++ --------------------------------------------------------------------------------------------
@@ -168,13 +174,23 @@ def snippets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.usefixtures("servers")
-@in_language("cpp")
-def test_cpp(block: Block, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+@each("cpp")
+def test_cpp(block: Block, snippets: Path, tmp_path: Path) -> None:
+    run_cpp(block, snippets, tmp_path)
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.usefixtures("sshd")
+@each("cpp", ssh=True)
+def test_cpp_over_ssh(block: Block, snippets: Path, tmp_path: Path) -> None:
+    run_cpp(block, snippets, tmp_path)
+
+
+def run_cpp(block: Block, snippets: Path, directory: Path) -> None:
     if block.is_program:
-        run([compile_cpp(block.code, tmp_path)], tmp_path, timeout=30)
+        run([compile_cpp(block.code, directory)], directory, timeout=30)
     else:
-        run([request.getfixturevalue("snippets"), str(BLOCKS.index(block))], tmp_path, timeout=30)
+        run([snippets, str(BLOCKS.index(block))], directory, timeout=30)
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +210,7 @@ def cmake() -> Path:
 
 
 @pytest.mark.timeout(180)
-@in_language("cmake")
+@each("cmake")
 def test_cmake(block: Block, prefix: Path, tmp_path: Path) -> None:
     start = "cmake_minimum_required(VERSION 3.25)\nproject(documented LANGUAGES CXX)\n"
     (tmp_path / "CMakeLists.txt").write_text(start + block.code, encoding="utf-8")
@@ -211,7 +227,7 @@ def recipes() -> set[str]:
     return set(re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
 
 
-@in_language("console")
+@each("console")
 def test_console(block: Block) -> None:
     for line in block.code.splitlines():
         assert line.startswith("$ "), f"{block.where}: what is not a command should not be here: {line}"

@@ -111,12 +111,11 @@ def test_the_default_specification_can_be_a_text_or_a_specification(group: execn
     assert group.defaultspec == "popen"
     group.defaultspec = "popen//chdir=/"
     assert group.makegateway()._rinfo().cwd == "/"
-    spec = execnet.XSpec("popen//id=given")
+    spec = execnet.XSpec("popen//chdir=/tmp")
     group.defaultspec = spec
     assert group.defaultspec is spec
-    gateway = group.makegateway()
-    assert gateway.spec is spec
-    assert gateway.id == "given"
+    assert [group.makegateway()._rinfo().cwd for _ in range(2)] == ["/tmp", "/tmp"]
+    assert spec.id is None  # it is for many gateways
 
 
 def test_the_default_group_makes_the_gateways_of_the_module() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import doctest
 import re
 from pathlib import Path
@@ -30,6 +31,7 @@ def run(title: str) -> None:
     try:
         results = doctest.DocTestRunner(verbose=False).run(test, out=said.append, clear_globs=False)
     finally:
+        vars(builtins).pop("_", None)  # the last result that was shown
         # A session leaves its gateways to the end of its program.
         for group in (test.globs.get("group"), execnet.default_group):
             if group is not None:

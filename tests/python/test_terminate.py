@@ -66,8 +66,8 @@ def test_many_members_share_one_timeout(group: execnet.Group) -> None:
 
 def test_the_children_of_a_worker_go_with_it(group: execnet.Group) -> None:
     children = group.makegateway("popen").remote_exec(DEAF_WITH_CHILDREN).receive()
-    group.terminate(timeout=0.1)
-    assert ends_gone(children)
+    assert seconds(lambda: group.terminate(timeout=0.1)) < 1.5
+    assert ends_gone(children, patience=1.0)
 
 
 def test_idle_members_need_no_time(group: execnet.Group) -> None:
@@ -114,7 +114,7 @@ def test_a_terminated_gateway_says_so(gateway: execnet.Gateway, group: execnet.G
     group.terminate(timeout=1.0)
     assert not gateway.hasreceiver()
     assert "receive-live" not in repr(gateway)
-    with pytest.raises(OSError, match="gw0"):
+    with pytest.raises(OSError, match="closed"):
         channel.send(1)
     with pytest.raises(OSError, match="gw0"):
         gateway.remote_exec("pass")
@@ -224,19 +224,3 @@ def test_a_killed_coordinator_takes_its_workers_along() -> None:
         finally:
             for end in ends:
                 os.close(end)
-
-
-def test_a_forked_child_leaves_the_parent_s_gateways_alone(gateway: execnet.Gateway) -> None:
-    channel = gateway.remote_exec("channel.send(channel.receive())")
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            channel.send("from the child")
-        except OSError:
-            status = 0
-        finally:
-            os._exit(status)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    channel.send("from the parent")
-    assert channel.receive() == "from the parent"

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 
 import execnet
-from belongings import our_processes
+from belongings import children
 
 
 def say(**facts: object) -> None:
@@ -107,12 +107,12 @@ def terminate(group: execnet.Group) -> None:
     channel.receive()
     interrupted(group.terminate)
     group.terminate(timeout=0.1)
-    say(after="goes on" if not our_processes() else "processes are left")
+    say(after="goes on" if not children() else "processes are left")
 
 
 def makegateway(group: execnet.Group) -> None:
     interrupted(lambda: group.makegateway("popen//python=sh -c 'exec sleep 1000'"))
-    if len(group) or our_processes():
+    if len(group) or children():
         raise SystemExit("something is left of the gateway")
     say(after=group.makegateway("popen").remote_exec("channel.send('goes on')").receive(timeout=10))
 
@@ -148,4 +148,4 @@ if __name__ == "__main__":
     own_group = execnet.Group()
     PROGRAMS[sys.argv[1]](own_group)
     own_group.terminate(timeout=5.0)
-    say(left=our_processes())
+    say(left=children())

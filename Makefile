@@ -28,7 +28,7 @@ help:
 
 .PHONY: demo
 demo: ## the sessions of the reference page, live, and a job spread over gateways
-	@tools/setup
+	@tools/setup demo
 	@$(call build,release,build/setup.cmake)
 	@PYTHONPATH=$(call PACKAGE,release) $(BIN)/python examples/python/demo.py
 

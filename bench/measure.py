@@ -104,7 +104,10 @@ def serialize() -> dict[str, float]:
     figures = {}
     for name, item in (
         ("100 k ints", list(range(100_000))),
-        ("a nested report", [{"id": i, "when": "call", "sections": [("out", "x" * 20)], "ok": True} for i in range(5000)]),
+        (
+            "a nested report",
+            [{"id": i, "when": "call", "sections": [("out", "x" * 20)], "ok": True} for i in range(5000)],
+        ),
         ("10 MB bytes", b"x" * 10_000_000),
     ):
         data = execnet.dumps(item)

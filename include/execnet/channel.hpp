@@ -55,7 +55,7 @@ class EXECNET_EXPORT Channel {
   friend bool operator==(const Channel& a, const Channel& b) { return a.ref_ == b.ref_; }
 
   // for (const Value& item : channel) ...   ends with the channel; throws RemoteError.
-  class iterator;
+  class iterator;  // NOLINT(readability-identifier-naming): as containers have it
   [[nodiscard]] iterator begin() const;
   [[nodiscard]] std::default_sentinel_t end() const { return {}; }
 
@@ -63,7 +63,7 @@ class EXECNET_EXPORT Channel {
   ChannelRef ref_;
 };
 
-class Channel::iterator {
+class Channel::iterator {  // NOLINT(readability-identifier-naming)
  public:
   using iterator_concept = std::input_iterator_tag;
   using difference_type = std::ptrdiff_t;

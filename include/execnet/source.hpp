@@ -12,8 +12,8 @@
 namespace execnet {
 
 struct EXECNET_EXPORT Source {
-  Source(std::string_view python) : text(python) {}            // NOLINT(google-explicit-constructor)
-  Source(const char* python) : Source(std::string_view(python)) {}    // NOLINT(google-explicit-constructor)
+  Source(std::string_view python) : text(python) {}                        // NOLINT(google-explicit-constructor)
+  Source(const char* python) : Source(std::string_view(python)) {}         // NOLINT(google-explicit-constructor)
   Source(const std::string& python) : Source(std::string_view(python)) {}  // NOLINT(google-explicit-constructor)
 
   // Python source, UTF-8. It runs with the globals `channel` and `__name__ == "__channelexec__"`.

@@ -19,8 +19,8 @@ class EXECNET_EXPORT XSpec {
  public:
   // Throws SpecError for an empty text or part, a duplicate key, or a key that starts with '_'.
   XSpec(std::string_view text);  // NOLINT(google-explicit-constructor): a spec is written as text.
-  XSpec(const char* text) : XSpec(std::string_view(text)) {}                // NOLINT
-  XSpec(const std::string& text) : XSpec(std::string_view(text)) {}        // NOLINT
+  XSpec(const char* text) : XSpec(std::string_view(text)) {}         // NOLINT
+  XSpec(const std::string& text) : XSpec(std::string_view(text)) {}  // NOLINT
 
   // The exact text the specification was made of. Later calls of set() do not change it.
   [[nodiscard]] const std::string& text() const { return text_; }

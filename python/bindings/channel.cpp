@@ -18,7 +18,7 @@ namespace {
 
 PyTypeObject* channel_type() { return reinterpret_cast<PyTypeObject*>(nb::type<PyChannel>().ptr()); }
 
-class ConnectionChannels : public ChannelTable {
+class ConnectionChannels final : public ChannelTable {
  public:
   // The gateway is that of the channels that channel() makes.
   explicit ConnectionChannels(core::Connection& connection, nb::handle gateway = {})

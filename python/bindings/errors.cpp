@@ -39,7 +39,7 @@ nb::dict remote_error_attributes() {
   attributes["formatted"] = property(nb::cpp_function(
       [](const nb::object& self) -> nb::object {
         const nb::tuple args = nb::cast<nb::tuple>(self.attr("args"));
-        return args.size() == 0 ? nb::object(nb::str("")) : nb::object(args[0]);
+        return args.empty() ? nb::object(nb::str("")) : nb::object(args[0]);
       },
       nb::sig("def formatted(self) -> str"), nb::is_method(), "The traceback of the other side, as text."));
   attributes["__repr__"] = nb::cpp_function(

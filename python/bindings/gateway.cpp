@@ -26,10 +26,13 @@ nb::object remote_exec(Self self, const nb::object& source, const nb::kwargs& kw
   const auto end = nb::cast<const PyGateway&>(self).gateway->end();
   // What may be run, and where it came from, takes Python's own tools to find out.
   const nb::object described = nb::module_::import_("execnet._source").attr("describe")(source, kwargs);
-  if (kwargs.size() != 0) {
-    encode_for(*end->connection(), kwargs);  // so that the path in its error begins with the argument's name
+  base::Buffer payload;
+  try {
+    payload = encode_for(*end->connection(), described + nb::make_tuple(kwargs));
+  } catch (const DumpError&) {
+    encode_for(*end->connection(), kwargs);  // fails again, with a path that begins with the argument's name
+    throw;
   }
-  base::Buffer payload = encode_for(*end->connection(), described + nb::make_tuple(kwargs));
   std::shared_ptr<core::ChannelHandle> channel;
   {
     const nb::gil_scoped_release nogil;

@@ -114,24 +114,17 @@ core::WorkerInfo introduce() {
 // hangs; only then, with the statics, the loop thread is stopped and joined.
 struct Worker {
   std::shared_ptr<core::WorkerEnd> end;
-  int stream_fd = -1;
+
+  ~Worker() {
+    if (end) {
+      end->stop();
+    }
+  }
 };
 
 Worker& worker() {
   static Worker worker;
   return worker;
-}
-
-// A child that the program forks must not talk over the stream, nor wait for threads it does not have.
-void leave_stream_to_parent() {
-  static thread_local core::Connection::Lock held;
-  ::pthread_atfork([] { held = worker().end->connection()->lock(); }, [] { held.unlock(); },
-                   [] {
-                     const base::Fd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
-                     ::dup3(null.get(), worker().stream_fd, O_CLOEXEC);
-                     worker().end->connection()->abandon(held);
-                     held.unlock();
-                   });
 }
 
 [[noreturn]] void exit_with(int status) {
@@ -179,6 +172,7 @@ void serve(nb::handle module, int stream_fd, int stderr_fd) {
   // Borrows the gateway: the worker outlives every Python object, and all tasks are over when this returns.
   const auto end = core::WorkerEnd::open(
       base::Fd(stream_fd), [&gateway](const core::WorkerEnd::Task& task) { return run_task(task, gateway); });
+  worker().end = end;
   gateway = nb::cast(WorkerGateway{end});
   std::optional<core::WorkerSetup> setup;
   {
@@ -198,8 +192,6 @@ void serve(nb::handle module, int stream_fd, int stderr_fd) {
   base::check("dup2", [&] { return ::dup2(inherited_stderr.get(), STDERR_FILENO); });
   inherited_stderr.reset();
   make_package_importable(module);
-  worker() = {end, stream_fd};
-  leave_stream_to_parent();
   end->say_hello(introduce());
 #if PY_VERSION_HEX < 0x030D0000
   // These take the thread that first imports it for the main one. After HELLO, which others wait for.

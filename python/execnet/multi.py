@@ -33,15 +33,18 @@ class Group:
 
         Raises ValueError before anything is started, HostNotFound after what was started is gone again.
         """
-        self._gateways: list[Gateway] = []
-        origin = _core.__spec__.origin if _core.__spec__ else None
-        self._membership = _core.Membership(python=os.fsencode(sys.executable), native_module=os.fsencode(origin or ""))
+        self._become_empty()
         _groups.add(self)
         if type(self).makegateway is Group.makegateway:
             self._start([self._complete(spec) for spec in xspecs])
         else:
             for spec in xspecs:
                 self.makegateway(spec)
+
+    def _become_empty(self) -> None:
+        self._gateways: list[Gateway] = []
+        origin = _core.__spec__.origin if _core.__spec__ else None
+        self._membership = _core.Membership(python=os.fsencode(sys.executable), native_module=os.fsencode(origin or ""))
 
     def __repr__(self) -> str:
         return f"<Group {[gateway.id for gateway in self]!r}>"
@@ -194,6 +197,14 @@ def _terminate_groups() -> None:
     for group in list(_groups):
         group._cleanup_atexit()
 
+
+def _leave_gateways_to_parent() -> None:
+    # In a forked child: the gateways are the parent's. Groups are empty, and can be used.
+    for group in list(_groups):
+        group._become_empty()
+
+
+os.register_at_fork(after_in_child=_leave_gateways_to_parent)
 
 default_group = Group()
 makegateway = default_group.makegateway

@@ -25,9 +25,7 @@ Deadline deadline_after(std::optional<Seconds> seconds) {
   return Clock::now() + std::chrono::duration_cast<Clock::duration>(positive);
 }
 
-bool has_passed(const Deadline& deadline) {
-  return deadline && Clock::now() >= *deadline;
-}
+bool has_passed(const Deadline& deadline) { return deadline && Clock::now() >= *deadline; }
 
 Woken Sleep::until_ready(std::span<pollfd> fds) {
   Deadline until = deadline_;
@@ -56,10 +54,8 @@ bool poll_until(std::span<pollfd> fds, const Wait& wait) {
   Sleep sleep(wait);
   for (;;) {
     switch (sleep.until_ready(fds)) {
-      case Woken::kReady:
-        return true;
-      case Woken::kTimedOut:
-        return false;
+      case Woken::kReady: return true;
+      case Woken::kTimedOut: return false;
       case Woken::kSignal:
         if (wait.interrupted != nullptr) {
           wait.interrupted();

@@ -32,8 +32,8 @@ TEST(PollUntil, EndsWhenTheDeadlineHasPassed) {
 
 TEST(PollUntil, ASignalRunsTheCallersCheckWhichMayThrow) {
   auto [read_end, write_end] = make_pipe();
-  struct sigaction before {};
-  struct sigaction action {};
+  struct sigaction before{};
+  struct sigaction action{};
   action.sa_handler = [](int) {};
   ::sigaction(SIGUSR1, &action, &before);
   pollfd fds{read_end.get(), POLLIN, 0};

@@ -6,13 +6,9 @@
 
 namespace execnet {
 
-std::uint32_t Channel::id() const {
-  return ref_->id();
-}
+std::uint32_t Channel::id() const { return ref_->id(); }
 
-void Channel::send(const Value& item) const {
-  ref_->send(core::encode_value(item, &ref_->connection()), {});
-}
+void Channel::send(const Value& item) const { ref_->send(core::encode_value(item, &ref_->connection()), {}); }
 
 Value Channel::receive(std::optional<Seconds> timeout) const {
   const base::Buffer item = ref_->receive({.deadline = base::deadline_after(timeout)});
@@ -27,13 +23,9 @@ std::optional<Value> Channel::next() const {
   }
 }
 
-void Channel::close(const std::optional<std::string>& error) const {
-  ref_->close(error);
-}
+void Channel::close(const std::optional<std::string>& error) const { ref_->close(error); }
 
-bool Channel::isclosed() const {
-  return ref_->isclosed();
-}
+bool Channel::isclosed() const { return ref_->isclosed(); }
 
 void Channel::waitclose(std::optional<Seconds> timeout) const {
   ref_->waitclose({.deadline = base::deadline_after(timeout)});

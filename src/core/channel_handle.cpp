@@ -8,6 +8,9 @@
 namespace execnet::core {
 
 ChannelHandle::~ChannelHandle() {
+  if (connection_->in_forked_copy()) {
+    return;  // the parent's handle is another one
+  }
   auto lock = connection_->lock();
   connection_->drop_channel(lock, state_);
 }
@@ -90,6 +93,9 @@ void ChannelHandle::close(const std::optional<std::string>& error) {
 }
 
 bool ChannelHandle::isclosed() const {
+  if (connection_->in_forked_copy()) {
+    return true;
+  }
   auto lock = connection_->lock();
   return state_->closed;
 }
@@ -110,6 +116,9 @@ void ChannelHandle::set_executing(bool executing) {
 }
 
 std::string ChannelHandle::repr() const {
+  if (connection_->in_forked_copy()) {
+    return "<Channel id=" + std::to_string(state_->id) + " of another process>";
+  }
   auto lock = connection_->lock();
   return repr_of(*state_);
 }

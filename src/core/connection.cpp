@@ -19,13 +19,11 @@ namespace {
 constexpr std::chrono::milliseconds kTick{1};
 // How long a sender that found the stream broken waits to learn why.
 constexpr std::chrono::milliseconds kCauseIsKnownWithin{500};
-constexpr std::size_t kMostNoise = 64 * 1024;
+constexpr std::size_t kMostNoise = std::size_t{64} * 1024;
 constexpr std::size_t kNoiseShown = 400;
 constexpr std::size_t kMostParts = 64;
 
-std::string text_of(const base::Buffer& payload) {
-  return decode_value(payload.view()).as<std::string>();
-}
+std::string text_of(const base::Buffer& payload) { return decode_value(payload.view()).as<std::string>(); }
 
 }  // namespace
 
@@ -36,9 +34,14 @@ Connection::Connection(base::Fd stream, std::shared_ptr<loop::Loop> loop, Side s
       noise_(side == Side::kCoordinator ? std::optional<std::string>("") : std::nullopt),
       next_id_(side == Side::kCoordinator ? 1 : 2) {}
 
-Connection::~Connection() {
-  loop_->unwatch(watch_);
+Connection::Lock Connection::lock() {
+  if (in_forked_copy()) {
+    throw GatewayGone("the gateway belongs to the process that this one was forked from: make one here");
+  }
+  return Lock(mutex_);
 }
+
+Connection::~Connection() { loop_->unwatch(watch_); }
 
 void Connection::start(std::weak_ptr<ConnectionOwner> owner) {
   auto lock = this->lock();
@@ -77,10 +80,8 @@ void Connection::send(Lock& lock, wire::FrameType type, std::uint32_t channel, b
       throw_gone(lock);
     }
     switch (self.sleep(sleep)) {
-      case base::Woken::kReady:
-        break;
-      case base::Woken::kTimedOut:
-        throw TimeoutError("the other side did not take the message in time");
+      case base::Woken::kReady: break;
+      case base::Woken::kTimedOut: throw TimeoutError("the other side did not take the message in time");
       case base::Woken::kSignal:
         if (wait.interrupted != nullptr) {
           self.leave();  // what runs now may send on this very connection
@@ -250,8 +251,7 @@ void Connection::update_interest(Lock& lock) {
 
 // --- Waiting and reading ---
 
-bool Connection::wait_until(Lock& lock, const void* topic, const base::Wait& wait,
-                            const std::function<bool()>& ready) {
+bool Connection::wait_until(Lock& lock, const void* topic, const base::Wait& wait, const std::function<bool()>& ready) {
   if (ready()) {
     return true;
   }
@@ -541,12 +541,8 @@ void Connection::dispatch(Lock& lock, ConnectionOwner& owner, wire::Message mess
         touch(lock, state.get());
       }
       break;
-    case wire::FrameType::kClose:
-      on_peer_close(lock, id, std::nullopt);
-      break;
-    case wire::FrameType::kCloseError:
-      on_peer_close(lock, id, text_of(message.payload));
-      break;
+    case wire::FrameType::kClose: on_peer_close(lock, id, std::nullopt); break;
+    case wire::FrameType::kCloseError: on_peer_close(lock, id, text_of(message.payload)); break;
     case wire::FrameType::kLast:
       if (const auto state = state_for(lock, id)) {
         state->no_more_items = true;
@@ -557,9 +553,7 @@ void Connection::dispatch(Lock& lock, ConnectionOwner& owner, wire::Message mess
       owner.on_terminate(lock);
       touch(lock, this);
       break;
-    case wire::FrameType::kStatus:
-      owner.on_status_request(lock, id);
-      break;
+    case wire::FrameType::kStatus: owner.on_status_request(lock, id); break;
     case wire::FrameType::kReconfigure: {
       const auto [py2str_as_py3str, py3str_as_py2str] =
           decode_value(message.payload.view()).as<std::pair<bool, bool>>();
@@ -571,16 +565,13 @@ void Connection::dispatch(Lock& lock, ConnectionOwner& owner, wire::Message mess
       }
       break;
     }
-    case wire::FrameType::kCredit:
-      break;  // no window here
+    case wire::FrameType::kCredit: break;  // no window here
   }
 }
 
 // --- Channels ---
 
-bool Connection::is_ours(std::uint32_t id) const {
-  return id % 2 == (side_ == Side::kCoordinator ? 1 : 0);
-}
+bool Connection::is_ours(std::uint32_t id) const { return id % 2 == (side_ == Side::kCoordinator ? 1 : 0); }
 
 // The channel of an id in a frame. The other side's channels exist from their first frame on: the
 // reference may still lie undecoded in another channel's queue. Null when it is over and done with.
@@ -723,6 +714,9 @@ void Connection::end_receiving(Lock& lock) {
 }
 
 void Connection::finish(const std::string& cause) {
+  if (in_forked_copy()) {
+    return;
+  }
   auto lock = this->lock();
   if (gone_) {
     return;
@@ -742,29 +736,12 @@ void Connection::finish(const std::string& cause) {
   touch_all(lock);
 }
 
-void Connection::abandon(Lock& lock) {
-  static_cast<void>(lock);
-  gone_ = "the gateway is that of the process this one was forked from";
-  reader_ = Reader::kEnded;
-  writer_ = Writer::kNone;  // whoever had the writing is not in this process
-  writing_failed_ = true;
-  interest_ = 0;
-  outbox_.clear();
-  for (auto& [id, state] : channels_) {
-    state->lost = !state->no_more_items;
-    state->closed = state->no_more_items = true;
-  }
-  channels_.clear();
-}
-
 const std::optional<std::string>& Connection::gone(const Lock& lock) const {
   static_cast<void>(lock);
   return gone_;
 }
 
-void Connection::shut_down() {
-  ::shutdown(stream_.get(), SHUT_RDWR);
-}
+void Connection::shut_down() { ::shutdown(stream_.get(), SHUT_RDWR); }
 
 void Connection::throw_gone(Lock& lock) {
   wait_until(lock, this, {.deadline = base::Clock::now() + kCauseIsKnownWithin}, [&] { return gone_.has_value(); });

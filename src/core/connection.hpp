@@ -31,6 +31,7 @@
 
 #include "base/buffer.hpp"
 #include "base/fd.hpp"
+#include "base/fork.hpp"
 #include "base/wait.hpp"
 #include "core/channel_state.hpp"
 #include "core/id_set.hpp"
@@ -49,6 +50,8 @@ class ConnectionOwner {
  public:
   using Lock = std::unique_lock<std::mutex>;
 
+  virtual ~ConnectionOwner() = default;
+
   virtual void on_hello(base::Buffer payload) = 0;
   virtual void on_exec(Lock& lock, const std::shared_ptr<ChannelState>& channel, base::Buffer payload) = 0;
   virtual void on_status_request(Lock& lock, std::uint32_t channel) = 0;
@@ -56,9 +59,6 @@ class ConnectionOwner {
   // Nothing more comes. `error` says why if it was not an orderly end. The owner calls finish(),
   // now or later, when it knows the cause.
   virtual void on_stream_end(const std::string& error) = 0;
-
- protected:
-  ~ConnectionOwner() = default;
 };
 
 class Connection : public std::enable_shared_from_this<Connection> {
@@ -73,7 +73,10 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   void start(std::weak_ptr<ConnectionOwner> owner);
 
-  [[nodiscard]] Lock lock() { return Lock(mutex_); }
+  // Throws GatewayGone in a process forked from the one that made this: the stream and the threads are
+  // the parent's.
+  [[nodiscard]] Lock lock();
+  [[nodiscard]] bool in_forked_copy() const { return made_here_.in_forked_copy(); }
 
   // --- Writing ---
 
@@ -127,9 +130,6 @@ class Connection : public std::enable_shared_from_this<Connection> {
   [[nodiscard]] const std::optional<std::string>& gone(const Lock& lock) const;
   // Makes the stream end on both sides: what had arrived can still be read here, then the end.
   void shut_down();
-  // In a forked child, with the lock taken before the fork: the stream and the loop are the parent's,
-  // and are not touched; everything on this copy is GatewayGone.
-  void abandon(Lock& lock);
   [[noreturn]] void throw_gone(Lock& lock);
 
   [[nodiscard]] loop::Loop& loop() { return *loop_; }
@@ -137,11 +137,11 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
  private:
   enum class Reader : std::uint8_t {
-    kNone,       // nobody; a tick will look
-    kArmed,      // the loop watches the stream
-    kLoop,       // the loop is reading right now
-    kCaller,     // a thread that waits for something reads
-    kEnded,      // the stream has ended
+    kNone,    // nobody; a tick will look
+    kArmed,   // the loop watches the stream
+    kLoop,    // the loop is reading right now
+    kCaller,  // a thread that waits for something reads
+    kEnded,   // the stream has ended
   };
   enum class Writer : std::uint8_t { kNone, kCaller, kLoop };
   // A thread inside wait_until, and whether it is the one who reads.
@@ -220,6 +220,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void fail_writing(Lock& lock);
   void update_interest(Lock& lock);
 
+  const base::MadeHere made_here_;
   const base::Fd stream_;
   const std::shared_ptr<loop::Loop> loop_;
   const Side side_;
@@ -233,8 +234,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   std::uint32_t interest_ = 0;  // what the loop watches the stream for
   std::vector<Waiting*> waiting_;
   bool ticking_ = false;
-  std::uint64_t activity_ = 0;       // reads by callers, ever
-  std::uint64_t activity_seen_ = 0;  // of them, at the last tick
+  std::uint64_t activity_ = 0;        // reads by callers, ever
+  std::uint64_t activity_seen_ = 0;   // of them, at the last tick
   std::optional<std::string> noise_;  // what came before the worker's first bytes; none once they came
   wire::FrameParser parser_;
   wire::MessageAssembler assembler_;

@@ -20,22 +20,19 @@ namespace {
 
 constexpr std::chrono::seconds kPatience{30};
 
-base::Wait soon() {
-  return {.deadline = base::Clock::now() + kPatience};
-}
+base::Wait soon() { return {.deadline = base::Clock::now() + kPatience}; }
 
 // The coordinator's side, without a process.
-class Peer : public ConnectionOwner, public std::enable_shared_from_this<Peer> {
+class Peer final : public ConnectionOwner, public std::enable_shared_from_this<Peer> {
  public:
   explicit Peer(base::Fd stream)
       : loop(std::make_shared<loop::Loop>()),
         connection(std::make_shared<Connection>(std::move(stream), loop, Side::kCoordinator)) {}
-  ~Peer() {
+  // To be called before the last reference goes: the loop thread may hold one for a moment.
+  void stop() const {
     loop->stop();
     connection->finish("test over");
   }
-  Peer(const Peer&) = delete;
-  Peer& operator=(const Peer&) = delete;
 
   void on_hello(base::Buffer payload) override { hello = std::move(payload); }
   void on_exec(Lock&, const std::shared_ptr<ChannelState>&, base::Buffer) override { FAIL(); }
@@ -55,8 +52,20 @@ class Peer : public ConnectionOwner, public std::enable_shared_from_this<Peer> {
   std::optional<base::Buffer> hello;
 };
 
+struct StartedPeer {
+  explicit StartedPeer(base::Fd stream) : peer(std::make_shared<Peer>(std::move(stream))) {
+    peer->connection->start(peer);
+  }
+  ~StartedPeer() { peer->stop(); }
+  StartedPeer(const StartedPeer&) = delete;
+  StartedPeer& operator=(const StartedPeer&) = delete;
+  Peer* operator->() const { return peer.get(); }
+
+  const std::shared_ptr<Peer> peer;
+};
+
 base::Buffer setup_message() {
-  Dict hello{{"protocol", 1}, {"id", "gw0"}, {"execmodel", "thread"},         {"chdir", Value()},
+  Dict hello{{"protocol", 1},   {"id", "gw0"},   {"execmodel", "thread"},       {"chdir", Value()},
              {"nice", Value()}, {"env", Dict{}}, {"dont_write_bytecode", false}};
   return encode_value(Value(hello));
 }
@@ -99,10 +108,12 @@ class ConnectionTest : public testing::Test {
       ASSERT_TRUE(end->wait_setup(soon()));
       end->say_hello({{3, 11, 7, "final", 0}, "c++", "test", "/"});
       end->serve({});
+      end->stop();
     });
     auto lock = peer_->connection->lock();
     peer_->connection->post(lock, wire::FrameType::kHello, 0, setup_message());
-    EXPECT_TRUE(peer_->connection->wait_until(lock, peer_->connection.get(), soon(), [&] { return peer_->hello.has_value(); }));
+    EXPECT_TRUE(
+        peer_->connection->wait_until(lock, peer_->connection.get(), soon(), [&] { return peer_->hello.has_value(); }));
   }
 
   ~ConnectionTest() override {
@@ -111,6 +122,7 @@ class ConnectionTest : public testing::Test {
       peer_->connection->post(lock, wire::FrameType::kTerminate, 0);
     }
     worker_.join();
+    peer_->stop();
   }
 
   std::shared_ptr<Peer> peer_;
@@ -235,8 +247,8 @@ TEST_F(ConnectionTest, ADroppedChannelIsForgottenOnBothSides) {
 TEST_F(ConnectionTest, AStreamThatIsCutSaysSoToEveryWaiter) {
   const auto first = peer_->exec("block");
   const auto second = peer_->exec("block");
-  auto waiting = std::async(std::launch::async,
-                            [&] { EXPECT_THROW(static_cast<void>(first->receive(soon())), GatewayGone); });
+  auto waiting =
+      std::async(std::launch::async, [&] { EXPECT_THROW(static_cast<void>(first->receive(soon())), GatewayGone); });
   auto closing = std::async(std::launch::async, [&] { EXPECT_THROW(second->waitclose(soon()), GatewayGone); });
   peer_->connection->shut_down();
   EXPECT_EQ(waiting.wait_for(kPatience), std::future_status::ready);
@@ -255,8 +267,7 @@ TEST_F(ConnectionTest, ABlockedSenderHasATimeOutAndLeavesTheStreamWhole) {
 
 TEST(Connection, BytesThatAreNoFramesEndItWithAnExplanation) {
   auto [here, there] = base::socket_pair();
-  const auto peer = std::make_shared<Peer>(std::move(here));
-  peer->connection->start(peer);
+  const StartedPeer peer(std::move(here));
   const std::string hostile = "noise from a login shell\n" + std::string(wire::kMagic) + std::string(16, '\xFF');
   ASSERT_EQ(::send(there.get(), hostile.data(), hostile.size(), MSG_NOSIGNAL), static_cast<ssize_t>(hostile.size()));
   auto lock = peer->connection->lock();
@@ -267,8 +278,7 @@ TEST(Connection, BytesThatAreNoFramesEndItWithAnExplanation) {
 
 TEST(Connection, APeerThatIsNoWorkerIsQuoted) {
   auto [here, there] = base::socket_pair();
-  const auto peer = std::make_shared<Peer>(std::move(here));
-  peer->connection->start(peer);
+  const StartedPeer peer(std::move(here));
   ASSERT_EQ(::send(there.get(), "usage: ls", 9, MSG_NOSIGNAL), 9);
   there.reset();
   auto lock = peer->connection->lock();
@@ -279,8 +289,7 @@ TEST(Connection, APeerThatIsNoWorkerIsQuoted) {
 
 TEST(Connection, TheOthersChannelsExistFromTheirFirstFrameAndAreForgottenOnlyOnceKnown) {
   auto [here, there] = base::socket_pair();
-  const auto peer = std::make_shared<Peer>(std::move(here));
-  peer->connection->start(peer);
+  const StartedPeer peer(std::move(here));
   std::string stream(wire::kMagic);
   const auto frame = [&](wire::FrameType type, std::uint32_t channel, std::string_view payload) {
     wire::FrameHeader header;
@@ -295,7 +304,8 @@ TEST(Connection, TheOthersChannelsExistFromTheirFirstFrameAndAreForgottenOnlyOnc
   frame(wire::FrameType::kHello, 0, "done");
   ASSERT_EQ(::send(there.get(), stream.data(), stream.size(), MSG_NOSIGNAL), static_cast<ssize_t>(stream.size()));
   auto lock = peer->connection->lock();
-  ASSERT_TRUE(peer->connection->wait_until(lock, peer->connection.get(), soon(), [&] { return peer->hello.has_value(); }));
+  ASSERT_TRUE(
+      peer->connection->wait_until(lock, peer->connection.get(), soon(), [&] { return peer->hello.has_value(); }));
   auto channel = peer->connection->channel(lock, 2);  // as when its reference is decoded at last
   lock.unlock();
   EXPECT_EQ(channel->receive(soon()).view(), "early");

@@ -16,9 +16,7 @@ constexpr std::chrono::milliseconds kProcessEndsWithin{250};
 // After SIGKILL.
 constexpr std::chrono::seconds kKilledWithin{2};
 
-Value optional_text(const std::optional<std::string>& text) {
-  return text ? Value(*text) : Value();
-}
+Value optional_text(const std::optional<std::string>& text) { return text ? Value(*text) : Value(); }
 
 }  // namespace
 
@@ -182,9 +180,7 @@ void GatewayEnd::on_stream_end(const std::string& error) {
   });
 }
 
-void GatewayEnd::finish() {
-  connection_->finish(cause());
-}
+void GatewayEnd::finish() { connection_->finish(cause()); }
 
 std::string GatewayEnd::cause() {
   std::string text = "gateway " + id_ + " (" + spec_.text() + ") is gone: ";
@@ -247,6 +243,9 @@ void GatewayEnd::reconfigure(StringConfig strings) {
 }
 
 void GatewayEnd::exit() {
+  if (connection_->in_forked_copy()) {
+    return;
+  }
   auto lock = connection_->lock();
   {
     const std::lock_guard own_lock(mutex_);
@@ -260,6 +259,9 @@ void GatewayEnd::exit() {
 }
 
 bool GatewayEnd::hasreceiver() const {
+  if (connection_->in_forked_copy()) {
+    return false;
+  }
   auto lock = connection_->lock();
   return !connection_->gone(lock);
 }
@@ -284,8 +286,6 @@ void GatewayEnd::on_status_request(Connection::Lock& /*lock*/, std::uint32_t /*c
   throw wire::ProtocolError("STATUS came from a worker");
 }
 
-void GatewayEnd::on_terminate(Connection::Lock& /*lock*/) {
-  throw wire::ProtocolError("TERMINATE came from a worker");
-}
+void GatewayEnd::on_terminate(Connection::Lock& /*lock*/) { throw wire::ProtocolError("TERMINATE came from a worker"); }
 
 }  // namespace execnet::core

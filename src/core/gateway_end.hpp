@@ -23,13 +23,13 @@
 
 namespace execnet::core {
 
-class GatewayEnd : public ConnectionOwner, public std::enable_shared_from_this<GatewayEnd> {
+class GatewayEnd final : public ConnectionOwner, public std::enable_shared_from_this<GatewayEnd> {
  public:
   // Starts the process and sends everything the worker needs; waits for nothing.
   // REQUIRES: the specification is validated and has an id. Throws HostNotFound.
   static std::shared_ptr<GatewayEnd> start(const XSpec& spec, const transport::LocalPython& python,
                                            std::shared_ptr<loop::Loop> loop);
-  ~GatewayEnd();
+  ~GatewayEnd() override;
   GatewayEnd(const GatewayEnd&) = delete;
   GatewayEnd& operator=(const GatewayEnd&) = delete;
 

@@ -16,9 +16,7 @@ Group::Group(const std::vector<XSpec>& specs) : membership_(std::make_unique<cor
 
 Group::~Group() = default;
 
-std::size_t Group::size() const {
-  return members().size();
-}
+std::size_t Group::size() const { return members().size(); }
 
 bool Group::contains(std::string_view id) const {
   const auto now = members();
@@ -42,21 +40,13 @@ Gateway& Group::operator[](std::size_t index) const {
   return *now[index];
 }
 
-std::vector<std::shared_ptr<Gateway>> Group::members() const {
-  return membership_->members();
-}
+std::vector<std::shared_ptr<Gateway>> Group::members() const { return membership_->members(); }
 
-XSpec Group::defaultspec() const {
-  return membership_->defaultspec();
-}
+XSpec Group::defaultspec() const { return membership_->defaultspec(); }
 
-void Group::set_defaultspec(const XSpec& spec) {
-  membership_->set_defaultspec(spec);
-}
+void Group::set_defaultspec(const XSpec& spec) { membership_->set_defaultspec(spec); }
 
-void Group::allocate_id(XSpec& spec) {
-  membership_->allocate_id(spec);
-}
+void Group::allocate_id(XSpec& spec) { membership_->allocate_id(spec); }
 
 Gateway& Group::makegateway(const std::optional<XSpec>& spec) {
   return *makegateways({spec.value_or(defaultspec())}).front();
@@ -74,9 +64,7 @@ MultiChannel Group::remote_exec(const Source& source, const Dict& arguments) {
   return MultiChannel(std::move(channels));
 }
 
-void Group::terminate(std::optional<Seconds> timeout) {
-  membership_->terminate(timeout, {});
-}
+void Group::terminate(std::optional<Seconds> timeout) { membership_->terminate(timeout, {}); }
 
 std::string Group::repr() const {
   std::string ids;

@@ -25,9 +25,7 @@ std::size_t open_descriptors() {
   return count;
 }
 
-bool is_running(std::int64_t pid) {
-  return ::kill(static_cast<pid_t>(pid), 0) == 0;
-}
+bool is_running(std::int64_t pid) { return ::kill(static_cast<pid_t>(pid), 0) == 0; }
 
 double seconds_for(const std::function<void()>& what) {
   const auto begin = std::chrono::steady_clock::now();
@@ -53,7 +51,9 @@ TEST(Group, StartsRunsAnswersAndTerminates) {
 }
 
 TEST(Group, LeavesNoDescriptorBehind) {
-  { const Group warm_up{"popen"}; }
+  {
+    const Group warm_up{"popen"};
+  }
   const std::size_t before = open_descriptors();
   {
     Group group{"popen", "popen"};

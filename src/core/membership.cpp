@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <chrono>
 #include <csignal>
-#include <execnet/error.hpp>
 #include <exception>
+#include <execnet/error.hpp>
 #include <utility>
 
 #include "process/tree.hpp"
@@ -66,6 +66,9 @@ void end_processes(const Gateways& gateways, const base::Wait& wait) {
 }
 
 Membership::~Membership() {
+  if (made_here_.in_forked_copy()) {
+    return;
+  }
   try {
     terminate(kOnDestruction, {});
   } catch (const std::exception&) {
@@ -95,6 +98,9 @@ void Membership::allocate_id(XSpec& spec) {
 
 // Checks everything that can be wrong, for all of them, before the first is started.
 std::vector<XSpec> Membership::reserve(std::vector<XSpec> specs) {
+  if (made_here_.in_forked_copy()) {
+    throw SpecError("the group belongs to the process that this one was forked from: make one here");
+  }
   for (XSpec& spec : specs) {
     spec.validate();
     allocate_id(spec);
@@ -168,6 +174,9 @@ void Membership::exit(Gateway& gateway) {
 }
 
 void Membership::terminate(std::optional<base::Seconds> timeout, const base::Wait& wait) {
+  if (made_here_.in_forked_copy()) {
+    return;
+  }
   const base::Deadline deadline = base::deadline_after(timeout.value_or(kPatience));
   Gateways ending = members();
   {

@@ -1,7 +1,8 @@
 // What a group is inside: its gateways from the moment they are started until their processes are
 // gone, their ids, and the loop they share, which runs only while there are any.
 //
-// Owner: execnet::Group, or the Python Group. Any thread may call any method.
+// Owner: execnet::Group, or the Python Group. Any thread may call any method. In a process forked from
+// the one that made it, it can only be destroyed, which leaves the parent's gateways alone.
 #pragma once
 
 #include <memory>
@@ -15,6 +16,7 @@
 #include <execnet/gateway.hpp>
 #include <execnet/xspec.hpp>
 
+#include "base/fork.hpp"
 #include "base/wait.hpp"
 #include "core/gateway_end.hpp"
 #include "loop/loop.hpp"
@@ -47,13 +49,14 @@ class Membership {
   std::shared_ptr<loop::Loop> loop();
   void stop_loop_if_idle();
 
+  const base::MadeHere made_here_;
   const transport::LocalPython python_;
   mutable std::mutex mutex_;
   XSpec defaultspec_{"popen"};
   std::size_t next_auto_id_ = 0;
-  std::set<std::string> starting_;                  // ids of gateways that are not members yet
-  std::vector<std::shared_ptr<Gateway>> members_;   // in the order they were made
-  std::vector<std::shared_ptr<Gateway>> leaving_;   // told to exit, process not yet seen gone
+  std::set<std::string> starting_;                 // ids of gateways that are not members yet
+  std::vector<std::shared_ptr<Gateway>> members_;  // in the order they were made
+  std::vector<std::shared_ptr<Gateway>> leaving_;  // told to exit, process not yet seen gone
   std::shared_ptr<loop::Loop> loop_;
 };
 

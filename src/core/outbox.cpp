@@ -38,8 +38,8 @@ void Outbox::cut_next() {
 
 // Behind the other channels, but never behind a later message of its own channel.
 void Outbox::requeue(std::shared_ptr<Outgoing> message) {
-  const auto later = std::find_if(queue_.begin(), queue_.end(),
-                                  [&](const auto& other) { return other->channel == message->channel; });
+  const auto later =
+      std::find_if(queue_.begin(), queue_.end(), [&](const auto& other) { return other->channel == message->channel; });
   queue_.insert(later, std::move(message));
 }
 

@@ -24,10 +24,10 @@ struct Outgoing {
   wire::FrameType type;
   std::uint32_t channel;
   base::Buffer payload;
-  bool raw = false;                 // the payload is frames already: written as it is
-  const loop::Waiter* sender = nullptr;   // the thread that waits until this is written, if one does
-  std::size_t cut = 0;              // bytes of the payload that have become pieces
-  bool written = false;             // all of it was handed to the operating system
+  bool raw = false;                      // the payload is frames already: written as it is
+  const loop::Waiter* sender = nullptr;  // the thread that waits until this is written, if one does
+  std::size_t cut = 0;                   // bytes of the payload that have become pieces
+  bool written = false;                  // all of it was handed to the operating system
 };
 
 class Outbox {

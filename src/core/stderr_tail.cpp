@@ -19,7 +19,7 @@ namespace {
 constexpr std::size_t kMostKept = 4096;
 // A pipe that polls as writable takes this much at once, so that writing it cannot block the loop.
 constexpr std::size_t kAtOnce = 4096;
-constexpr std::size_t kMostPending = 64 * 1024;
+constexpr std::size_t kMostPending = std::size_t{64} * 1024;
 constexpr std::chrono::milliseconds kRetry{20};
 
 }  // namespace
@@ -29,9 +29,7 @@ StderrTail::StderrTail(base::Fd pipe, std::shared_ptr<loop::Loop> loop)
   base::check("fcntl", [&] { return ::fcntl(pipe_.get(), F_SETFL, O_NONBLOCK); });
 }
 
-StderrTail::~StderrTail() {
-  loop_->unwatch(watch_);
-}
+StderrTail::~StderrTail() { loop_->unwatch(watch_); }
 
 void StderrTail::start() {
   const std::lock_guard lock(mutex_);

@@ -8,7 +8,7 @@
 namespace execnet::core {
 namespace {
 
-class ConnectionChannels : public wire::ChannelTable {
+class ConnectionChannels final : public wire::ChannelTable {
  public:
   explicit ConnectionChannels(Connection& connection) : connection_(connection) {}
 

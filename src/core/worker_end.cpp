@@ -41,14 +41,16 @@ WorkerEnd::WorkerEnd(base::Fd stream, Run run, Patience patience)
   ::pthread_sigmask(SIG_SETMASK, nullptr, &signal_mask_);
 }
 
-WorkerEnd::~WorkerEnd() {
+void WorkerEnd::stop() {
   loop_->stop();
-  connection_->finish("the worker ends");
-  for (Runner& runner : runners_) {
-    if (runner.thread.joinable()) {
-      runner.thread.join();
+  if (connection_->in_forked_copy()) {
+    for (Runner& runner : runners_) {
+      if (runner.thread.joinable()) {
+        runner.thread.detach();  // there is no such thread here
+      }
     }
   }
+  connection_->finish("the worker ends");
 }
 
 // --- Setup ---

@@ -1,7 +1,8 @@
 // The native worker's end of a gateway: takes the coordinator's setup, hands out what is to be run,
 // and sees to it that the process ends when it should.
 //
-// Owner: the process, for its whole life. It knows nothing of Python: the bindings run the code.
+// Owner: the process, for its whole life; it calls stop() before it lets go. It knows nothing of
+// Python: the bindings run the code.
 #pragma once
 
 #include <pthread.h>
@@ -45,7 +46,7 @@ struct WorkerInfo {
   std::string cwd;
 };
 
-class WorkerEnd : public ConnectionOwner, public std::enable_shared_from_this<WorkerEnd> {
+class WorkerEnd final : public ConnectionOwner, public std::enable_shared_from_this<WorkerEnd> {
  public:
   // Something to run: an EXEC payload, and the channel it talks over.
   struct Task {
@@ -64,8 +65,10 @@ class WorkerEnd : public ConnectionOwner, public std::enable_shared_from_this<Wo
 
   // `run` is called on the main thread and on others, several at a time.
   static std::shared_ptr<WorkerEnd> open(base::Fd stream, Run run, Patience patience);
-  static std::shared_ptr<WorkerEnd> open(base::Fd stream, Run run) { return open(std::move(stream), std::move(run), {}); }
-  ~WorkerEnd();
+  static std::shared_ptr<WorkerEnd> open(base::Fd stream, Run run) {
+    return open(std::move(stream), std::move(run), {});
+  }
+  ~WorkerEnd() override = default;
   WorkerEnd(const WorkerEnd&) = delete;
   WorkerEnd& operator=(const WorkerEnd&) = delete;
 
@@ -78,6 +81,10 @@ class WorkerEnd : public ConnectionOwner, public std::enable_shared_from_this<Wo
   // Runs tasks until the worker is told to end and none runs any more. REQUIRES: called on the
   // main thread, which takes a task whenever it is free; others get threads of their own.
   void serve(const base::Wait& wait);
+
+  // Ends the loop thread, and with it the timers that would end the process, and the connection.
+  // REQUIRES: serve() has returned or was never called; not called on the loop thread.
+  void stop();
 
   [[nodiscard]] const std::string& id() const { return setup_->id; }
   [[nodiscard]] const std::string& execmodel() const { return setup_->execmodel; }
@@ -93,8 +100,8 @@ class WorkerEnd : public ConnectionOwner, public std::enable_shared_from_this<Wo
   // A thread that runs tasks. The first is the main thread.
   struct Runner {
     std::optional<Task> task;  // given to it and not yet begun
-    bool idle = false;   // free to be given one
-    std::thread thread;  // not for the main thread
+    bool idle = false;         // free to be given one
+    std::thread thread;        // not for the main thread
   };
 
   WorkerEnd(base::Fd stream, Run run, Patience patience);

@@ -72,11 +72,15 @@ Loop::Loop()
   thread_ = std::thread([this] { run(); });
 }
 
-Loop::~Loop() {
-  stop();
-}
+Loop::~Loop() { stop(); }
 
 void Loop::stop() {
+  if (made_here_.in_forked_copy()) {
+    if (thread_.joinable()) {
+      thread_.detach();  // there is nobody to wait for
+    }
+    return;
+  }
   {
     const std::lock_guard lock(mutex_);
     stopping_ = true;
@@ -95,6 +99,9 @@ void Loop::stop() {
 }
 
 Loop::Id Loop::watch(int fd, std::uint32_t interest, Handler handler) {
+  if (made_here_.in_forked_copy()) {
+    return 0;
+  }
   const std::lock_guard lock(mutex_);
   const Id id = next_id_++;
   if (stopping_) {
@@ -108,6 +115,9 @@ Loop::Id Loop::watch(int fd, std::uint32_t interest, Handler handler) {
 }
 
 void Loop::set_interest(Id watch, std::uint32_t interest) {
+  if (made_here_.in_forked_copy()) {
+    return;
+  }
   const std::lock_guard lock(mutex_);
   const auto found = watches_.find(watch);
   if (found == watches_.end() || found->second.interest == interest) {
@@ -115,14 +125,15 @@ void Loop::set_interest(Id watch, std::uint32_t interest) {
   }
   // Without interest the descriptor leaves the set altogether: epoll reports a hang-up even for an
   // empty set of events, and the loop would spin until the one who reads has seen it.
-  const int operation = interest == 0                   ? EPOLL_CTL_DEL
-                        : found->second.interest == 0 ? EPOLL_CTL_ADD
-                                                      : EPOLL_CTL_MOD;
+  const int operation = interest == 0 ? EPOLL_CTL_DEL : found->second.interest == 0 ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
   control(epoll_.get(), operation, found->second.fd, interest, watch);
   found->second.interest = interest;
 }
 
 void Loop::unwatch(Id watch) {
+  if (made_here_.in_forked_copy()) {
+    return;
+  }
   std::shared_ptr<Handler> handler;  // destroyed after the lock
   const std::lock_guard lock(mutex_);
   const auto found = watches_.find(watch);
@@ -137,6 +148,9 @@ void Loop::unwatch(Id watch) {
 }
 
 Loop::Id Loop::call_after(std::chrono::milliseconds delay, Task task) {
+  if (made_here_.in_forked_copy()) {
+    return 0;
+  }
   bool earliest = false;
   Id id = 0;
   {
@@ -155,6 +169,9 @@ Loop::Id Loop::call_after(std::chrono::milliseconds delay, Task task) {
 }
 
 void Loop::cancel(Id timer) {
+  if (made_here_.in_forked_copy()) {
+    return;
+  }
   Task task;  // destroyed after the lock
   const std::lock_guard lock(mutex_);
   const auto found =

@@ -2,7 +2,8 @@
 //
 // Owner: a group (or a worker), which calls stop() before it lets go; stop() joins the thread.
 // Any thread may call any method. Handlers run on the loop thread, one at a time, with no lock of
-// the loop held; they must not block and never run user code.
+// the loop held; they must not block and never run user code. In a process forked from the one that
+// made it a loop does nothing: it has no thread there, and its epoll set is shared with the parent.
 //
 // Why not an event-loop library: a caller that waits for a message takes the reading of its
 // connection over from this thread and gives it back later (see core/connection.hpp). That needs
@@ -20,6 +21,7 @@
 #include <unordered_map>
 
 #include "base/fd.hpp"
+#include "base/fork.hpp"
 #include "base/wait.hpp"
 
 namespace execnet::loop {
@@ -67,6 +69,7 @@ class Loop {
   void run_handler(Id watch, std::uint32_t ready);
   [[nodiscard]] int until_next_timer();
 
+  const base::MadeHere made_here_;
   base::Fd epoll_;
   base::Fd wakeup_;  // eventfd: a timer was added, or stop
   std::mutex mutex_;

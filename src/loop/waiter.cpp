@@ -13,6 +13,9 @@ Waiter::Waiter() : eventfd_(base::check("eventfd", [] { return ::eventfd(0, EFD_
 
 Waiter& Waiter::of_this_thread() {
   thread_local Waiter waiter;
+  if (waiter.made_here_.in_forked_copy()) {
+    waiter = Waiter();  // the eventfd is shared with the parent
+  }
   return waiter;
 }
 

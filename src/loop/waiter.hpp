@@ -4,6 +4,7 @@
 #pragma once
 
 #include "base/fd.hpp"
+#include "base/fork.hpp"
 
 namespace execnet::loop {
 
@@ -20,6 +21,7 @@ class Waiter {
   void clear() const;
 
  private:
+  base::MadeHere made_here_;
   base::Fd eventfd_;
 };
 

@@ -158,7 +158,7 @@ class Decoder {
   Item finish(Slot& slot) { return slot.kind == Kind::kInteger ? builder_.integer(slot.number) : std::move(slot.item); }
 
   // One level around something of `depth` levels.
-  std::uint16_t wrap(std::uint16_t depth) const {
+  [[nodiscard]] std::uint16_t wrap(std::uint16_t depth) const {
     if (depth >= kMaxDepth) {
       fail("more than " + std::to_string(kMaxDepth) + " levels of nesting");
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -42,7 +43,11 @@ def shared_group(long_lived: contextlib.ExitStack) -> execnet.Group:
     return group
 
 
-@pytest.fixture(scope="session", params=["native", *interpreters.NAMES])
+# EXECNET_TEST_WORKERS names the kinds to test, where not all are wanted: "native python3.11".
+KINDS = os.environ.get("EXECNET_TEST_WORKERS", " ".join(["native", *interpreters.NAMES])).split()
+
+
+@pytest.fixture(scope="session", params=KINDS)
 def worker(request: pytest.FixtureRequest, shared_group: execnet.Group) -> Worker:
     name = request.param
     spec = "popen"

@@ -1,0 +1,105 @@
+"""A forked copy of a process leaves the gateways of the original alone, and can make its own."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+
+import pytest
+
+import execnet
+
+
+def in_child(check: Callable[[], object], leave: Callable[[int], object] = os._exit) -> int:
+    """The exit status of a forked child that runs `check`: 0 if that raised nothing."""
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    status = 1
+    try:
+        check()
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        leave(status)
+    raise AssertionError
+
+
+@pytest.fixture
+def channel(group: execnet.Group) -> execnet.Channel:
+    gateway = group.makegateway("popen")
+    channel = gateway.remote_exec("for item in channel: channel.send(item)")
+    channel.send(1)
+    assert channel.receive() == 1
+    return channel
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+class TestForkedChild:
+    def test_its_copies_of_gateways_and_channels_say_whose_they_are(self, channel: execnet.Channel) -> None:
+        def check() -> None:
+            for use in (
+                lambda: channel.send(2),
+                lambda: channel.receive(timeout=5),
+                lambda: channel.waitclose(timeout=5),
+                lambda: channel.gateway.remote_exec("pass"),
+            ):
+                with pytest.raises(OSError, match="forked from"):
+                    use()
+            assert not channel.gateway.hasreceiver()
+            assert "not-receiving" in repr(channel.gateway)
+            channel.gateway.exit()
+
+        assert in_child(check) == 0
+        channel.send(3)
+        assert channel.receive() == 3
+
+    def test_its_groups_are_empty_and_can_be_used(self, group: execnet.Group, channel: execnet.Channel) -> None:
+        def check() -> None:
+            assert len(group) == 0
+            gateway = group.makegateway("popen")
+            assert gateway.remote_exec("channel.send(4)").receive() == 4
+            group.terminate(timeout=5)
+
+        assert in_child(check) == 0
+        assert len(group) == 1
+        channel.send(5)
+        assert channel.receive() == 5
+
+    def test_its_end_leaves_the_gateways_alone(self, channel: execnet.Channel) -> None:
+        def end_in_the_ordinary_way(status: int) -> None:
+            # What the interpreter does at its end, without the rest of the test run in this copy.
+            import atexit
+            import gc
+
+            atexit._run_exitfuncs()
+            gc.collect()
+            os._exit(status)
+
+        assert in_child(lambda: None, end_in_the_ordinary_way) == 0
+        channel.send(6)
+        assert channel.receive() == 6
+
+
+def test_code_in_a_worker_may_fork_and_its_child_may_end_as_it_likes(group: execnet.Group) -> None:
+    gateway = group.makegateway("popen")
+    channel = gateway.remote_exec(
+        """
+        import os, sys, threading
+        pid = os.fork()
+        if pid == 0:
+            try:
+                channel.send("from the child")
+            except EOFError:
+                sys.exit(7)
+        channel.send(os.waitpid(pid, 0)[1])
+        """
+    )
+    status = channel.receive(timeout=30)
+    assert status in (0, 7 << 8)
+    channel.waitclose(timeout=30)
+    assert gateway.remote_exec("channel.send(1)").receive() == 1

@@ -7,7 +7,8 @@ export PYTHON
 BIN := build/venv/bin
 CMAKE := $(BIN)/cmake
 CTEST := $(BIN)/ctest
-JOBS := $(shell nproc)
+# Tests wait more than they compute.
+JOBS := $(shell expr $$(nproc) + 1)
 # Directory of the package built for the interpreter of build/venv.
 PACKAGE = $(CURDIR)/build/$(1)/python-$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 

@@ -171,7 +171,7 @@ std::optional<Message> MessageAssembler::add(Frame frame) {
   const auto found = partial_.find(header.channel);
   if (found == partial_.end()) {
     if (header.flags == kAbort) {
-      throw ProtocolError("a " + describe(header) + " aborts, but no message was begun");
+      return std::nullopt;  // its sender was interrupted before the first chunk was out
     }
     Message message{header.type, header.channel, std::move(frame.payload)};
     if (header.flags != kMore) {

@@ -119,7 +119,7 @@ struct Message {
 class MessageAssembler {
  public:
   // The message that the frame completes, if it does. Throws ProtocolError for a frame of another
-  // type between the chunks of a message, and for an abort of nothing.
+  // type between the chunks of a message.
   std::optional<Message> add(Frame frame);
 
   // The bytes of messages that are not complete yet.

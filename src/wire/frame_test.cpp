@@ -177,10 +177,14 @@ TEST(MessageAssemblerTest, RefusesWhatDoesNotBelongTogether) {
   MessageAssembler mixed;
   EXPECT_FALSE(mixed.add(frame(FrameType::kData, 1, "a", kMore)));
   EXPECT_THROW(mixed.add(frame(FrameType::kCloseError, 1, "b")), ProtocolError);
+}
+
+TEST(MessageAssemblerTest, AnAbortOfNothingIsNothing) {
   MessageAssembler assembler;
-  EXPECT_THROW(assembler.add(frame(FrameType::kData, 1, "", kAbort)), ProtocolError);
+  EXPECT_FALSE(assembler.add(frame(FrameType::kData, 1, "", kAbort)));
   EXPECT_FALSE(assembler.add(frame(FrameType::kData, 1, "a", kMore)));
-  EXPECT_THROW(assembler.add(frame(FrameType::kData, 2, "", kAbort)), ProtocolError);
+  EXPECT_FALSE(assembler.add(frame(FrameType::kData, 2, "", kAbort)));
+  EXPECT_EQ(assembler.add(frame(FrameType::kData, 1, "b"))->payload.view(), "ab");
 }
 
 }  // namespace

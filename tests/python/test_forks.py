@@ -58,6 +58,10 @@ class TestForkedChild:
         channel.send(3)
         assert channel.receive() == 3
 
+    @pytest.mark.skipif(
+        os.environ.get("EXECNET_TEST_SANITIZER") == "thread",
+        reason="ThreadSanitizer ends a forked child that starts threads",
+    )
     def test_its_groups_are_empty_and_can_be_used(self, group: execnet.Group, channel: execnet.Channel) -> None:
         def check() -> None:
             assert len(group) == 0

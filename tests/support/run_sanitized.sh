@@ -11,8 +11,7 @@ mkdir -p "$reports"
 # CPython leaks at exit, so leak checks are for the C++ tests only.
 export ASAN_OPTIONS="log_path=$reports/asan:detect_leaks=0:detect_stack_use_after_return=1:${ASAN_OPTIONS:-}"
 export UBSAN_OPTIONS="print_stacktrace=1:${UBSAN_OPTIONS:-}"
-# A forked child that starts threads is what tests/python/test_forks.py is about.
-export TSAN_OPTIONS="log_path=$reports/tsan:die_after_fork=0:${TSAN_OPTIONS:-}"
+export TSAN_OPTIONS="log_path=$reports/tsan:${TSAN_OPTIONS:-}"
 "$@"
 status=$?
 

@@ -543,41 +543,6 @@ def release(lock):
         pass
 
 
-class FairLock(object):
-    """A lock that goes to who has waited longest, so that many chunks do not hold up one."""
-
-    def __init__(self):
-        self._lock = allocate_lock()
-        self._held = False
-        self._waiting = deque()
-
-    def __enter__(self):
-        with self._lock:
-            if not self._held:
-                self._held = True
-                return
-            waiter = allocate_lock()
-            waiter.acquire()
-            self._waiting.append(waiter)
-        try:
-            waiter.acquire()
-        except BaseException:  # interrupted
-            with self._lock:
-                waits = waiter in self._waiting
-                if waits:
-                    self._waiting.remove(waiter)
-            if not waits:
-                self.__exit__()
-            raise
-
-    def __exit__(self, *error):
-        with self._lock:
-            if self._waiting:
-                self._waiting.popleft().release()
-            else:
-                self._held = False
-
-
 def acquire_until(lock, deadline):
     """Waits for a lock until now() is `deadline` (None: for ever); False if that came first."""
     if deadline is None:
@@ -849,9 +814,14 @@ class Connection(object):
         self.sources = {}  # file name -> (first line, source) of what was executed, for tracebacks
         self._descriptors = (stream.fileno(), write_fd)
         # Holds any frame whole and keeps what an interrupted write has left for the next one, so
-        # that no exception of a signal handler can cut a frame.
-        self._out = io.open(write_fd, "wb", buffering=HEADER.size + CHUNK, closefd=False)
-        self._out_lock = FairLock()
+        # that no exception of a signal handler can cut a frame. Twice as large as a frame: what fills
+        # the buffer is not only buffered, and then its rest can get lost (seen on 3.13).
+        self._out = io.open(write_fd, "wb", buffering=2 * (HEADER.size + CHUNK), closefd=False)
+        # Plain locks in `with` statements only: where a signal handler raises, they are released. A
+        # message of one frame is written with both held. A chunk is written with the second only, so
+        # that somebody else can take _turn meanwhile and is next: a long message waits for _turn
+        # before each chunk.
+        self._turn, self._out_lock = allocate_lock(), allocate_lock()
         self._gone = None  # why nothing can be sent any more
         self._states = {}
         self._new_ids = itertools.count(2, 2)
@@ -866,26 +836,31 @@ class Connection(object):
         """Writes a message; waits while the stream is full. Messages of one channel: one at a time."""
         size, flags = len(payload), 0
         if size <= CHUNK:
-            self._put(HEADER.pack(kind, 0, 0, number, size, credit) + payload)
+            with self._turn, self._out_lock:
+                self._put(HEADER.pack(kind, 0, 0, number, size, credit) + payload)
             return
         try:
             for at in range(0, size, CHUNK):
                 chunk = payload[at : at + CHUNK]
                 flags = MORE if at + CHUNK < size else 0
-                self._put(HEADER.pack(kind, flags, 0, number, len(chunk), credit) + chunk)
+                with self._turn:
+                    pass
+                with self._out_lock:
+                    self._put(HEADER.pack(kind, flags, 0, number, len(chunk), credit) + chunk)
                 credit = 0
         except BaseException:
             if flags:
-                self._put(HEADER.pack(kind, ABORT, 0, number, 0, 0))
+                with self._turn, self._out_lock:
+                    self._put(HEADER.pack(kind, ABORT, 0, number, 0, 0))
             raise
 
     def _put(self, frame):
+        # Called with _out_lock held.
         if self._gone is not None:
             raise IOError(self._gone)
         try:
-            with self._out_lock:
-                self._out.write(frame)
-                self._out.flush()
+            self._out.write(frame)
+            self._out.flush()
         except EnvironmentError as error:
             if error.errno is None:  # not the system's, but raised by a signal handler
                 raise
@@ -894,7 +869,8 @@ class Connection(object):
 
     def say_hello(self, hello):
         payload = dump(hello)
-        self._put(MAGIC + HEADER.pack(HELLO, 0, 0, 0, len(payload), 0) + payload)
+        with self._out_lock:
+            self._put(MAGIC + HEADER.pack(HELLO, 0, 0, 0, len(payload), 0) + payload)
 
     def send(self, state, kind, payload):
         """Writes a message of an open channel. Throws OSError when it is closed."""

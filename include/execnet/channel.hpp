@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <iterator>
 #include <memory>
 #include <optional>
@@ -50,6 +51,13 @@ class EXECNET_EXPORT Channel {
   [[nodiscard]] bool isclosed() const;
   // Waits until the other side has closed. Throws RemoteError, TimeoutError, GatewayGone.
   void waitclose(std::optional<Seconds> timeout = std::nullopt) const;
+
+  // From now on items are given to `item`, on a thread of the gateway, one at a time and in order;
+  // those that have arrived first. `end` is called once, after the last. A callback may block, and use
+  // any gateway; if `item` throws, the channel is closed with that error. `end` must not throw.
+  // Throws ChannelClosed if there is a callback already.
+  //   channel.setcallback([](const Value& event) { log(event); });
+  void setcallback(std::function<void(const Value&)> item, std::function<void()> end = {}) const;
 
   [[nodiscard]] const ChannelRef& ref() const { return ref_; }
   friend bool operator==(const Channel& a, const Channel& b) { return a.ref_ == b.ref_; }

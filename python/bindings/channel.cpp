@@ -4,12 +4,14 @@
 #include <nanobind/stl/string.h>
 
 #include <cstdint>
+#include <exception>
 #include <execnet/error.hpp>
 #include <optional>
 #include <string>
 #include <utility>
 
 #include "bindings.hpp"
+#include "callback.hpp"
 #include "interrupt.hpp"
 #include "py_dump.hpp"
 
@@ -97,6 +99,33 @@ void reconfigure(const PyChannel& channel, bool py2str_as_py3str, bool py3str_as
   channel.handle->reconfigure({py2str_as_py3str, py3str_as_py2str}, wait_for());
 }
 
+void setcallback(const PyChannel& channel, nb::object function, nb::object endmarker, nb::handle no_endmarker) {
+  if (PyCallable_Check(function.ptr()) == 0) {
+    throw nb::type_error("a callback must be callable");
+  }
+  if (endmarker.is(no_endmarker)) {
+    endmarker = nb::object();
+  }
+  auto callback = make_callback(channel, std::move(function), std::move(endmarker));
+  const nb::gil_scoped_release nogil;
+  channel.handle->set_callback(std::move(callback));
+}
+
+// Errors as objects, to be looked at and not raised.
+nb::object remote_error(const PyChannel& channel, nb::handle module) {
+  const std::exception_ptr thrown = channel.handle->take_error();
+  if (!thrown) {
+    return nb::none();
+  }
+  try {
+    std::rethrow_exception(thrown);
+  } catch (const RemoteError& error) {
+    return module.attr("RemoteError")(error.what());
+  } catch (const GatewayGone& error) {
+    return module.attr("GatewayGone")(error.what());
+  }
+}
+
 // A gateway may refer back to its channels.
 int traverse(PyObject* self, visitproc visit, void* arg) {
   Py_VISIT(Py_TYPE(self));
@@ -144,6 +173,9 @@ void bind_channel(nb::module_& module) {
                              "    channel = gateway.remote_exec(\"channel.send(channel.receive() + 1)\")\n"
                              "    channel.send(41)\n"
                              "    assert channel.receive() == 42");
+  const nb::object object = nb::borrow(reinterpret_cast<PyObject*>(&PyBaseObject_Type));
+  module.attr("NO_ENDMARKER_WANTED") = object();
+  const nb::object no_endmarker = module.attr("NO_ENDMARKER_WANTED");
   type.def("send", &send, nb::arg("item").none(), nb::sig("def send(self, item: object) -> None"),
            "Sends a value of builtin types; channels of the same gateway may be in it. Waits while the other\n"
            "side's buffers are full. Raises DumpError (nothing was sent), and OSError when the channel is\n"
@@ -164,6 +196,23 @@ void bind_channel(nb::module_& module) {
       .def("reconfigure", &reconfigure, nb::arg("py2str_as_py3str") = true, nb::arg("py3str_as_py2str") = false,
            nb::sig("def reconfigure(self, py2str_as_py3str: bool = True, py3str_as_py2str: bool = False) -> None"),
            "How strings between Python 2 and 3 are loaded on this channel, at both ends.")
+      .def(
+          "setcallback",
+          [none = nb::handle(no_endmarker)](const PyChannel& channel, nb::object function, nb::object endmarker) {
+            setcallback(channel, std::move(function), std::move(endmarker), none);
+          },
+          nb::arg("callback"), nb::arg("endmarker").none() = no_endmarker,
+          nb::sig("def setcallback(self, callback: collections.abc.Callable[[typing.Any], object], "
+                  "endmarker: object = ...) -> None"),
+          "From now on items are given to the callback, on a thread of the gateway, one at a time and in\n"
+          "order; those that have arrived first. If an endmarker is given, the callback is called with it\n"
+          "once, after the last item. A callback that raises closes the channel with that error. It stays\n"
+          "active when the last reference to the channel goes. Raises OSError if there is one already.")
+      .def(
+          "_getremoteerror",
+          [module = nb::handle(module)](const PyChannel& channel) { return remote_error(channel, module); },
+          nb::sig("def _getremoteerror(self) -> Exception | None"),
+          "What ended the channel, once: RemoteError, or GatewayGone (an EOFError); None if neither did.")
       .def(
           "__iter__", [](const nb::object& self) { return self; }, nb::sig("def __iter__(self) -> Channel"))
       .def("__next__", &next, nb::sig("def __next__(self) -> typing.Any"))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import atexit
 import copy
+import functools
 import os
+import queue
 import sys
 import types
 import weakref
@@ -177,6 +179,14 @@ class MultiChannel:
             return [(channel, channel.receive()) for channel in self._channels]
         return [channel.receive() for channel in self._channels]
 
+    def make_receive_queue(self, endmarker: object = _core.NO_ENDMARKER_WANTED) -> queue.Queue[Any]:
+        """A queue of (channel, item), from all channels as the items come; if given, with an endmarker for each."""
+        received: queue.Queue[Any] = queue.Queue()
+        for channel in self._channels:
+            # The queue keeps the channel, and the channel until its end the callback.
+            channel.setcallback(functools.partial(_put, received, channel), endmarker=endmarker)
+        return received
+
     def waitclose(self) -> None:
         """Waits until every channel is closed; raises the first RemoteError of all after that."""
         first = None
@@ -187,6 +197,10 @@ class MultiChannel:
                 first = first or error
         if first is not None:
             raise first
+
+
+def _put(received: queue.Queue[Any], channel: Channel, item: object) -> None:
+    received.put((channel, item))
 
 
 _groups: weakref.WeakSet[Group] = weakref.WeakSet()

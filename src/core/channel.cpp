@@ -1,10 +1,42 @@
 #include <execnet/channel.hpp>
 
+#include <exception>
+#include <utility>
+
 #include "base/wait.hpp"
 #include "core/channel_handle.hpp"
 #include "core/value_message.hpp"
 
 namespace execnet {
+namespace {
+
+class FunctionCallback final : public core::Callback {
+ public:
+  FunctionCallback(core::Connection& connection, std::function<void(const Value&)> item, std::function<void()> end)
+      : connection_(connection), item_(std::move(item)), end_(std::move(end)) {}
+
+  std::optional<std::string> on_item(base::Buffer payload, StringConfig strings) override {
+    try {
+      item_(core::decode_value(payload.view(), &connection_, strings));
+      return std::nullopt;
+    } catch (const std::exception& error) {
+      return std::string("a callback failed: ") + error.what();
+    }
+  }
+
+  void on_end() override {
+    if (end_) {
+      end_();
+    }
+  }
+
+ private:
+  core::Connection& connection_;  // outlives the dispatcher thread, which it owns
+  std::function<void(const Value&)> item_;
+  std::function<void()> end_;
+};
+
+}  // namespace
 
 std::uint32_t Channel::id() const { return ref_->id(); }
 
@@ -24,6 +56,10 @@ std::optional<Value> Channel::next() const {
 }
 
 void Channel::close(const std::optional<std::string>& error) const { ref_->close(error); }
+
+void Channel::setcallback(std::function<void(const Value&)> item, std::function<void()> end) const {
+  ref_->set_callback(std::make_shared<FunctionCallback>(ref_->connection(), std::move(item), std::move(end)));
+}
 
 bool Channel::isclosed() const { return ref_->isclosed(); }
 

@@ -33,6 +33,9 @@ void ChannelHandle::send(base::Buffer payload, const base::Wait& wait) {
 base::Buffer ChannelHandle::receive(const base::Wait& wait) {
   auto lock = connection_->lock();
   ChannelState& state = *state_;
+  if (state.had_callback) {
+    throw ChannelClosed("cannot receive() on " + repr_of(state) + ": its items go to a callback");
+  }
   if (!connection_->wait_until(lock, &state, wait, [&] { return !state.items.empty() || state.no_more_items; })) {
     throw TimeoutError("nothing came in time on " + repr_of(state));
   }
@@ -102,12 +105,44 @@ bool ChannelHandle::isclosed() const {
 
 void ChannelHandle::waitclose(const base::Wait& wait) {
   auto lock = connection_->lock();
-  if (!connection_->wait_until(lock, state_.get(), wait, [&] { return state_->no_more_items; })) {
+  // Closed means that the callback, too, has had everything; within one that cannot be waited for.
+  const auto ended = [&] {
+    return state_->no_more_items && (!state_->callback || connection_->dispatcher().is_this_thread());
+  };
+  if (!connection_->wait_until(lock, state_.get(), wait, ended)) {
     throw TimeoutError(repr_of(*state_) + " was not closed in time");
   }
   if (!state_->errors.empty() || state_->lost) {
     throw_end(lock);
   }
+}
+
+void ChannelHandle::set_callback(std::shared_ptr<Callback> callback) {
+  auto lock = connection_->lock();
+  if (std::exchange(state_->had_callback, true)) {
+    throw ChannelClosed(repr_of(*state_) + " has a callback already");
+  }
+  state_->callback = std::move(callback);
+  for (base::Buffer& item : state_->items) {
+    connection_->dispatcher().push(lock, state_, std::move(item));
+  }
+  state_->items.clear();
+  if (state_->no_more_items) {
+    connection_->dispatcher().push(lock, state_, std::nullopt);
+  }
+  connection_->dispatcher().start(lock);
+}
+
+std::exception_ptr ChannelHandle::take_error() {
+  auto lock = connection_->lock();
+  if (!state_->errors.empty() || state_->lost) {
+    try {
+      throw_end(lock);
+    } catch (const Error&) {
+      return std::current_exception();
+    }
+  }
+  return nullptr;
 }
 
 void ChannelHandle::set_executing(bool executing) {

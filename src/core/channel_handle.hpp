@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <optional>
 #include <string>
@@ -35,6 +36,12 @@ class ChannelHandle {
   std::optional<base::Buffer> try_receive();
   // Whether nothing will be added to what has arrived.
   [[nodiscard]] bool no_more_items() const;
+  // From now on the items go to the callback, those that have arrived first; then the end.
+  // Throws ChannelClosed if there is a callback already.
+  void set_callback(std::shared_ptr<Callback> callback);
+  // The error the other side closed with, or the cause of the gateway's end; none if there is
+  // neither. Each error is given once.
+  [[nodiscard]] std::exception_ptr take_error();
   // How strings of what receive() gives are to be loaded.
   [[nodiscard]] StringConfig strings() const;
   // Sets that, at both ends. Throws ChannelClosed, GatewayGone.

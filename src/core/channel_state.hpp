@@ -13,19 +13,23 @@
 
 namespace execnet::core {
 
+class Callback;
 class ChannelHandle;
 
 struct ChannelState {
   explicit ChannelState(std::uint32_t channel_id) : id(channel_id) {}
 
   const std::uint32_t id;
-  std::deque<base::Buffer> items;       // arrived, not yet received; still encoded
-  std::deque<std::string> errors;       // the other side's error texts that nobody was told yet
-  bool closed = false;                  // this end has sent its CLOSE: it sends nothing more
-  bool peer_closed = false;             // the other end's CLOSE has arrived
-  bool no_more_items = false;           // nothing will be added to `items`
-  bool referenced = false;              // the program has had a handle
-  bool lost = false;                    // because the gateway is gone
+  std::deque<base::Buffer> items;      // arrived, not yet received; still encoded
+  std::deque<std::string> errors;      // the other side's error texts that nobody was told yet
+  bool closed = false;                 // this end has sent its CLOSE: it sends nothing more
+  bool peer_closed = false;            // the other end's CLOSE has arrived
+  bool no_more_items = false;          // nothing will be added to `items`
+  bool referenced = false;             // the program has had a handle
+  bool lost = false;                   // because the gateway is gone
+  std::shared_ptr<Callback> callback;  // what items go to instead of `items`, until it was told the end
+  bool had_callback = false;
+  bool callback_failed = false;
   bool executing = false;               // on a worker: code runs with it, which may not close it
   std::optional<StringConfig> strings;  // how strings are loaded; none: as the gateway says
   std::weak_ptr<ChannelHandle> handle;  // what the program holds, if it still does

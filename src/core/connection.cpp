@@ -537,16 +537,19 @@ void Connection::dispatch(Lock& lock, ConnectionOwner& owner, wire::Message mess
       break;
     case wire::FrameType::kData:
       if (const auto state = state_for(lock, id); state && !state->closed && !state->no_more_items) {
-        state->items.push_back(std::move(message.payload));
-        touch(lock, state.get());
+        if (state->callback) {
+          dispatcher_.push(lock, state, std::move(message.payload));
+        } else {
+          state->items.push_back(std::move(message.payload));
+          touch(lock, state.get());
+        }
       }
       break;
     case wire::FrameType::kClose: on_peer_close(lock, id, std::nullopt); break;
     case wire::FrameType::kCloseError: on_peer_close(lock, id, text_of(message.payload)); break;
     case wire::FrameType::kLast:
       if (const auto state = state_for(lock, id)) {
-        state->no_more_items = true;
-        touch(lock, state.get());
+        end_items(lock, state);
       }
       break;
     case wire::FrameType::kTerminate:
@@ -630,14 +633,13 @@ void Connection::close_channel(Lock& lock, const std::shared_ptr<ChannelState>& 
     return;
   }
   state->closed = true;
-  state->no_more_items = true;
   if (error) {
     post(lock, wire::FrameType::kCloseError, state->id, encode_value(Value(*error)));
   } else {
     post(lock, wire::FrameType::kClose, state->id);
   }
   forget_if_over(state);
-  touch(lock, state.get());
+  end_items(lock, state);
 }
 
 void Connection::on_peer_close(Lock& lock, std::uint32_t id, std::optional<std::string> error) {
@@ -654,9 +656,8 @@ void Connection::on_peer_close(Lock& lock, std::uint32_t id, std::optional<std::
     // The other side only needs this to forget the id: not worth a system call.
     post_later(lock, wire::FrameType::kClose, id);
   }
-  state->no_more_items = true;
   forget_if_over(state);
-  touch(lock, state.get());
+  end_items(lock, state);
 }
 
 void Connection::drop_channel(Lock& lock, const std::shared_ptr<ChannelState>& state) {
@@ -664,6 +665,12 @@ void Connection::drop_channel(Lock& lock, const std::shared_ptr<ChannelState>& s
     return;  // a new handle was made for it meanwhile
   }
   state->items.clear();
+  if (state->callback && !state->closed) {
+    if (!state->no_more_items) {  // it stays active: this end still reads
+      post(lock, wire::FrameType::kLast, state->id);
+    }
+    return;
+  }
   if (!state->executing) {
     close_channel(lock, state, std::nullopt);
   }
@@ -695,6 +702,13 @@ void Connection::set_strings(const Lock& lock, StringConfig strings) {
   strings_ = strings;
 }
 
+void Connection::end_items(Lock& lock, const std::shared_ptr<ChannelState>& state) {
+  if (!std::exchange(state->no_more_items, true) && state->callback) {
+    dispatcher_.push(lock, state, std::nullopt);
+  }
+  touch(lock, state.get());
+}
+
 void Connection::answer(Lock& lock, std::uint32_t id, base::Buffer payload) {
   if (const auto state = state_for(lock, id)) {
     state->referenced = true;
@@ -708,9 +722,8 @@ void Connection::answer(Lock& lock, std::uint32_t id, base::Buffer payload) {
 void Connection::end_receiving(Lock& lock) {
   receiving_ended_ = true;
   for (auto& [id, state] : channels_) {
-    state->no_more_items = true;
+    end_items(lock, state);
   }
-  touch_all(lock);
 }
 
 void Connection::finish(const std::string& cause) {
@@ -727,7 +740,8 @@ void Connection::finish(const std::string& cause) {
   shut_down();
   for (auto& [id, state] : channels_) {
     state->lost = !state->no_more_items;
-    state->closed = state->no_more_items = true;
+    state->closed = true;
+    end_items(lock, state);
   }
   channels_.clear();
   if (writer_ == Writer::kNone) {

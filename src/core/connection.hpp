@@ -34,6 +34,7 @@
 #include "base/fork.hpp"
 #include "base/wait.hpp"
 #include "core/channel_state.hpp"
+#include "core/dispatcher.hpp"
 #include "core/id_set.hpp"
 #include "core/outbox.hpp"
 #include "loop/loop.hpp"
@@ -113,6 +114,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   // The program has let go of its handle. Never waits.
   void drop_channel(Lock& lock, const std::shared_ptr<ChannelState>& state);
   [[nodiscard]] std::size_t open_channels(Lock& lock) const;
+  // Nothing will be added to the channel's items: whoever waits for some, or has a callback, is told.
+  void end_items(Lock& lock, const std::shared_ptr<ChannelState>& state);
   // How strings are loaded where the channel does not say.
   [[nodiscard]] StringConfig strings(const Lock& lock) const;
   void set_strings(const Lock& lock, StringConfig strings);
@@ -132,6 +135,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void shut_down();
   [[noreturn]] void throw_gone(Lock& lock);
 
+  [[nodiscard]] Dispatcher& dispatcher() { return dispatcher_; }
   [[nodiscard]] loop::Loop& loop() { return *loop_; }
   [[nodiscard]] std::shared_ptr<ConnectionOwner> owner() const { return owner_.lock(); }
 
@@ -253,6 +257,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   std::unordered_map<std::uint32_t, std::shared_ptr<ChannelState>> channels_;
 
   std::optional<std::string> gone_;
+  Dispatcher dispatcher_{*this};
 };
 
 }  // namespace execnet::core

@@ -20,6 +20,8 @@ constexpr base::Seconds kOnDestruction{1.0};
 constexpr std::chrono::milliseconds kAfterSigterm{100};
 // After SIGKILL only the kernel's own work is left.
 constexpr std::chrono::seconds kAfterSigkill{2};
+// For callbacks to be told the end; one that blocks for ever is left behind.
+constexpr std::chrono::milliseconds kCallbacksEndWithin{200};
 
 using Gateways = std::vector<std::shared_ptr<Gateway>>;
 
@@ -62,6 +64,10 @@ void end_processes(const Gateways& gateways, const base::Wait& wait) {
   }
   for (const auto& gateway : gateways) {
     gateway->end()->finish_terminated();
+  }
+  const base::Deadline callbacks_run = base::Clock::now() + kCallbacksEndWithin;
+  for (const auto& gateway : gateways) {
+    gateway->end()->connection()->dispatcher().join(callbacks_run);
   }
 }
 

@@ -14,6 +14,7 @@ namespace execnet::core {
 namespace {
 
 constexpr std::chrono::milliseconds kRefusalIsReadWithin{2000};
+constexpr std::chrono::milliseconds kCallbacksEndWithin{200};
 constexpr std::chrono::milliseconds kDeadlockGrace{1000};
 constexpr const char* kDeadlockText = "concurrent remote_exec would cause deadlock for main_thread_only execmodel";
 
@@ -51,6 +52,7 @@ void WorkerEnd::stop() {
     }
   }
   connection_->finish("the worker ends");
+  connection_->dispatcher().join(base::Clock::now() + kCallbacksEndWithin);
 }
 
 // --- Setup ---
@@ -199,6 +201,8 @@ void WorkerEnd::serve(const base::Wait& wait) {
       runner.thread.join();
     }
   }
+  auto lock = connection_->lock();
+  connection_->dispatcher().wait_idle(lock, {});  // or the process is ended
 }
 
 void WorkerEnd::on_status_request(Lock& lock, std::uint32_t channel) {

@@ -57,7 +57,11 @@ def worker(request: pytest.FixtureRequest, shared_group: execnet.Group) -> Worke
             pytest.skip(f"{name}: not found")
         spec = f"popen//python={shlex.quote(path)}"
     if name not in shared_group:  # pytest sets a parameter up again when it comes back to it
-        shared_group.makegateway(f"{spec}//id={name}")
+        gateway = shared_group.makegateway(f"{spec}//id={name}")
+        # From its first callback on a gateway has a thread for them: not one test's to leave behind.
+        channel = gateway.remote_exec("pass")
+        channel.setcallback(lambda _: None)
+        channel.waitclose(timeout=20)
     return Worker(name, spec, shared_group)
 
 

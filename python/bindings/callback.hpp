@@ -1,0 +1,15 @@
+// Python callables as callbacks of channels.
+#pragma once
+
+#include <memory>
+
+#include "channel.hpp"
+#include "core/dispatcher.hpp"
+
+namespace execnet::python {
+
+// Calls `function` with every item and, unless it is null, with `endmarker` at
+// the end. THREAD: needs the GIL; what it returns may be used and dropped without.
+std::shared_ptr<core::Callback> make_callback(const PyChannel& channel, nb::object function, nb::object endmarker);
+
+}  // namespace execnet::python

@@ -55,6 +55,30 @@ def test_two_can_wait_for_each_other(gw: execnet.Gateway) -> None:
     assert waiting.receive(timeout=10) is True
 
 
+def test_programs_that_code_beside_the_main_thread_starts_can_be_signalled(gw: execnet.Gateway) -> None:
+    # They inherit the signal mask of the thread that starts them. The main thread waits for something
+    # else than the connection, so that another one reads what is to run beside it.
+    occupied = gw.remote_exec(
+        """
+        import sys, threading
+        sys.go_on = threading.Event()
+        channel.send(1)
+        sys.go_on.wait(20)
+        """
+    )
+    assert occupied.receive(timeout=20) == 1
+    beside = gw.remote_exec(
+        """
+        import subprocess, sys
+        status = subprocess.check_output(["cat", "/proc/self/status"]).decode()
+        sys.go_on.set()
+        channel.send([line.split()[1] for line in status.splitlines() if line.startswith("SigBlk")])
+        """
+    )
+    assert [int(mask, 16) for mask in beside.receive(timeout=20)] == [0]
+    occupied.waitclose(timeout=20)
+
+
 def test_the_status_tells_what_runs(fresh: Fresh) -> None:
     gateway = fresh()
     assert status(gateway) == (0, 0, "thread")

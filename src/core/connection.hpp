@@ -13,6 +13,8 @@
 // Writing works the same: the caller writes; what others queue meanwhile rides along; the loop
 // writes only what nobody waits for.
 //
+// Three sources: connection.cpp (its life, its channels), connection_reading.cpp, connection_writing.cpp.
+//
 // Lock order: mutex_ before the loop's own; never held in a system call that can block, nor while
 // code that is not ours runs.
 #pragma once

@@ -1,0 +1,347 @@
+// The part of Connection that waits and reads. See connection.hpp.
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <execnet/error.hpp>
+#include <utility>
+
+#include "base/syscall.hpp"
+#include "core/connection.hpp"
+#include "core/value_message.hpp"
+
+namespace execnet::core {
+namespace {
+
+constexpr std::chrono::milliseconds kTick{1};
+constexpr std::size_t kMostNoise = std::size_t{64} * 1024;
+constexpr std::size_t kNoiseShown = 400;
+
+std::string text_of(const base::Buffer& payload) { return decode_value(payload.view()).as<std::string>(); }
+
+}  // namespace
+
+bool Connection::wait_until(Lock& lock, const void* topic, const base::Wait& wait, const std::function<bool()>& ready) {
+  if (ready()) {
+    return true;
+  }
+  Waiting self(*this, lock, topic);
+  base::Sleep sleep(wait);
+  base::Woken woken = base::Woken::kReady;
+  while (!ready()) {
+    if (woken == base::Woken::kTimedOut) {
+      return false;
+    }
+    if (woken == base::Woken::kSignal && wait.interrupted != nullptr) {
+      // What runs now may wait on this very connection: it must find things in order.
+      self.leave();
+      lock.unlock();
+      wait.interrupted();
+      lock.lock();
+      self.enter();
+      woken = base::Woken::kReady;
+      continue;
+    }
+    woken = self.sleep(sleep);
+  }
+  return true;
+}
+
+Connection::Waiting::Waiting(Connection& connection, Lock& lock, const void* topic)
+    : connection_(connection), lock_(lock), waiter_(loop::Waiter::of_this_thread()), topic_(topic) {
+  enter();
+}
+
+Connection::Waiting::~Waiting() {
+  if (!lock_.owns_lock()) {
+    lock_.lock();
+  }
+  if (entered_) {
+    leave();
+  }
+}
+
+void Connection::Waiting::enter() {
+  connection_.waiting_.push_back(this);
+  entered_ = true;
+}
+
+// Awake, it will look again before it sleeps.
+void Connection::Waiting::wake() {
+  if (std::exchange(asleep_, false)) {
+    waiter_.wake();
+  }
+}
+
+void Connection::Waiting::leave() {
+  std::erase(connection_.waiting_, this);
+  entered_ = false;
+  if (std::exchange(reads_, false) && connection_.reader_ == Reader::kCaller) {
+    connection_.reader_ = Reader::kNone;
+  }
+  connection_.settle_reading(lock_);
+}
+
+base::Woken Connection::Waiting::sleep(base::Sleep& sleep) {
+  if (!reads_ && (connection_.reader_ == Reader::kNone || connection_.reader_ == Reader::kArmed)) {
+    connection_.reader_ = Reader::kCaller;
+    connection_.update_interest(lock_);
+    reads_ = true;
+  }
+  std::array<pollfd, 2> fds{{{waiter_.fd(), POLLIN, 0}, {connection_.stream_.get(), POLLIN, 0}}};
+  asleep_ = true;
+  lock_.unlock();
+  const base::Woken woken = sleep.until_ready(std::span(fds).first(reads_ ? 2 : 1));
+  if (fds[0].revents != 0) {
+    waiter_.clear();
+  }
+  if (reads_ && fds[1].revents != 0) {
+    Incoming incoming = connection_.read_available();
+    lock_.lock();
+    asleep_ = false;
+    ++connection_.activity_;
+    if (incoming.ended) {
+      reads_ = false;
+    }
+    connection_.take_in(lock_, std::move(incoming));
+  } else {
+    lock_.lock();
+    asleep_ = false;
+  }
+  return woken;
+}
+
+void Connection::touch(Lock& lock, const void* topic) {
+  static_cast<void>(lock);
+  for (Waiting* waiting : waiting_) {
+    if (waiting->is_for(topic)) {
+      waiting->wake();
+    }
+  }
+}
+
+void Connection::touch_all(Lock& lock) {
+  static_cast<void>(lock);
+  for (Waiting* waiting : waiting_) {
+    waiting->wake();
+  }
+}
+
+// Called whenever nobody may be reading: finds the next one who will.
+void Connection::settle_reading(Lock& lock) {
+  if (reader_ != Reader::kNone) {
+    return;
+  }
+  if (!waiting_.empty()) {
+    waiting_.front()->wake();
+  } else {
+    start_ticking(lock);
+  }
+}
+
+void Connection::start_ticking(Lock& lock) {
+  static_cast<void>(lock);
+  if (std::exchange(ticking_, true)) {
+    return;
+  }
+  loop_->call_after(kTick, [weak = weak_from_this()] {
+    if (const auto self = weak.lock()) {
+      self->tick();
+    }
+  });
+}
+
+void Connection::tick() {
+  auto lock = this->lock();
+  ticking_ = false;
+  const bool active = std::exchange(activity_seen_, activity_) != activity_;
+  if (reader_ == Reader::kNone && waiting_.empty()) {
+    if (!active) {
+      arm(lock);
+      return;
+    }
+    read_as_loop(lock);
+  }
+  if (reader_ == Reader::kNone) {
+    settle_reading(lock);
+  } else if (reader_ == Reader::kCaller && active) {
+    start_ticking(lock);
+  }  // without traffic it is a long wait: whoever ends it starts the ticking again
+}
+
+void Connection::arm(Lock& lock) {
+  reader_ = Reader::kArmed;
+  update_interest(lock);
+}
+
+void Connection::read_as_loop(Lock& lock) {
+  reader_ = Reader::kLoop;
+  lock.unlock();
+  Incoming incoming = read_available();
+  lock.lock();
+  reader_ = Reader::kNone;
+  take_in(lock, std::move(incoming));
+}
+
+void Connection::on_ready(std::uint32_t ready) {
+  auto lock = this->lock();
+  if ((ready & loop::kWrite) != 0 && writer_ == Writer::kLoop) {
+    writer_ = Writer::kNone;
+    write_without_waiting(lock);
+  }
+  if ((ready & loop::kRead) != 0 && reader_ == Reader::kArmed) {
+    read_as_loop(lock);
+    if (reader_ == Reader::kNone) {
+      if (waiting_.empty()) {
+        reader_ = Reader::kArmed;
+      } else {
+        waiting_.front()->wake();
+      }
+    }
+    update_interest(lock);
+  }
+}
+
+// One system call. The calling thread has the reading, and not the lock.
+Connection::Incoming Connection::read_available() {
+  Incoming incoming;
+  try {
+    if (noise_) {
+      std::array<char, 4096> bytes;
+      look_for_magic({bytes.data(), receive_into(bytes, incoming)}, incoming);
+    } else {
+      parser_.received(receive_into(parser_.space(), incoming));
+      parse(incoming);
+    }
+  } catch (const std::exception& error) {
+    incoming.ended = true;
+    incoming.error = error.what();
+  }
+  return incoming;
+}
+
+std::size_t Connection::receive_into(std::span<char> space, Incoming& incoming) {
+  ssize_t count = 0;
+  do {
+    count = ::recv(stream_.get(), space.data(), space.size(), MSG_DONTWAIT);
+  } while (count < 0 && errno == EINTR);
+  if (count > 0) {
+    return static_cast<std::size_t>(count);
+  }
+  incoming.ended = count == 0 || errno != EAGAIN;
+  if (count == 0 && parser_.within_frame()) {
+    incoming.error = "the stream ended in the middle of a frame";
+  }
+  return 0;
+}
+
+void Connection::parse(Incoming& incoming) {
+  while (auto frame = parser_.next()) {
+    if (auto message = assembler_.add(std::move(*frame))) {
+      incoming.messages.push_back(std::move(*message));
+    }
+  }
+}
+
+// A login shell may print things before the worker does.
+void Connection::look_for_magic(std::string_view bytes, Incoming& incoming) {
+  noise_->append(bytes);
+  const std::size_t at = noise_->find(wire::kMagic);
+  if (at == std::string::npos) {
+    if (noise_->size() > kMostNoise || (incoming.ended && !noise_->empty())) {
+      throw wire::ProtocolError("no worker, but this on its stdout: " + noise_->substr(0, kNoiseShown));
+    }
+    return;
+  }
+  std::string_view rest = std::string_view(*noise_).substr(at + wire::kMagic.size());
+  while (!rest.empty()) {
+    const std::span<char> space = parser_.space();
+    const std::size_t size = std::min(space.size(), rest.size());
+    std::copy_n(rest.begin(), size, space.begin());
+    rest.remove_prefix(size);
+    parser_.received(size);
+    parse(incoming);
+  }
+  noise_.reset();
+}
+
+void Connection::take_in(Lock& lock, Incoming incoming) {
+  const auto owner = owner_.lock();
+  try {
+    for (wire::Message& message : incoming.messages) {
+      if (owner && !gone_) {
+        dispatch(lock, *owner, std::move(message));
+      }
+    }
+  } catch (const std::exception& error) {
+    incoming.ended = true;
+    incoming.error = error.what();
+  }
+  if (incoming.ended) {
+    reader_ = Reader::kEnded;
+    update_interest(lock);
+    lock.unlock();
+    shut_down();
+    if (owner) {
+      owner->on_stream_end(incoming.error);
+    }
+    lock.lock();
+  }
+}
+
+void Connection::dispatch(Lock& lock, ConnectionOwner& owner, wire::Message message) {
+  const std::uint32_t id = message.channel;
+  switch (message.type) {
+    case wire::FrameType::kHello:
+      owner.on_hello(std::move(message.payload));
+      touch(lock, this);
+      break;
+    case wire::FrameType::kExec:
+      if (side_ != Side::kWorker || is_ours(id)) {
+        throw wire::ProtocolError("EXEC for channel " + std::to_string(id) + " came from the wrong side");
+      }
+      if (const auto state = state_for(lock, id)) {
+        owner.on_exec(lock, state, std::move(message.payload));
+        touch(lock, this);
+      }
+      break;
+    case wire::FrameType::kData:
+      if (const auto state = state_for(lock, id); state && !state->closed && !state->no_more_items) {
+        if (state->callback) {
+          dispatcher_.push(lock, state, std::move(message.payload));
+        } else {
+          state->items.push_back(std::move(message.payload));
+          touch(lock, state.get());
+        }
+      }
+      break;
+    case wire::FrameType::kClose: on_peer_close(lock, id, std::nullopt); break;
+    case wire::FrameType::kCloseError: on_peer_close(lock, id, text_of(message.payload)); break;
+    case wire::FrameType::kLast:
+      if (const auto state = state_for(lock, id)) {
+        end_items(lock, state);
+      }
+      break;
+    case wire::FrameType::kTerminate:
+      owner.on_terminate(lock);
+      touch(lock, this);
+      break;
+    case wire::FrameType::kStatus: owner.on_status_request(lock, id); break;
+    case wire::FrameType::kReconfigure: {
+      const auto [py2str_as_py3str, py3str_as_py2str] =
+          decode_value(message.payload.view()).as<std::pair<bool, bool>>();
+      const StringConfig strings{py2str_as_py3str, py3str_as_py2str};
+      if (id == 0) {
+        strings_ = strings;
+      } else if (const auto state = state_for(lock, id)) {
+        state->strings = strings;
+      }
+      break;
+    }
+    case wire::FrameType::kCredit: break;  // no window here
+  }
+}
+
+}  // namespace execnet::core

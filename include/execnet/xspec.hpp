@@ -31,8 +31,11 @@ class EXECNET_EXPORT XSpec {
   [[nodiscard]] std::optional<std::string> get(const std::string& key) const;
   // Sets or, with nullopt, removes a key.
   void set(const std::string& key, std::optional<std::string> value);
+  // Sets a key without a value.
+  void set_bare(const std::string& key);
   // NAME -> value of every env:NAME=value.
   [[nodiscard]] const std::map<std::string, std::string>& env() const { return env_; }
+  void set_env(std::map<std::string, std::string> env) { env_ = std::move(env); }
   // All keys but env:NAME; a bare key maps to nullopt.
   [[nodiscard]] const std::map<std::string, std::optional<std::string>>& settings() const { return settings_; }
 

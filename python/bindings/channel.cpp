@@ -216,6 +216,16 @@ void bind_channel(nb::module_& module) {
       .def(
           "__iter__", [](const nb::object& self) { return self; }, nb::sig("def __iter__(self) -> Channel"))
       .def("__next__", &next, nb::sig("def __next__(self) -> typing.Any"))
+      .def("next", &next, nb::sig("def next(self) -> typing.Any"), "As next(channel).")
+      .def(
+          "makefile",
+          [](const nb::object& self, const nb::object& mode, bool proxyclose) {
+            return nb::module_::import_("execnet._file").attr("make_file")(self, mode, proxyclose);
+          },
+          nb::arg("mode") = "w", nb::arg("proxyclose") = false,
+          nb::sig("def makefile(self, mode: typing.Literal['r', 'w'] = 'w', proxyclose: bool = False) -> "
+                  "typing.Any"),
+          "A file to write to, each write an item, or to read from. Closing it closes the channel if `proxyclose`.")
       .def_prop_ro(
           "gateway", [](const PyChannel& c) { return c.gateway.is_valid() ? c.gateway : nb::none(); },
           nb::sig("def gateway(self) -> typing.Any"), "The gateway this is a channel of.")

@@ -79,6 +79,11 @@ void join(Self self, std::optional<double> timeout) {
   end.join(wait);
 }
 
+nb::object execmodel(Self self) {
+  return nb::hasattr(self, "_group") ? self.attr("_group").attr("execmodel")
+                                     : nb::module_::import_("execnet._execmodel").attr("get_execmodel")("thread");
+}
+
 nb::object version_info(const RemoteInfo& info) {
   const Tuple parts(info.version_info.begin(), info.version_info.end());
   const base::Buffer bytes = core::encode_value(Value(parts));
@@ -123,6 +128,8 @@ void bind_gateway(nb::module_& module) {
       .def_prop_ro(
           "spec", [](const PyGateway& self) { return self.spec; }, nb::sig("def spec(self) -> XSpec"),
           "The specification it was made from.")
+      .def_prop_ro("execmodel", &execmodel, nb::sig("def execmodel(self) -> typing.Any"),
+                   "The execution model of this side, that of the group.")
       .def_prop_ro(
           "remoteaddress",
           [](Self self) {
@@ -144,8 +151,9 @@ void bind_gateway(nb::module_& module) {
           "newchannel", [](Self self) { return make_channel(end_of(self).newchannel(), self); },
           nb::sig("def newchannel(self) -> Channel"), "A channel nobody uses yet, to be sent over another one.")
       .def(
-          "_rinfo", [](const PyGateway& self) -> const RemoteInfo& { return self.gateway->rinfo(); },
-          nb::rv_policy::reference_internal, "What the other side said of itself when it started: costs nothing.")
+          "_rinfo", [](const PyGateway& self, bool) -> const RemoteInfo& { return self.gateway->rinfo(); },
+          nb::arg("update") = false, nb::rv_policy::reference_internal,
+          "What the other side said of itself when it started: costs nothing. There is nothing to `update`.")
       .def("remote_status", &remote_status, nb::sig("def remote_status(self) -> RemoteStatus"),
            "Asks the other side what it is doing.")
       .def(

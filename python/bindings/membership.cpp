@@ -14,6 +14,7 @@
 #include "bindings.hpp"
 #include "gateway.hpp"
 #include "interrupt.hpp"
+#include "xspec.hpp"
 
 namespace execnet::python {
 namespace {
@@ -34,7 +35,7 @@ struct PyMembership {
 nb::list start(const PyMembership& self, const nb::list& specs) {
   std::vector<XSpec> wanted;
   for (const nb::handle spec : specs) {
-    wanted.push_back(nb::cast<const XSpec&>(spec));
+    wanted.push_back(spec_of(spec));
   }
   const auto membership = self.core;
   std::vector<std::shared_ptr<Gateway>> gateways;
@@ -47,6 +48,16 @@ nb::list start(const PyMembership& self, const nb::list& specs) {
     started.append(nb::cast(PyGateway{std::move(gateways[i]), membership, nb::borrow(specs[i])}));
   }
   return started;
+}
+
+nb::list launch_args(const PyMembership& self, nb::handle_t<XSpec> given) {
+  const XSpec spec = spec_of(given);
+  spec.validate();
+  nb::list words;
+  for (const std::string& word : self.core->launch_args(spec)) {
+    words.append(nb::steal(PyUnicode_DecodeFSDefaultAndSize(word.data(), static_cast<Py_ssize_t>(word.size()))));
+  }
+  return words;
 }
 
 void terminate(const PyMembership& self, std::optional<double> timeout) {
@@ -70,6 +81,8 @@ void bind_membership(nb::module_& module) {
           "Paths: the interpreter of plain popen gateways, and this extension, which it can load.")
       .def("start", &start, nb::arg("specs"), nb::sig("def start(self, specs: list[XSpec]) -> list[Gateway]"),
            "Starts a gateway for each, all at the same time; when one fails none stays.")
+      .def("launch_args", &launch_args, nb::arg("spec"), nb::sig("def launch_args(self, spec: XSpec) -> list[str]"),
+           "The command line that start() would run. Raises ValueError for what it would refuse.")
       .def("terminate", &terminate, nb::arg("timeout") = nb::none(),
            nb::sig("def terminate(self, timeout: float | None = None) -> None"),
            "Ends all, and waits until their processes are gone.")

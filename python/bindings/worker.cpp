@@ -38,6 +38,10 @@ nb::object newchannel(nb::handle_t<WorkerGateway> self) {
   return make_channel(std::move(channel), self);
 }
 
+nb::object execmodel(const WorkerGateway& self) {
+  return nb::module_::import_("execnet._execmodel").attr("get_execmodel")(self.end->execmodel());
+}
+
 void reconfigure(const WorkerGateway& self, bool py2str_as_py3str, bool py3str_as_py2str) {
   core::Connection& connection = *self.end->connection();
   base::Buffer payload = core::encode_value(Value(Tuple{py2str_as_py3str, py3str_as_py2str}));
@@ -206,6 +210,8 @@ void serve(nb::handle module, int stream_fd, int stderr_fd) {
 void bind_worker(nb::module_& module) {
   nb::class_<WorkerGateway>(module, "WorkerGateway", "The gateway as code on its other side sees it.")
       .def_prop_ro("id", [](const WorkerGateway& self) { return self.end->id(); })
+      .def_prop_ro("execmodel", &execmodel, nb::sig("def execmodel(self) -> typing.Any"),
+                   "The execution model of this side.")
       .def("newchannel", &newchannel, nb::sig("def newchannel(self) -> Channel"),
            "A channel nobody uses yet, to be sent over another one.")
       .def("reconfigure", &reconfigure, nb::arg("py2str_as_py3str") = true, nb::arg("py3str_as_py2str") = false,

@@ -1,16 +1,23 @@
 // XSpec: the keys of a specification as attributes.
-#include <execnet/xspec.hpp>
+#include "xspec.hpp"
 
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/map.h>
 #include <nanobind/stl/string.h>
 
+#include <map>
 #include <string>
+#include <utility>
 
 #include "bindings.hpp"
 
 namespace execnet::python {
 namespace {
+
+using Self = nb::handle_t<XSpec>;
+
+// What is not text lies here: `env` once it was asked for, and what the program keeps for itself.
+nb::dict attributes(nb::handle self) { return nb::steal<nb::dict>(PyObject_GenericGetDict(self.ptr(), nullptr)); }
 
 nb::object get(const XSpec& spec, const std::string& name) {
   if (name.starts_with('_')) {
@@ -22,23 +29,64 @@ nb::object get(const XSpec& spec, const std::string& name) {
   return spec.has(name) ? nb::object(nb::bool_(true)) : nb::object(nb::none());
 }
 
-void set(XSpec& spec, const std::string& name, nb::handle value) {
-  if (name.starts_with('_') || name == "env") {
-    throw nb::attribute_error(("'XSpec' attribute '" + name + "' cannot be set").c_str());
+void set(Self self, const nb::str& key, nb::handle value) {
+  const std::string name = nb::cast<std::string>(key);
+  if (name == "_spec") {
+    throw nb::attribute_error("the text of an XSpec cannot be set: make another one");
   }
-  if (value.is_none()) {
-    spec.set(name, std::nullopt);
+  auto& spec = nb::cast<XSpec&>(self);
+  nb::dict own = attributes(self);
+  own.attr("pop")(key, nb::none());
+  spec.set(name, std::nullopt);
+  if (name == "env" || name.starts_with('_')) {
+    own[key] = value;
   } else if (nb::isinstance<nb::str>(value)) {
     spec.set(name, nb::cast<std::string>(value));
-  } else {
-    throw nb::type_error(("XSpec." + name + " must be a str, or None to remove it").c_str());
+  } else if (value.ptr() == Py_True) {
+    spec.set_bare(name);
+  } else if (!value.is_none()) {
+    own[key] = value;
+    if (PyLong_CheckExact(value.ptr()) != 0) {  // nice = 10
+      spec.set(name, nb::cast<std::string>(nb::str(value)));
+    }
   }
+}
+
+nb::object env(Self self) {
+  nb::dict own = attributes(self);
+  if (!own.contains("env")) {
+    own["env"] = nb::cast(nb::cast<const XSpec&>(self).env());
+  }
+  return own["env"];
+}
+
+nb::object copy(Self self) {
+  nb::object result = nb::cast(nb::cast<const XSpec&>(self));
+  nb::dict own = attributes(result);
+  own.update(attributes(self));
+  if (own.contains("env")) {
+    own["env"] = own["env"].attr("copy")();
+  }
+  return result;
 }
 
 }  // namespace
 
+XSpec spec_of(nb::handle object) {
+  XSpec spec = nb::cast<const XSpec&>(object);
+  const nb::dict own = attributes(object);
+  if (own.contains("env")) {
+    std::map<std::string, std::string> variables;
+    if (!nb::try_cast(own["env"], variables)) {
+      throw nb::type_error("XSpec.env must be a dict of str to str");
+    }
+    spec.set_env(std::move(variables));
+  }
+  return spec;
+}
+
 void bind_xspec(nb::module_& module) {
-  nb::class_<XSpec>(module, "XSpec",
+  nb::class_<XSpec>(module, "XSpec", nb::dynamic_attr(),
                     "A gateway specification: \"type[=value]//key[=value]//...\", with its keys as attributes. A bare\n"
                     "key is True, one that was not given None.\n\n"
                     "    spec = XSpec(\"ssh=host//chdir=run//env:LANG=C\")\n"
@@ -46,11 +94,11 @@ void bind_xspec(nb::module_& module) {
                     "Raises ValueError for a malformed text.")
       .def(nb::init<const std::string&>(), nb::arg("string"))
       .def_prop_ro("_spec", &XSpec::text, "The exact text.")
-      .def_prop_ro("env", &XSpec::env, nb::sig("def env(self) -> dict[str, str]"),
-                   "A new dict of the variables given with env:NAME=value.")
+      .def_prop_ro("env", &env, nb::sig("def env(self) -> dict[str, str]"),
+                   "The variables given with env:NAME=value; may be changed.")
       .def("__getattr__", &get, nb::sig("def __getattr__(self, name: str) -> typing.Any"))
       .def("__setattr__", &set, nb::arg("name"), nb::arg("value").none(),
-           nb::sig("def __setattr__(self, name: str, value: str | None) -> None"))
+           nb::sig("def __setattr__(self, name: str, value: object) -> None"))
       .def("__str__", &XSpec::text)
       .def("__repr__", [](const XSpec& spec) { return nb::str("<XSpec {!r}>").format(spec.text()); })
       .def("__hash__", [](const XSpec& spec) { return nb::hash(nb::cast(spec.text())); })
@@ -61,7 +109,7 @@ void bind_xspec(nb::module_& module) {
             return nb::try_cast(other, same) && same != nullptr && *same == spec;
           },
           nb::arg("other").none(), nb::sig("def __eq__(self, other: object, /) -> bool"))
-      .def("__copy__", [](const XSpec& spec) { return spec; })
+      .def("__copy__", &copy, nb::sig("def __copy__(self) -> XSpec"))
       .def(
           "_samefilesystem", [](const XSpec& spec) { return spec.has("popen") && !spec.get("chdir"); },
           "Whether a gateway's working directory is this process's own.");

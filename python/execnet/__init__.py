@@ -23,7 +23,7 @@ from execnet._core import (
     load,
     loads,
 )
-from execnet.multi import Group, MultiChannel, default_group, makegateway
+from execnet.multi import Group, MultiChannel, default_group, makegateway, set_execmodel
 
 __all__ = [
     "Channel",
@@ -45,4 +45,5 @@ __all__ = [
     "load",
     "loads",
     "makegateway",
+    "set_execmodel",
 ]

@@ -14,7 +14,25 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, overload
 
 from execnet import _core
-from execnet._core import Channel, Gateway, RemoteError, XSpec
+from execnet._core import NO_ENDMARKER_WANTED, Channel, Gateway, RemoteError, XSpec
+from execnet._execmodel import ExecModel, get_execmodel
+from execnet._pool import safe_terminate
+
+__all__ = [
+    "NO_ENDMARKER_WANTED",
+    "Group",
+    "MultiChannel",
+    "default_group",
+    "makegateway",
+    "safe_terminate",
+    "set_execmodel",
+]
+
+
+def new_membership() -> _core.Membership:
+    """What a group is inside; its plain `popen` members run this interpreter and this extension."""
+    origin = _core.__spec__.origin if _core.__spec__ else None
+    return _core.Membership(python=os.fsencode(sys.executable), native_module=os.fsencode(origin or ""))
 
 
 class Group:
@@ -30,12 +48,16 @@ class Group:
     defaultspec: str | XSpec = "popen"
     """What makegateway() makes when it is not told."""
 
-    def __init__(self, xspecs: Iterable[XSpec | str | None] = ()) -> None:
+    def __init__(self, xspecs: Iterable[XSpec | str | None] = (), execmodel: str = "thread") -> None:
         """Starts a gateway for each specification, all at the same time.
+
+        `execmodel` is the execution model of both sides: thread, main_thread_only (code of
+        remote_exec runs on the main thread only, one at a time), gevent or eventlet.
 
         Raises ValueError before anything is started, HostNotFound after what was started is gone again.
         """
         self._become_empty()
+        self.set_execmodel(execmodel)
         _groups.add(self)
         if type(self).makegateway is Group.makegateway:
             self._start([self._complete(spec) for spec in xspecs])
@@ -45,8 +67,27 @@ class Group:
 
     def _become_empty(self) -> None:
         self._gateways: list[Gateway] = []
-        origin = _core.__spec__.origin if _core.__spec__ else None
-        self._membership = _core.Membership(python=os.fsencode(sys.executable), native_module=os.fsencode(origin or ""))
+        self._membership = new_membership()
+
+    @property
+    def execmodel(self) -> ExecModel:
+        """The execution model of this side."""
+        return self._execmodel
+
+    @property
+    def remote_execmodel(self) -> ExecModel:
+        """The execution model of members whose specification names none."""
+        return self._remote_execmodel
+
+    def set_execmodel(self, execmodel: str, remote_execmodel: str | None = None) -> None:
+        """Sets the execution model of this side and, if not given the same one, of the other.
+
+        Raises ValueError when the group has members already or there is no such model.
+        """
+        if self._gateways:
+            raise ValueError(f"{self!r} has members: an execution model can be set only before")
+        self._execmodel = get_execmodel(execmodel)
+        self._remote_execmodel = self._execmodel if remote_execmodel is None else get_execmodel(remote_execmodel)
 
     def __repr__(self) -> str:
         return f"<Group {[gateway.id for gateway in self]!r}>"
@@ -102,7 +143,7 @@ class Group:
             spec = XSpec(spec)
         self.allocate_id(spec)
         if spec.execmodel is None:
-            spec.execmodel = "thread"
+            spec.execmodel = self._remote_execmodel.backend
         return spec
 
     def _start(self, specs: list[XSpec]) -> list[Gateway]:
@@ -179,7 +220,7 @@ class MultiChannel:
             return [(channel, channel.receive()) for channel in self._channels]
         return [channel.receive() for channel in self._channels]
 
-    def make_receive_queue(self, endmarker: object = _core.NO_ENDMARKER_WANTED) -> queue.Queue[Any]:
+    def make_receive_queue(self, endmarker: object = NO_ENDMARKER_WANTED) -> queue.Queue[Any]:
         """A queue of (channel, item), from all channels as the items come; if given, with an endmarker for each."""
         received: queue.Queue[Any] = queue.Queue()
         for channel in self._channels:
@@ -222,3 +263,4 @@ os.register_at_fork(after_in_child=_leave_gateways_to_parent)
 
 default_group = Group()
 makegateway = default_group.makegateway
+set_execmodel = default_group.set_execmodel

@@ -223,6 +223,10 @@ Gateways Membership::members() const {
   return members_;
 }
 
+std::vector<std::string> Membership::launch_args(const XSpec& spec) const {
+  return transport::launch_for(spec, python_).argv;
+}
+
 XSpec Membership::defaultspec() const {
   const std::lock_guard lock(mutex_);
   return defaultspec_;

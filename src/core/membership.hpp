@@ -40,6 +40,9 @@ class Membership {
   [[nodiscard]] XSpec defaultspec() const;
   void set_defaultspec(const XSpec& spec);
 
+  // The command line of a gateway. REQUIRES: spec.validate() has passed.
+  [[nodiscard]] std::vector<std::string> launch_args(const XSpec& spec) const;
+
   // Tells a gateway to exit. It is no member from then on; terminate() still waits for its process.
   void exit(Gateway& gateway);
 

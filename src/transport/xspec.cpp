@@ -95,6 +95,8 @@ void XSpec::set(const std::string& key, std::optional<std::string> value) {
   }
 }
 
+void XSpec::set_bare(const std::string& key) { settings_.insert_or_assign(key, std::nullopt); }
+
 std::string XSpec::type() const {
   static constexpr std::string_view kKinds[] = {"popen", "ssh"};
   static constexpr std::string_view kFutureKinds[] = {"socket", "vagrant_ssh", "via"};

@@ -1,0 +1,97 @@
+"""Channels as files: what Channel.makefile() gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from execnet._core import Channel
+
+
+class ChannelFile:
+    """A file whose other end is the other end of a channel."""
+
+    def __init__(self, channel: Channel, proxyclose: bool = True) -> None:
+        self.channel = channel
+        self._proxyclose = proxyclose
+
+    def __repr__(self) -> str:
+        return f"<ChannelFile {self.channel.id} {'closed' if self.channel.isclosed() else 'open'}>"
+
+    def isatty(self) -> bool:
+        """It is none."""
+        return False
+
+    def close(self) -> None:
+        """Closes the channel, if the file was made with proxyclose."""
+        if self._proxyclose:
+            self.channel.close()
+
+
+class ChannelFileWrite(ChannelFile):
+    """Each write is an item of the channel. Raises OSError when the channel is closed."""
+
+    def write(self, out: Any) -> None:
+        self.channel.send(out)
+
+    def writelines(self, lines: Iterable[Any]) -> None:
+        for line in lines:
+            self.channel.send(line)
+
+    def flush(self) -> None:
+        """Every write goes out at once."""
+
+
+class ChannelFileRead(ChannelFile):
+    """The items of a channel, all str or all bytes, one after the other. The end of the channel is the file's."""
+
+    _buffer: Any = None
+
+    def _fill(self) -> bool:
+        try:
+            item = self.channel.receive()
+        except EOFError:
+            return False
+        self._buffer = item if self._buffer is None else self._buffer + item
+        return True
+
+    def _take(self, size: int) -> Any:
+        taken, self._buffer = self._buffer[:size], self._buffer[size:]
+        return taken
+
+    def read(self, n: int) -> Any:
+        """The next n characters or bytes; fewer only at the end."""
+        while self._buffer is None or len(self._buffer) < n:
+            if not self._fill():
+                break
+        return "" if self._buffer is None else self._take(n)
+
+    def readline(self) -> Any:
+        """The next line with its newline; the last may have none; empty at the end."""
+        searched = 0
+        while True:
+            if self._buffer is not None:
+                newline = self._buffer.find(b"\n" if isinstance(self._buffer, bytes) else "\n", searched)
+                if newline >= 0:
+                    return self._take(newline + 1)
+                searched = len(self._buffer)
+            if not self._fill():
+                return "" if self._buffer is None else self._take(searched)
+
+    def __iter__(self) -> ChannelFileRead:
+        return self
+
+    def __next__(self) -> Any:
+        line = self.readline()
+        if not line:
+            raise StopIteration
+        return line
+
+
+def make_file(channel: Channel, mode: str = "w", proxyclose: bool = False) -> ChannelFile:
+    """Raises ValueError for a mode that is neither "w" nor "r"."""
+    if mode == "w":
+        return ChannelFileWrite(channel, proxyclose)
+    if mode == "r":
+        return ChannelFileRead(channel, proxyclose)
+    raise ValueError(f"mode must be 'w' or 'r', not {mode!r}")

@@ -1396,6 +1396,7 @@ HELLO_TYPES = {
     "nice": (int, type(None)),
     "env": (dict,),
     "dont_write_bytecode": (bool,),
+    "stdout": (str,),
 }
 TERMINATE_GRACE = 5.0  # seconds for running code to end, before and after it is interrupted
 LOST_GRACE = 0.1  # the same, when the coordinator is gone
@@ -1437,6 +1438,10 @@ def apply_hello(hello):
         for name, value in hello["env"].items():
             step = "env:%s=%s" % (name, value)
             os.environ[name] = value
+        if hello["stdout"] == "null":
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, 1)
+            os.close(null)
         sys.dont_write_bytecode = hello["dont_write_bytecode"] or sys.dont_write_bytecode
     except Exception as error:
         return "%s: %s: %s" % (step, type(error).__name__, error)

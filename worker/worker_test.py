@@ -74,6 +74,7 @@ def hello(**changes):
         u"nice": None,
         u"env": {},
         u"dont_write_bytecode": False,
+        u"stdout": u"inherit",
     }
     fields.update((text_type(key), value) for key, value in changes.items())
     return fields

@@ -3,7 +3,7 @@
 //   type[=value]//key[=value]//...      "popen", "ssh=user@host//python=/opt/bin/python3//id=gpu"
 //
 // Keys the library reads: popen, ssh (the host, with options for ssh(1) before it), id, python,
-// chdir, nice, env:NAME, dont_write_bytecode, ssh_config, execmodel. Others are kept.
+// chdir, nice, env:NAME, dont_write_bytecode, ssh_config, execmodel, stdout. Others are kept.
 #pragma once
 
 #include <map>

@@ -76,6 +76,10 @@ std::optional<std::string> apply(const core::WorkerSetup& setup) {
   if (setup.execmodel != "thread" && setup.execmodel != "main_thread_only") {
     return "execmodel=" + setup.execmodel + ": this worker knows thread and main_thread_only";
   }
+  if (setup.null_stdout) {
+    const base::Fd null(base::check("open", [] { return ::open("/dev/null", O_WRONLY | O_CLOEXEC); }, "/dev/null"));
+    base::check("dup2", [&] { return ::dup2(null.get(), STDOUT_FILENO); });
+  }
   if (setup.dont_write_bytecode) {
     sys.attr("dont_write_bytecode") = true;
   }

@@ -129,6 +129,7 @@ class Group:
             nice=NUMBER          is added to its niceness
             env:NAME=VALUE       sets an environment variable
             dont_write_bytecode  as python -B
+            stdout=null          throws away what is printed there; =inherit, the default, does not
             ssh_config=PATH      configuration for ssh
 
         An XSpec becomes the gateway's `spec`, with `id` and `execmodel` filled in. Raises ValueError

@@ -65,8 +65,8 @@ struct StartedPeer {
 };
 
 base::Buffer setup_message() {
-  Dict hello{{"protocol", 1},   {"id", "gw0"},   {"execmodel", "thread"},       {"chdir", Value()},
-             {"nice", Value()}, {"env", Dict{}}, {"dont_write_bytecode", false}};
+  Dict hello{{"protocol", 1},   {"id", "gw0"},   {"execmodel", "thread"},        {"chdir", Value()},
+             {"nice", Value()}, {"env", Dict{}}, {"dont_write_bytecode", false}, {"stdout", "inherit"}};
   return encode_value(Value(hello));
 }
 

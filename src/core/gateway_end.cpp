@@ -69,14 +69,17 @@ base::Buffer GatewayEnd::hello() const {
     env[name] = value;
   }
   const auto nice = spec_.get("nice");
+  const std::string execmodel = spec_.get("execmodel").value_or("thread");
   Dict hello;
   hello["protocol"] = wire::kProtocolVersion;
   hello["id"] = id_;
-  hello["execmodel"] = spec_.get("execmodel").value_or("thread");
+  hello["execmodel"] = execmodel;
   hello["chdir"] = optional_text(spec_.get("chdir"));
   hello["nice"] = nice ? Value(std::stoi(*nice)) : Value();
   hello["env"] = std::move(env);
   hello["dont_write_bytecode"] = spec_.has("dont_write_bytecode");
+  // Who asks for main_thread_only runs a test runner there or the like, whose own output is for nobody.
+  hello["stdout"] = spec_.get("stdout").value_or(execmodel == "main_thread_only" ? "null" : "inherit");
   return encode_value(Value(std::move(hello)));
 }
 

@@ -73,6 +73,7 @@ void WorkerEnd::on_hello(base::Buffer payload) {
   setup.nice = optional<int>(hello.at("nice"));
   setup.env = hello.at("env").as<std::map<std::string, std::string>>();
   setup.dont_write_bytecode = hello.at("dont_write_bytecode").as<bool>();
+  setup.null_stdout = hello.at("stdout").as<std::string>() == "null";
   setup_ = std::move(setup);
 }
 

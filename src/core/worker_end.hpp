@@ -36,6 +36,7 @@ struct WorkerSetup {
   std::optional<int> nice;
   std::map<std::string, std::string> env;
   bool dont_write_bytecode = false;
+  bool null_stdout = false;  // what is written to descriptor 1 is for nobody
 };
 
 // What a HELLO says back.

@@ -24,9 +24,11 @@ std::string path_literal(std::string_view path) {
 std::string native_line(std::string_view native_module) {
   const std::string path = path_literal(native_module);
   // importlib's frozen core is in every interpreter from its start: nothing is looked up or read for it.
-  return "import _frozen_importlib as b,_frozen_importlib_external as x;"
-         "b._load(b.ModuleSpec(\"execnet._core\",x.ExtensionFileLoader(\"execnet._core\"," +
-         path + "),origin=" + path + ")).serve(" + std::to_string(kStreamFd) + "," + std::to_string(kStderrFd) + ")";
+  // A module of its name may be there already: site packages are free to import execnet at the start.
+  return "import sys,_frozen_importlib as b,_frozen_importlib_external as x;"
+         "(sys.modules.get(\"execnet._core\")or b._load(b.ModuleSpec(\"execnet._core\","
+         "x.ExtensionFileLoader(\"execnet._core\"," +
+         path + "),origin=" + path + "))).serve(" + std::to_string(kStreamFd) + "," + std::to_string(kStderrFd) + ")";
 }
 
 std::string pure_line(bool stream_on_stdio) {

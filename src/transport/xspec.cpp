@@ -123,7 +123,8 @@ std::string XSpec::type() const {
 
 void XSpec::validate() const {
   const std::string kind = type();
-  static constexpr std::string_view kNeedValue[] = {"ssh", "id", "python", "chdir", "nice", "ssh_config", "execmodel"};
+  static constexpr std::string_view kNeedValue[] = {"ssh",  "id",         "python",    "chdir",
+                                                    "nice", "ssh_config", "execmodel", "stdout"};
   for (const std::string_view name : kNeedValue) {
     const std::string key(name);
     if (has(key) && get(key).value_or("").empty()) {
@@ -138,6 +139,9 @@ void XSpec::validate() const {
   }
   if (const auto nice = get("nice"); nice && !is_integer(*nice)) {
     refuse("nice=" + *nice + " is no integer", text_, "the form is nice=10");
+  }
+  if (const auto out = get("stdout"); out && *out != "inherit" && *out != "null") {
+    refuse("unknown stdout=" + *out, text_, "the form is stdout=inherit or stdout=null");
   }
   if (const auto python = get("python"); python && transport::shell_split(*python).empty()) {
     refuse("no program in python=" + *python, text_, "the form is python=/usr/bin/python3");

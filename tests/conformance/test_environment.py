@@ -120,6 +120,29 @@ def test_what_is_printed_reaches_standard_output_and_error_here(
     assert (printed, said) == ("from print\nfrom a child\n", "from stderr\n")
 
 
+@pytest.mark.parametrize("keys", ["stdout=null", "execmodel=main_thread_only"])
+def test_what_is_printed_reaches_nobody_where_that_is_wanted(
+    fresh: Fresh, keys: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    channel = fresh(keys).remote_exec(
+        """
+        import os, sys
+        print("from print")
+        sys.stdout.flush()
+        os.system("echo from a child")
+        channel.send(os.path.samefile("/dev/stdout", os.devnull))
+        """
+    )
+    assert channel.receive(timeout=10) is True
+    channel.waitclose(10)
+    assert "from" not in capfd.readouterr().out
+
+
+def test_main_thread_only_can_print_all_the_same(fresh: Fresh, capfd: pytest.CaptureFixture[str]) -> None:
+    fresh("execmodel=main_thread_only//stdout=inherit").remote_exec("print('from print')").waitclose(10)
+    assert capfd.readouterr().out == "from print\n"
+
+
 def test_the_code_has_no_descriptors_of_the_coordinator(fresh: Fresh, tmp_path: Path) -> None:
     with open(tmp_path / "open here", "w") as file:
         os.set_inheritable(file.fileno(), True)

@@ -87,8 +87,10 @@ class ExecModel:
         self._module(4).sleep(delay)
 
     def fdopen(self, fd: int, mode: str, bufsize: int = 1, closefd: bool = True) -> IO[Any]:
-        """A file object for a descriptor."""
-        return os.fdopen(fd, mode, bufsize, closefd=closefd)
+        """A file object for a descriptor; of text, as UTF-8, unless the mode has a "b"."""
+        if "b" in mode:  # which cannot be line buffered
+            return os.fdopen(fd, mode, -1 if bufsize == 1 else bufsize, closefd=closefd)
+        return os.fdopen(fd, mode, bufsize, encoding="utf-8", closefd=closefd)
 
     def Lock(self) -> Any:
         return self._locks().Lock() if self._backend != "gevent" else self._locks().BoundedSemaphore(1)

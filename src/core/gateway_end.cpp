@@ -72,7 +72,7 @@ base::Buffer GatewayEnd::hello() const {
   const std::string execmodel = spec_.get("execmodel").value_or("thread");
   Dict hello;
   hello["protocol"] = wire::kProtocolVersion;
-  hello["id"] = id_;
+  hello["id"] = id_ + "-worker";  // as programs there know it
   hello["execmodel"] = execmodel;
   hello["chdir"] = optional_text(spec_.get("chdir"));
   hello["nice"] = nice ? Value(std::stoi(*nice)) : Value();

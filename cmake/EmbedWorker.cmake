@@ -1,14 +1,19 @@
-# Compresses worker.py at build time and compiles the bytes into a target, as
-# execnet::transport::worker_source_gz() of src/transport/worker_source.hpp.
+# Compiles the bytes of Python files that are sent to the other side into a target.
 set(EXECNET_EMBED_SCRIPT ${CMAKE_CURRENT_LIST_DIR}/embed_worker_script.cmake)
 
-function(execnet_embed_worker target worker)
-  set(output ${CMAKE_CURRENT_BINARY_DIR}/worker_source.cpp)
+# execnet_embed(target file NAME function HEADER header [GZIP]): `header` declares, in the namespace of its folder
+# (transport/x.hpp: execnet::transport), std::string_view function(), which gives the content of `file`.
+function(execnet_embed target file)
+  cmake_parse_arguments(PARSE_ARGV 2 embed "GZIP" "NAME;HEADER" "")
+  cmake_path(GET embed_HEADER PARENT_PATH namespace)
+  set(output ${CMAKE_CURRENT_BINARY_DIR}/${embed_NAME}.cpp)
+  cmake_path(GET file FILENAME name)
   add_custom_command(
     OUTPUT ${output}
-    COMMAND ${CMAKE_COMMAND} -DINPUT=${worker} -DOUTPUT=${output} -P ${EXECNET_EMBED_SCRIPT}
-    DEPENDS ${worker} ${EXECNET_EMBED_SCRIPT}
-    COMMENT "Embedding worker.py"
+    COMMAND ${CMAKE_COMMAND} -DINPUT=${file} -DOUTPUT=${output} -DNAME=${embed_NAME} -DHEADER=${embed_HEADER}
+            -DNAMESPACE=${namespace} -DGZIP=${embed_GZIP} -P ${EXECNET_EMBED_SCRIPT}
+    DEPENDS ${file} ${EXECNET_EMBED_SCRIPT}
+    COMMENT "Embedding ${name}"
     VERBATIM)
   target_sources(${target} PRIVATE ${output})
 endfunction()

@@ -1,26 +1,29 @@
-# cmake -DINPUT=worker.py -DOUTPUT=worker_source.cpp -P embed_worker_script.cmake
+# cmake -DINPUT=x.py -DOUTPUT=x.cpp -DNAME=function -DHEADER=folder/x.hpp -DNAMESPACE=folder -DGZIP=ON -P embed_worker_script.cmake
 cmake_minimum_required(VERSION 3.25...4.0)
 
-set(archive ${OUTPUT}.gz)
-cmake_path(GET INPUT PARENT_PATH directory)
 cmake_path(GET INPUT FILENAME name)
-file(ARCHIVE_CREATE OUTPUT ${archive} PATHS ${name} WORKING_DIRECTORY ${directory}
-     FORMAT raw COMPRESSION GZip COMPRESSION_LEVEL 9)
-file(READ ${archive} hex HEX)
-file(REMOVE ${archive})
-
-# Bytes 4 to 7 of a gzip header are the time of compression; zero, so that the same source makes the same library.
-string(SUBSTRING "${hex}" 0 8 magic)
-string(SUBSTRING "${hex}" 16 -1 rest)
-set(hex "${magic}00000000${rest}")
+if(GZIP)
+  set(archive ${OUTPUT}.gz)
+  cmake_path(GET INPUT PARENT_PATH directory)
+  file(ARCHIVE_CREATE OUTPUT ${archive} PATHS ${name} WORKING_DIRECTORY ${directory}
+       FORMAT raw COMPRESSION GZip COMPRESSION_LEVEL 9)
+  file(READ ${archive} hex HEX)
+  file(REMOVE ${archive})
+  # Bytes 4 to 7 of a gzip header are the time of compression; zero, so that the same source makes the same library.
+  string(SUBSTRING "${hex}" 0 8 magic)
+  string(SUBSTRING "${hex}" 16 -1 rest)
+  set(hex "${magic}00000000${rest}")
+else()
+  file(READ ${INPUT} hex HEX)
+endif()
 
 string(REGEX REPLACE "([0-9a-f][0-9a-f])" "0x\\1," bytes "${hex}")
 string(REGEX REPLACE "(................................................................................)" "\\1\n    "
        bytes "${bytes}")
 file(WRITE ${OUTPUT} "// Generated from ${name}.
-#include \"transport/worker_source.hpp\"
+#include \"${HEADER}\"
 
-namespace execnet::transport {
+namespace execnet::${NAMESPACE} {
 namespace {
 
 constexpr unsigned char kBytes[] = {
@@ -29,7 +32,7 @@ constexpr unsigned char kBytes[] = {
 
 }  // namespace
 
-std::string_view worker_source_gz() { return {reinterpret_cast<const char*>(kBytes), sizeof kBytes}; }
+std::string_view ${NAME}() { return {reinterpret_cast<const char*>(kBytes), sizeof kBytes}; }
 
-}  // namespace execnet::transport
+}  // namespace execnet::${NAMESPACE}
 ")

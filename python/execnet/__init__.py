@@ -24,6 +24,7 @@ from execnet._core import (
     loads,
 )
 from execnet.multi import Group, MultiChannel, default_group, makegateway, set_execmodel
+from execnet.rsync import RSync
 
 __all__ = [
     "Channel",
@@ -35,6 +36,7 @@ __all__ = [
     "HostNotFound",
     "LoadError",
     "MultiChannel",
+    "RSync",
     "RemoteError",
     "TimeoutError",
     "XSpec",

@@ -30,6 +30,15 @@ void ChannelHandle::send(base::Buffer payload, const base::Wait& wait) {
   connection_->send(lock, wire::FrameType::kData, state_->id, std::move(payload), wait);
 }
 
+bool ChannelHandle::post(base::Buffer payload) {
+  auto lock = connection_->lock();
+  if (state_->closed || state_->lost) {
+    return false;
+  }
+  connection_->post(lock, wire::FrameType::kData, state_->id, std::move(payload));
+  return true;
+}
+
 base::Buffer ChannelHandle::receive(const base::Wait& wait) {
   auto lock = connection_->lock();
   ChannelState& state = *state_;

@@ -30,6 +30,9 @@ class ChannelHandle {
 
   // `payload` is an encoded value. Throws ChannelClosed, GatewayGone.
   void send(base::Buffer payload, const base::Wait& wait);
+  // The same without ever waiting: what the operating system does not take at once is kept and written
+  // later, so the caller sees to it that this is not much. False if nothing can be sent any more.
+  bool post(base::Buffer payload);
   // The next encoded value. Throws TimeoutError, RemoteError, EndOfChannel, GatewayGone.
   base::Buffer receive(const base::Wait& wait);
   // The same if it is there already, else none. Never waits.

@@ -1,0 +1,5 @@
+# What the library stands on. Of libcrypto it takes SHA-256, a few kilobytes: linked statically, so that
+# neither the extension module nor a program has anything to find when it runs.
+find_package(Threads REQUIRED)
+set(OPENSSL_USE_STATIC_LIBS ON)
+find_package(OpenSSL REQUIRED COMPONENTS Crypto)

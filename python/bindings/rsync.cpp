@@ -1,0 +1,92 @@
+// What execnet.rsync stands on: the two steps of the core, with Python's objects for the calls back.
+#include "core/rsync_send.hpp"
+
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "bindings.hpp"
+#include "channel.hpp"
+#include "gateway.hpp"
+#include "interrupt.hpp"
+
+namespace execnet::python {
+namespace {
+
+nb::object start_rsync_target(nb::handle_t<PyGateway> gateway) {
+  const auto end = nb::cast<const PyGateway&>(gateway).gateway->end();
+  std::shared_ptr<core::ChannelHandle> channel;
+  {
+    const nb::gil_scoped_release nogil;
+    channel = core::start_rsync_target(*end, wait_for());
+  }
+  return make_channel(std::move(channel), gateway);
+}
+
+// Calls the methods of a Python object of the same names. It needs no reference of its own: the caller
+// of send_tree() waits.
+class PythonObserver final : public core::RSyncObserver {
+ public:
+  explicit PythonObserver(nb::handle object) : object_(object) {}
+
+  bool filter(const std::string& path) override {
+    const nb::gil_scoped_acquire gil;
+    const nb::object wanted = object_.attr("filter")(nb::bytes(path.data(), path.size()));
+    const int truth = PyObject_IsTrue(wanted.ptr());
+    if (truth < 0) {
+      throw nb::python_error();
+    }
+    return truth != 0;
+  }
+  void on_list(std::size_t target, std::uint64_t bytes) override { call("on_list", target, bytes); }
+  void on_send_file(std::size_t target, const std::string& relative) override {
+    const nb::gil_scoped_acquire gil;
+    object_.attr("on_send_file")(target, nb::bytes(relative.data(), relative.size()));
+  }
+  void on_ack(std::size_t target, std::uint64_t bytes) override { call("on_ack", target, bytes); }
+  void on_finished(std::size_t target) override {
+    const nb::gil_scoped_acquire gil;
+    object_.attr("on_finished")(target);
+  }
+
+ private:
+  void call(const char* name, std::size_t target, std::uint64_t bytes) {
+    const nb::gil_scoped_acquire gil;
+    object_.attr(name)(target, bytes);
+  }
+
+  const nb::handle object_;
+};
+
+void send_tree(const nb::bytes& source, const nb::list& targets, const nb::object& observer) {
+  std::vector<core::RSyncTarget> to;
+  for (const nb::handle target : targets) {
+    const auto destination = nb::cast<nb::bytes>(target[1]);
+    to.push_back({nb::cast<const PyChannel&>(target[0]).handle,
+                  {destination.c_str(), destination.size()},
+                  nb::cast<bool>(target[2])});
+  }
+  const std::string path(source.c_str(), source.size());
+  PythonObserver calls(observer);
+  const nb::gil_scoped_release nogil;
+  core::send_tree(path, to, calls, wait_for());
+}
+
+}  // namespace
+
+void bind_rsync(nb::module_& module) {
+  module.def("start_rsync_target", &start_rsync_target, nb::arg("gateway"),
+             nb::sig("def start_rsync_target(gateway: Gateway) -> Channel"),
+             "Starts the receiving side of RSync; the channel is for send_tree().");
+  module.def(
+      "send_tree", &send_tree, nb::arg("source"), nb::arg("targets"), nb::arg("observer"),
+      nb::sig("def send_tree(source: bytes, targets: list[tuple[Channel, bytes, bool]], observer: object) -> None"),
+      "Copies a directory or a file. A target is a channel, a destination, and whether to remove what else is\n"
+      "there. The observer is called with the position of the target.");
+}
+
+}  // namespace execnet::python

@@ -1,0 +1,120 @@
+"""Copies a directory, or a file, to any number of gateways at once; sends only what is different there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from execnet import _core
+from execnet._core import Channel, Gateway
+
+Path = str | os.PathLike[str]
+
+
+class RSync:
+    """Sends a directory, or a file, to the targets that were added.
+
+        sync = execnet.RSync("build/report")
+        sync.add_target(group["web1"], "/srv/report")
+        sync.add_target(group["web2"], "/srv/report")
+        sync.send()
+
+    Programs override filter() and _report_send_file().
+    """
+
+    def __init__(
+        self,
+        sourcedir: Path,
+        callback: Callable[[str, int, Channel], object] | None = None,
+        verbose: bool = True,
+    ) -> None:
+        """The callback is told of the progress: ("list", bytes that are different, channel) once for each
+        target, then ("ack", bytes, channel) for each file that is done. `channel.gateway` is the target's.
+        """
+        if callback is not None and not callable(callback):
+            raise TypeError(f"callback must be callable, not {type(callback).__name__}")
+        path = os.fspath(sourcedir)
+        self._sourcedir = path.rstrip(os.sep) or path
+        self._verbose = verbose
+        self._callback = callback
+        self._targets: list[_Target] = []
+
+    def filter(self, path: str) -> bool:
+        """Whether to copy this, and what is below it."""
+        return True
+
+    def _report_send_file(self, gateway: Gateway, modified_rel_path: str) -> None:
+        """Before the content of a file is sent."""
+        if self._verbose:
+            print(f"{gateway} <= {modified_rel_path}")
+
+    def add_target(
+        self,
+        gateway: Gateway,
+        destdir: Path,
+        finishedcallback: Callable[[], object] | None = None,
+        delete: bool = True,
+    ) -> None:
+        """Adds a target of the next send(): `destdir` there becomes like the source.
+
+        It is relative to the working directory over there. With `delete`, what is not in the source is
+        removed. `finishedcallback` is called when this target is done.
+        """
+        channel = _core.start_rsync_target(gateway)
+        self._targets.append(_Target(channel, os.fsencode(destdir), delete, finishedcallback))
+
+    def send(self, raises: bool = True) -> None:
+        """Copies, and forgets the targets. When one of them fails the others are finished first.
+
+        Raises OSError when there is no target, unless `raises` is false; OSError when the source cannot be
+        read, ValueError when there is something in it that cannot be copied; RemoteError or GatewayGone of
+        the first target that failed.
+        """
+        targets, self._targets = self._targets, []
+        if not targets:
+            if raises:
+                raise OSError("there is no target to send to: add_target() comes before each send()")
+            return
+        _core.send_tree(
+            os.fsencode(self._sourcedir),
+            [(target.channel, target.destination, target.delete) for target in targets],
+            _Observer(self, targets),
+        )
+
+
+class _Target:
+    def __init__(
+        self, channel: Channel, destination: bytes, delete: bool, finished: Callable[[], object] | None
+    ) -> None:
+        self.channel = channel
+        self.destination = destination
+        self.delete = bool(delete)
+        self.finished = finished
+
+
+class _Observer:
+    """What the core calls, as the methods and callbacks of the program want it."""
+
+    def __init__(self, sync: RSync, targets: list[_Target]) -> None:
+        self._sync = sync
+        self._targets = targets
+
+    def filter(self, path: bytes) -> Any:
+        return self._sync.filter(os.fsdecode(path))
+
+    def on_list(self, target: int, size: int) -> None:
+        if self._sync._callback is not None:
+            self._sync._callback("list", size, self._targets[target].channel)
+
+    def on_send_file(self, target: int, relative: bytes) -> None:
+        self._sync._report_send_file(self._targets[target].channel.gateway, os.fsdecode(relative))
+
+    def on_ack(self, target: int, size: int) -> None:
+        if self._sync._callback is not None:
+            self._sync._callback("ack", size, self._targets[target].channel)
+
+    def on_finished(self, target: int) -> None:
+        finished = self._targets[target].finished
+        if finished is not None:
+            finished()

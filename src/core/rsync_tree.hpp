@@ -1,0 +1,61 @@
+// What RSync copies, as it is found at the start: the names, kinds, modes, sizes and times of a tree.
+//
+// A value. Any thread may read it.
+#pragma once
+
+#include <sys/stat.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace execnet::core {
+
+struct TreeEntry {
+  enum class Kind : std::uint8_t { kDirectory, kFile, kLink };
+
+  Kind kind = Kind::kFile;
+  bool link_is_inside = false;  // the link leads into the tree: `link` is relative to its root
+  std::uint32_t parent = 0;
+  std::uint32_t first_child = 0;
+  std::uint32_t children = 0;
+  std::uint32_t mode = 0;  // the permission bits
+  std::uint64_t size = 0;  // of a file
+  std::int64_t mtime = 0;  // nanoseconds since the epoch
+  std::string name;        // empty for the root
+  std::string link;
+};
+
+// Entries are known by their number: 0 is the root, and the entries of one directory are numbered
+// one after the other, in the order in which the directories themselves are.
+class SourceTree {
+ public:
+  // Leaves out what `wanted` (called with the path of everything but the root) says no to. A thing that
+  // vanishes meanwhile is not there. The root may be a link; others are not followed.
+  // Throws std::system_error, SpecError for what is neither file nor directory nor link.
+  SourceTree(const std::string& root, const std::function<bool(const std::string& path)>& wanted);
+
+  [[nodiscard]] std::size_t size() const { return entries_.size(); }
+  [[nodiscard]] const TreeEntry& operator[](std::size_t number) const { return entries_[number]; }
+  // To open it by.
+  [[nodiscard]] std::string path(std::size_t number) const;
+  // Below the root, "a/b"; empty for the root.
+  [[nodiscard]] std::string relative(std::size_t number) const;
+
+ private:
+  void list(std::uint32_t number, const std::function<bool(const std::string& path)>& wanted);
+  // Where the link leads into the tree, it must do so at the destination.
+  void make_relative_if_inside(TreeEntry& entry) const;
+
+  std::string root_;
+  std::string absolute_root_;
+  std::vector<TreeEntry> entries_;
+};
+
+[[nodiscard]] std::int64_t mtime_of(const struct stat& found);
+[[nodiscard]] std::uint32_t permissions_of(const struct stat& found);
+
+}  // namespace execnet::core

@@ -107,7 +107,7 @@ void RSyncSession::ask_for_hashes(List& operations, Budget& budget) {
 }
 
 void RSyncSession::send_files(List& operations, Budget& budget) {
-  while (!budget.is_spent() && (transfer_ || !to_send_.empty())) {
+  while (!budget.is_spent() && (transfer_ || !hashed_.empty() || !to_send_.empty())) {
     if (!transfer_) {
       begin_transfer(operations, budget);
     }
@@ -118,8 +118,9 @@ void RSyncSession::send_files(List& operations, Budget& budget) {
 }
 
 void RSyncSession::begin_transfer(List& operations, Budget& budget) {
-  Wanted wanted = std::move(to_send_.front());
-  to_send_.pop_front();
+  std::deque<Wanted>& files = hashed_.empty() ? to_send_ : hashed_;
+  Wanted wanted = std::move(files.front());
+  files.pop_front();
   auto file = SourceFile::open(tree_.path(wanted.number), wanted.number == 0);
   if (!file) {
     drop_transfer(operations, budget, wanted);
@@ -307,7 +308,7 @@ void RSyncSession::on_answer(const Value& answer) {
     if (wanted.digests.size() > blocks_of(number) * kDigestBytes) {
       throw DataFormatError("too many digests for file " + std::to_string(number));
     }
-    to_send_.push_front(std::move(wanted));  // the target holds it open
+    hashed_.push_back(std::move(wanted));
   } else if (kind == "done" && state == State::kSent) {
     states_[number] = State::kDone;
     --unfinished_;

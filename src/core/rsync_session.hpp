@@ -119,8 +119,9 @@ class RSyncSession {
 
   std::uint64_t wanted_bytes_ = 0;
   std::deque<std::uint32_t> to_hash_;  // the target has a file there: it may have some of the content
-  std::deque<Wanted> to_send_;
-  std::size_t hashing_files_ = 0;  // that were asked about and are not sent yet
+  std::deque<Wanted> hashed_;          // and has said what of it; these go first, as it holds them open
+  std::deque<Wanted> to_send_;         // the target has nothing of them
+  std::size_t hashing_files_ = 0;      // that were asked about and are not sent yet
   std::uint64_t hashing_blocks_ = 0;
   std::optional<Transfer> transfer_;
   std::size_t unfinished_ = 0;  // wanted and not done

@@ -1,0 +1,125 @@
+// RSync through the public header, to real interpreters (the pure worker).
+#include <execnet/rsync.hpp>
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <execnet/execnet.hpp>
+#include <fstream>
+#include <sstream>
+#include <stdexcept>
+
+namespace execnet {
+namespace {
+
+namespace fs = std::filesystem;
+
+class RSyncTest : public testing::Test {
+ protected:
+  RSyncTest() {
+    std::string pattern = fs::temp_directory_path() / "execnet-rsync-XXXXXX";
+    directory = ::mkdtemp(pattern.data());
+    fs::create_directories(directory / "source" / "sub");
+    std::ofstream(directory / "source" / "sub" / "a") << "hello";
+    std::ofstream(directory / "source" / "big") << std::string(1'000'000, 'x');
+  }
+  ~RSyncTest() override { fs::remove_all(directory); }
+
+  [[nodiscard]] static std::string read(const fs::path& path) {
+    std::ostringstream text;
+    text << std::ifstream(path).rdbuf();
+    return text.str();
+  }
+
+  fs::path directory;
+};
+
+class Recording final : public RSync {
+ public:
+  using RSync::RSync;
+  std::vector<std::string> calls;
+
+ private:
+  bool filter(const fs::path& path) override { return path.filename() != "secret"; }
+  void report_send_file(const Gateway& gateway, const std::string& relative) override {
+    calls.push_back(gateway.id() + " <= " + relative);
+  }
+  void report_list(const Gateway& gateway, std::uint64_t bytes) override {
+    calls.push_back(gateway.id() + " list " + std::to_string(bytes));
+  }
+  void report_ack(const Gateway& gateway, std::uint64_t bytes) override {
+    calls.push_back(gateway.id() + " ack " + std::to_string(bytes));
+  }
+};
+
+TEST_F(RSyncTest, CopiesATreeToSeveralGatewaysAndThenHasNothingToDo) {
+  Group group{"popen", "popen"};
+  std::ofstream(directory / "source" / "secret") << "1";
+  Recording sync(directory / "source");
+  int finished = 0;
+  for (int round = 0; round < 2; ++round) {
+    for (std::size_t number = 0; number < group.size(); ++number) {
+      sync.add_target(group[number], directory / ("t" + std::to_string(number)),
+                      {.finished = [&finished] { ++finished; }});
+    }
+    sync.send();
+    if (round == 0) {
+      EXPECT_EQ(sync.calls.size(), 2 * 5U);
+      EXPECT_EQ(std::count(sync.calls.begin(), sync.calls.end(), "gw1 <= sub/a"), 1);
+      EXPECT_EQ(std::count(sync.calls.begin(), sync.calls.end(), "gw0 ack 1000000"), 1);
+      sync.calls.clear();
+    }
+  }
+  EXPECT_EQ(finished, 4);
+  EXPECT_EQ(sync.calls, (std::vector<std::string>{"gw0 list 0", "gw1 list 0"}));
+  for (const char* target : {"t0", "t1"}) {
+    EXPECT_EQ(read(directory / target / "sub" / "a"), "hello");
+    EXPECT_EQ(read(directory / target / "big"), std::string(1'000'000, 'x'));
+    EXPECT_FALSE(fs::exists(directory / target / "secret"));
+  }
+}
+
+TEST_F(RSyncTest, KeepsOthersOnlyIfToldTo) {
+  Group group{"popen"};
+  RSync sync(directory / "source");
+  for (const bool delete_others : {false, true}) {
+    std::ofstream(directory / "source" / "sub" / "a") << "changed " << delete_others;
+    fs::create_directories(directory / "there" / "other");
+    sync.add_target(group[0], directory / "there", {.delete_others = delete_others});
+    sync.send();
+    EXPECT_EQ(fs::exists(directory / "there" / "other"), !delete_others);
+  }
+}
+
+TEST_F(RSyncTest, WithoutATargetItThrows) {
+  RSync sync(directory / "source");
+  EXPECT_THROW(sync.send(), SpecError);
+}
+
+TEST_F(RSyncTest, OneBadTargetDoesNotKeepTheOthersFromTheirs) {
+  Group group{"popen", "popen"};
+  RSync sync(directory / "source");
+  sync.add_target(group[0], "/proc/not/possible");
+  sync.add_target(group[1], directory / "there");
+  EXPECT_THROW(sync.send(), RemoteError);
+  EXPECT_EQ(read(directory / "there" / "sub" / "a"), "hello");
+}
+
+TEST_F(RSyncTest, AnExceptionOfTheProgramComesOutOfSend) {
+  class Failing final : public RSync {
+   public:
+    using RSync::RSync;
+
+   private:
+    void report_send_file(const Gateway&, const std::string&) override { throw std::out_of_range("enough"); }
+  };
+  Group group{"popen"};
+  Failing sync(directory / "source");
+  sync.add_target(group[0], directory / "there");
+  EXPECT_THROW(sync.send(), std::out_of_range);
+}
+
+}  // namespace
+}  // namespace execnet

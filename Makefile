@@ -39,6 +39,12 @@ test: ## all tests, C++ and Python, with every interpreter found
 	@$(call build,dev,build/setup.cmake build/interpreters.cmake)
 	$(CTEST) --preset dev -j $(JOBS)
 
+.PHONY: clients
+clients: wheel ## programs that people have today, on this execnet and on the released one
+	@tools/setup test
+	@$(call build,dev,build/setup.cmake build/interpreters.cmake)
+	PYTHONPATH=$(call PACKAGE,dev) $(BIN)/python -m pytest -p no:cacheprovider tests/clients
+
 .PHONY: bench
 bench: ## what things cost, measured
 	@tools/setup
@@ -72,6 +78,7 @@ docs: ## runs the code in the documentation
 .PHONY: wheel
 wheel: ## a wheel of the Python package, in build/wheel
 	@tools/setup
+	rm -rf build/wheel
 	$(BIN)/python -m pip wheel --no-deps --disable-pip-version-check -w build/wheel .
 
 .PHONY: install

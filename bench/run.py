@@ -13,23 +13,14 @@ import os
 import statistics
 import subprocess
 import sys
-import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests" / "support"))
+
+from environments import environment  # noqa: E402
+
 MEASURE = Path(__file__).with_name("measure.py")
-RELEASED = ROOT / "build" / "bench-released"
-
-
-def released_python() -> str:
-    """The interpreter of an environment that has the released execnet and nothing else."""
-    python = RELEASED / "bin" / "python"
-    if not (RELEASED / "installed").exists():
-        print("installing the released execnet into", RELEASED.relative_to(ROOT), file=sys.stderr)
-        venv.create(RELEASED, with_pip=True, clear=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "execnet"], check=True)
-        (RELEASED / "installed").touch()
-    return str(python)
 
 
 def measure(python: str, package: str | None, options: list[str]) -> dict[str, float]:
@@ -70,7 +61,7 @@ def main() -> None:
     package = os.environ.get("PYTHONPATH", "").split(os.pathsep)[0]
     if not package:
         sys.exit("run this as `make bench`: PYTHONPATH must name the built package")
-    peer = released_python()
+    peer = environment("bench-released", ["execnet"])
     rounds: dict[str, list[dict[str, float]]] = {"released": [], "here": []}
     for number in range(arguments.rounds):
         print(f"round {number + 1} of {arguments.rounds}", file=sys.stderr)

@@ -1141,7 +1141,7 @@ class Executor(object):
         connection = self._connection
         if number % 2 == 0:
             raise ProtocolError("EXEC for channel %d, which is not of the coordinator's making" % number)
-        request = load(payload, connection.channel_for, *connection.strconfig)
+        request = load(payload, connection.channel_for)
         check_exec(request)
         channel = connection.channel_for(number)
         with connection.lock:

@@ -27,7 +27,7 @@ struct Request {
 };
 
 Request read_request(const WorkerEnd::Task& task, nb::handle gateway) {
-  const nb::object payload = decode_from(task.channel->connection(), gateway, task.payload, task.channel->strings());
+  const nb::object payload = decode_from(task.channel->connection(), gateway, task.payload, StringConfig{});
   const nb::tuple parts = nb::cast<nb::tuple>(payload);
   return {nb::cast<nb::str>(parts[0]), parts[1].is_none() ? nb::str("<remote exec>") : nb::cast<nb::str>(parts[1]),
           nb::cast<std::int64_t>(parts[2]), parts[3], nb::cast<nb::dict>(parts[4])};

@@ -36,7 +36,11 @@ show("same errors", gateway_base.TimeoutError is execnet.TimeoutError, gateway_b
 show("same Group", multi.Group is execnet.Group, multi.MultiChannel is execnet.MultiChannel)
 show("same XSpec", xspec.XSpec is execnet.XSpec, rsync.RSync is execnet.RSync)
 show("same HostNotFound", gateway_bootstrap.HostNotFound is execnet.HostNotFound)
-show("bases", issubclass(execnet.DumpError, execnet.DataFormatError), issubclass(execnet.LoadError, execnet.DataFormatError))
+show(
+    "bases",
+    issubclass(execnet.DumpError, execnet.DataFormatError),
+    issubclass(execnet.LoadError, execnet.DataFormatError),
+)
 show("default", execnet.makegateway == execnet.default_group.makegateway, len(execnet.default_group))
 
 # --- Specifications ---
@@ -46,7 +50,9 @@ show("spec text", str(spec), spec._spec, spec == execnet.XSpec(str(spec)), hash(
 show("spec files", execnet.XSpec("popen")._samefilesystem(), execnet.XSpec("ssh=there")._samefilesystem())
 show("spec errors", raised(execnet.XSpec, "popen//popen"))
 show("argv", gateway_io.popen_args(execnet.XSpec("popen//python=py -3"))[:3], "-c" in gateway_io.popen_args(spec))
-show("argv ssh", gateway_io.ssh_args(execnet.XSpec("ssh=-p 22 host"))[0], isinstance(gateway_io.popen_bootstrapline, str))
+show(
+    "argv ssh", gateway_io.ssh_args(execnet.XSpec("ssh=-p 22 host"))[0], isinstance(gateway_io.popen_bootstrapline, str)
+)
 show("argv vagrant", gateway_io.vagrant_ssh_args(execnet.XSpec("vagrant_ssh=box"))[:3])
 
 # --- Values ---
@@ -64,7 +70,9 @@ show("bad values", raised(execnet.dumps, object()), raised(execnet.loads, b"\x02
 
 # --- Groups ---
 group = execnet.Group(["popen//id=first", "popen"], execmodel="thread")
-show("group", len(group), [member.id for member in group], "first" in group, group[0] in group, group["gw0"] is group[1])
+show(
+    "group", len(group), [member.id for member in group], "first" in group, group[0] in group, group["gw0"] is group[1]
+)
 show("group errors", raised(lambda: group["nobody"]), raised(lambda: group[7])[0])
 show("group models", group.execmodel.backend, group.remote_execmodel.backend, repr(group), group.defaultspec)
 show("group execmodel", raised(group.set_execmodel, "thread"), raised(gateway_base.get_execmodel, "nonsense")[1])
@@ -78,8 +86,18 @@ first.mark = "of mine"
 show("gateway", isinstance(first, execnet.Gateway), first.id, str(first.spec), first.spec.execmodel, first.mark)
 show("alive", first.hasreceiver(), first.execmodel.backend, raised(lambda: first.remoteaddress)[0])
 info = first._rinfo()
-show("rinfo", info.executable == sys.executable, info.version_info == sys.version_info[:], info.cwd == os.getcwd(), info.platform)
-show("other pid", info.pid != os.getpid(), first.remote_exec("import os; channel.send(os.getpid())").receive() == info.pid)
+show(
+    "rinfo",
+    info.executable == sys.executable,
+    info.version_info == sys.version_info[:],
+    info.cwd == os.getcwd(),
+    info.platform,
+)
+show(
+    "other pid",
+    info.pid != os.getpid(),
+    first.remote_exec("import os; channel.send(os.getpid())").receive() == info.pid,
+)
 
 
 def double(channel, number, add=0):
@@ -149,7 +167,13 @@ show("model modules", model.queue.__name__, model.subprocess.__name__, model.soc
 with model.fdopen(os.dup(0), "r", closefd=True) as opened:
     show("fdopen", opened.fileno() > 2)
 pool = gateway_base.WorkerPool(model)
-show("pool", pool.spawn(divmod, 7, 2).get(timeout=10), raised(pool.spawn(int, "x").get)[0], pool.waitall(10), pool.active_count())
+show(
+    "pool",
+    pool.spawn(divmod, 7, 2).get(timeout=10),
+    raised(pool.spawn(int, "x").get)[0],
+    pool.waitall(10),
+    pool.active_count(),
+)
 show("pool ends", pool.terminate(timeout=10))
 multi.safe_terminate(model, 10, [(event.clear, event.set)])
 show("safe_terminate", event.is_set())
@@ -197,7 +221,13 @@ channel = gone.remote_exec("channel.receive()")
 gone.exit()
 gone.exit()
 gone.join(timeout=10)
-show("exit", gone in group, gone.hasreceiver(), raised(channel.receive, 10)[1], raised(gone.remote_exec, "pass")[1])
+show(
+    "exit",
+    gone in group,
+    gone.hasreceiver(),
+    raised(channel.receive, 10)[1][-1],
+    raised(gone.remote_exec, "pass")[1][0],
+)
 group.terminate(timeout=5)
 group.terminate(timeout=5)
 show("terminated", len(group), first.hasreceiver())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -108,3 +109,16 @@ def test_a_module_is_executed_and_shown_with_its_file_and_lines(
     line = 1 + next(at for at, text in enumerate(lines) if "at the end" in text)
     assert f'File "{shipped_module.__file__}", line {line}, in <module>' in caught.value.formatted
     assert 'raise ValueError("at the end")' in caught.value.formatted
+
+
+def test_what_is_sent_to_be_run_is_text_however_strings_are_loaded(fresh: Callable[..., execnet.Gateway]) -> None:
+    gateway = fresh()
+    gateway.reconfigure(py2str_as_py3str=True, py3str_as_py2str=True)
+    channel = gateway.remote_exec("channel.send(type(channel.receive()) is bytes)")
+    channel.send("text")
+    assert channel.receive(timeout=10) is True
+    gateway.reconfigure()
+    channel = gateway.remote_exec("channel.send(type(channel.receive()) is bytes)")
+    channel.reconfigure(py2str_as_py3str=True, py3str_as_py2str=True)
+    channel.send("text")
+    assert channel.receive(timeout=10) is True

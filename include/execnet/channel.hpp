@@ -6,12 +6,14 @@
 
 #include <chrono>
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <iterator>
 #include <memory>
 #include <optional>
 #include <string>
 
+#include <execnet/dump.hpp>
 #include <execnet/error.hpp>
 #include <execnet/export.hpp>
 #include <execnet/value.hpp>
@@ -58,6 +60,12 @@ class EXECNET_EXPORT Channel {
   // Throws ChannelClosed if there is a callback already.
   //   channel.setcallback([](const Value& event) { log(event); });
   void setcallback(std::function<void(const Value&)> item, std::function<void()> end = {}) const;
+
+  // What ended the channel: RemoteError or GatewayGone, once; null if neither did.
+  [[nodiscard]] std::exception_ptr take_error() const;
+
+  // How strings of Python 2 and 3 are loaded on this channel, at both ends. Throws ChannelClosed, GatewayGone.
+  void reconfigure(StringConfig strings) const;
 
   [[nodiscard]] const ChannelRef& ref() const { return ref_; }
   friend bool operator==(const Channel& a, const Channel& b) { return a.ref_ == b.ref_; }

@@ -60,6 +60,9 @@ class EXECNET_EXPORT Gateway {
   // The number of channels that are open.
   [[nodiscard]] std::size_t numchannels() const;
 
+  // How strings of Python 2 and 3 are loaded, at both ends, where a channel does not say.
+  void reconfigure(StringConfig strings);
+
   // Tells the worker to end; does not wait for it. May be repeated.
   void exit();
   // Waits for the end of the connection, that is for the other side to be gone.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -9,6 +10,26 @@
 #include <execnet/export.hpp>
 
 namespace execnet {
+
+// The items of several channels in the order they come. Copies are the same queue; any thread may call any method.
+class EXECNET_EXPORT ReceiveQueue {
+ public:
+  struct Item {
+    Channel channel;
+    std::optional<Value> value;  // none: the channel has ended
+  };
+
+  // Made by MultiChannel::make_receive_queue.
+  explicit ReceiveQueue(const std::vector<Channel>& channels);
+
+  // The next item. Waits for it, at most `timeout`; throws TimeoutError.
+  [[nodiscard]] Item get(std::optional<Seconds> timeout = std::nullopt) const;
+  [[nodiscard]] bool empty() const;
+
+ private:
+  struct State;
+  std::shared_ptr<State> state_;
+};
 
 class EXECNET_EXPORT MultiChannel {
  public:
@@ -31,6 +52,8 @@ class EXECNET_EXPORT MultiChannel {
     }
     return items;
   }
+  // From now on the items of all channels go to the queue, and the end of each.
+  [[nodiscard]] ReceiveQueue make_receive_queue() const { return ReceiveQueue(channels_); }
   // Waits until every channel is closed; throws the first error of all after that.
   void waitclose() const;
 

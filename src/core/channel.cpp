@@ -67,4 +67,8 @@ void Channel::waitclose(std::optional<Seconds> timeout) const {
   ref_->waitclose({.deadline = base::deadline_after(timeout)});
 }
 
+std::exception_ptr Channel::take_error() const { return ref_->take_error(); }
+
+void Channel::reconfigure(StringConfig strings) const { ref_->reconfigure(strings, {}); }
+
 }  // namespace execnet

@@ -37,6 +37,8 @@ std::size_t Gateway::numchannels() const {
   return end_->connection()->open_channels(lock);
 }
 
+void Gateway::reconfigure(StringConfig strings) { end_->reconfigure(strings); }
+
 void Gateway::exit() { end_->exit(); }
 
 void Gateway::join(std::optional<Seconds> timeout) { end_->join({.deadline = base::deadline_after(timeout)}); }

@@ -5,9 +5,11 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <execnet/execnet.hpp>
+#include <map>
 #include <thread>
 
 namespace execnet {
@@ -146,6 +148,49 @@ TEST(Group, ADeadWorkerIsExplainedToWhoeverWaits) {
   EXPECT_FALSE(group[0].hasreceiver());
   EXPECT_THROW(group[0].remote_exec("pass"), GatewayGone);
   group[0].exit();
+}
+
+TEST(Group, AQueueTakesTheItemsOfAllMembersAndTheirEnds) {
+  Group group{"popen", "popen"};
+  const auto channels = group.remote_exec("channel.send(channel.gateway.id); channel.send(2)");
+  const ReceiveQueue queue = channels.make_receive_queue();
+  std::map<std::uint32_t, std::size_t> ends;
+  std::vector<Value> items;
+  for (int i = 0; i < 6; ++i) {
+    if (const auto item = queue.get(20s); item.value) {
+      items.push_back(*item.value);
+    } else {
+      EXPECT_EQ(item.channel.take_error(), nullptr);
+      ++ends[item.channel.id()];
+    }
+  }
+  EXPECT_EQ(std::count(items.begin(), items.end(), Value(2)), 2);
+  EXPECT_EQ(std::count(items.begin(), items.end(), Value("gw1-worker")), 1);
+  EXPECT_TRUE(queue.empty());
+  EXPECT_THROW(static_cast<void>(queue.get(0s)), TimeoutError);
+}
+
+TEST(Group, TellsWhatEndedAChannel) {
+  Group group{"popen"};
+  const auto channel = group[0].remote_exec("raise ValueError('of mine')");
+  const auto queue = MultiChannel({channel}).make_receive_queue();
+  EXPECT_FALSE(queue.get(20s).value);
+  const std::exception_ptr error = channel.take_error();
+  ASSERT_NE(error, nullptr);
+  EXPECT_THROW(std::rethrow_exception(error), RemoteError);
+  EXPECT_EQ(channel.take_error(), nullptr);
+}
+
+TEST(Group, LoadsStringsAsReconfigured) {
+  Group group{"popen"};
+  const auto channel = group[0].remote_exec("channel.send(channel.receive() == b'text')");
+  channel.reconfigure({.py2str_as_py3str = true, .py3str_as_py2str = true});
+  channel.send("text");
+  EXPECT_TRUE(channel.receive<bool>(20s));
+  group[0].reconfigure({.py2str_as_py3str = true, .py3str_as_py2str = true});
+  const auto other = group[0].remote_exec("channel.send(channel.receive() == b'text')");
+  other.send("text");
+  EXPECT_TRUE(other.receive<bool>(20s));
 }
 
 TEST(Group, SendsAChannelOverAChannel) {

@@ -1,8 +1,55 @@
 #include <execnet/multichannel.hpp>
 
+#include <condition_variable>
+#include <deque>
 #include <exception>
+#include <execnet/error.hpp>
+#include <mutex>
+#include <utility>
+
+#include "base/wait.hpp"
 
 namespace execnet {
+
+struct ReceiveQueue::State {
+  std::mutex mutex;
+  std::condition_variable came;
+  std::deque<Item> items;  // guarded by mutex
+
+  void put(Item item) {
+    {
+      const std::lock_guard lock(mutex);
+      items.push_back(std::move(item));
+    }
+    came.notify_one();
+  }
+};
+
+ReceiveQueue::ReceiveQueue(const std::vector<Channel>& channels) : state_(std::make_shared<State>()) {
+  for (const Channel& channel : channels) {
+    channel.setcallback([state = state_, channel](const Value& value) { state->put({channel, value}); },
+                        [state = state_, channel] { state->put({channel, std::nullopt}); });
+  }
+}
+
+ReceiveQueue::Item ReceiveQueue::get(std::optional<Seconds> timeout) const {
+  const base::Deadline deadline = base::deadline_after(timeout);
+  std::unique_lock lock(state_->mutex);
+  const auto there = [&] { return !state_->items.empty(); };
+  if (!deadline) {
+    state_->came.wait(lock, there);
+  } else if (!state_->came.wait_until(lock, *deadline, there)) {
+    throw TimeoutError("no item came in time");
+  }
+  Item item = std::move(state_->items.front());
+  state_->items.pop_front();
+  return item;
+}
+
+bool ReceiveQueue::empty() const {
+  const std::lock_guard lock(state_->mutex);
+  return state_->items.empty();
+}
 
 void MultiChannel::send_each(const Value& item) const {
   for (const Channel& channel : channels_) {

@@ -35,4 +35,4 @@ def test_its_output_is_the_same_but_where_it_says_so(environments: dict[str, str
         "id taken: 'ValueError' 2",
         "refused socket: 'HostNotFound'",
     ]
-    assert not set(line for line in here if line.startswith(differs)) & set(released)
+    assert not {line for line in here if line.startswith(differs)} & set(released)

@@ -47,7 +47,7 @@ clients: wheel ## programs that people have today, on this execnet and on the re
 
 .PHONY: bench
 bench: ## what things cost, measured
-	@tools/setup
+	@tools/setup bench
 	@$(call build,release,build/setup.cmake)
 	@PYTHONPATH=$(call PACKAGE,release) $(BIN)/python bench/run.py
 

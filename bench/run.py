@@ -15,6 +15,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import rsync
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 
@@ -68,7 +70,8 @@ def main() -> None:
         rounds["released"].append(measure(peer, None, options))
         rounds["here"].append(measure(sys.executable, package, options))
     table = report(rounds)
-    arguments.json.write_text(json.dumps(table, indent=1))
+    synced = rsync.compare(ROOT / "build" / "bench-rsync", peer, package, arguments.rounds)
+    arguments.json.write_text(json.dumps({**table, "RSync": synced}, indent=1))
     print("written to", arguments.json)
 
 

@@ -375,6 +375,16 @@ def test_an_unknown_option_is_an_error(gateway: execnet.Gateway, source: Path) -
         execnet.RSync(str(source)).add_target(gateway, "x", compress=True)  # type: ignore[call-arg]
 
 
+@pytest.mark.parametrize("name", interpreters.NAMES)
+def test_the_receiving_side_passes_its_own_tests_under(name: str) -> None:
+    path = interpreters.find(name)
+    if path is None:
+        pytest.skip(f"{name}: not found")
+    tests = Path(__file__).parents[2] / "worker" / "rsync_target_test.py"
+    done = subprocess.run([path, "-B", tests], capture_output=True, text=True, timeout=50)
+    assert done.returncode == 0, done.stderr
+
+
 # --- What goes wrong --------------------------------------------------------------------------------
 
 

@@ -155,7 +155,7 @@ def compile_cpp(source: str, directory: Path) -> Path:
     """Builds a program against the public headers and the library."""
     (directory / "program.cpp").write_text(source, encoding="utf-8")
     program = directory / "program"
-    run([*COMPILER, f"-I{ROOT / 'include'}", "program.cpp", library(), "-pthread", "-o", program], directory)
+    run([*COMPILER, f"-I{ROOT / 'include'}", "program.cpp", library(), "-lcrypto", "-pthread", "-o", program], directory)
     return program
 
 
@@ -163,7 +163,7 @@ def compile_cpp(source: str, directory: Path) -> Path:
 def snippets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One program of all C++ blocks that are not programs; its argument is the block to run."""
     source = ["#include <cassert>", "#include <chrono>", "#include <execnet/execnet.hpp>", "#include <iostream>"]
-    source += ["#include <string>", "#include <vector>"]
+    source += ["#include <filesystem>", "#include <fstream>", "#include <string>", "#include <vector>"]
     cases = []
     for number, block in enumerate(BLOCKS):
         if block.language == "cpp" and not block.is_program:

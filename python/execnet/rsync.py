@@ -34,7 +34,7 @@ class RSync:
         """
         if callback is not None and not callable(callback):
             raise TypeError(f"callback must be callable, not {type(callback).__name__}")
-        path = os.fspath(sourcedir)
+        path = os.fsdecode(sourcedir)
         self._sourcedir = path.rstrip(os.sep) or path
         self._verbose = verbose
         self._callback = callback

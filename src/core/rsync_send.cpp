@@ -66,6 +66,14 @@ class MailCallback final : public Callback {
   const std::size_t target_;
 };
 
+// The receiving side then takes back what is half done.
+void tell_to_stop(ChannelHandle& channel) {
+  try {
+    channel.close(std::nullopt);
+  } catch (const GatewayGone&) {  // this is a forked copy of the program: the channel is the parent's
+  }
+}
+
 // A target, while there is something to do for it.
 class Delivery final : public SessionObserver {
  public:
@@ -98,7 +106,7 @@ class Delivery final : public SessionObserver {
   [[nodiscard]] bool ended() const { return ended_; }
   [[nodiscard]] const std::exception_ptr& error() const { return error_; }
   [[nodiscard]] const std::vector<std::string>& unsteady() const { return session_.unsteady(); }
-  void abandon() { channel_->close(std::nullopt); }
+  void abandon() { tell_to_stop(*channel_); }
 
   void on_list(std::uint64_t bytes) override { observer_.on_list(index_, bytes); }
   void on_send_file(const std::string& relative) override { observer_.on_send_file(index_, relative); }
@@ -207,13 +215,21 @@ std::shared_ptr<ChannelHandle> start_rsync_target(GatewayEnd& gateway, const bas
 
 void send_tree(const std::string& source, const std::vector<RSyncTarget>& targets, RSyncObserver& observer,
                const base::Wait& wait) {
-  const SourceTree tree(source, [&](const std::string& path) {
-    if (wait.interrupted != nullptr) {
-      wait.interrupted();
+  std::optional<SourceTree> tree;
+  try {
+    tree.emplace(source, [&](const std::string& path) {
+      if (wait.interrupted != nullptr) {
+        wait.interrupted();
+      }
+      return observer.filter(path);
+    });
+  } catch (...) {
+    for (const RSyncTarget& target : targets) {
+      tell_to_stop(*target.channel);
     }
-    return observer.filter(path);
-  });
-  Deliveries deliveries(tree, targets, observer);
+    throw;
+  }
+  Deliveries deliveries(*tree, targets, observer);
   deliveries.run(wait);
 }
 

@@ -38,8 +38,8 @@ class SessionObserver {
 
 class RSyncSession {
  public:
-  static constexpr int kWindow = 8;                         // messages
-  static constexpr std::size_t kMessageBytes = 256 * 1024;  // of content; about
+  static constexpr int kWindow = 8;                                     // messages
+  static constexpr std::size_t kMessageBytes = std::size_t{256} << 10;  // of content; about
 
   RSyncSession(const SourceTree& tree, BlockHashes& hashes, std::string destination, bool delete_others,
                SessionObserver& observer);

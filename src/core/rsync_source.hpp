@@ -17,7 +17,7 @@
 namespace execnet::core {
 
 // Of the blocks that a file of that size is compared in: the same on both sides. At most kMostBlocks.
-inline constexpr std::uint64_t kSmallestBlock = 256 * 1024;
+inline constexpr std::uint64_t kSmallestBlock = std::uint64_t{256} << 10;
 inline constexpr std::uint64_t kMostBlocks = 4096;
 [[nodiscard]] constexpr std::uint64_t block_size(std::uint64_t file_size) {
   std::uint64_t block = kSmallestBlock;

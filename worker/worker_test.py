@@ -32,7 +32,7 @@ worker = {"__name__": "execnet_worker"}
 exec(compile(SOURCE, "worker.py", "exec"), worker)
 coordinator = {"__name__": "execnet_worker"}
 exec(compile(SOURCE, "worker.py", "exec"), coordinator)
-HELLO, EXEC, DATA, CLOSE, CLOSE_ERROR, LAST, TERMINATE, STATUS, RECONFIGURE, CREDIT = range(1, 11)
+HELLO, EXEC, DATA, CLOSE, CLOSE_ERROR, LAST, TERMINATE, STATUS, RECONFIGURE, CREDIT, OPEN = range(1, 12)
 MORE, ABORT = 1, 2
 CHUNK = 256 * 1024
 dump = coordinator["dump"]
@@ -249,7 +249,7 @@ class Tables(unittest.TestCase):
         self.check("opcode.hpp", r"^  k(\w+) = '(.)',$", 23)
 
     def test_frame_types(self):
-        self.check("frame.hpp", r"^  k(\w+) = (\d+),$", 10)
+        self.check("frame.hpp", r"^  k(\w+) = (\d+),$", 11)
 
 
 def vectors(file, columns):

@@ -1,9 +1,13 @@
 #include "core/gateway_end.hpp"
 
+#include <poll.h>
+
 #include <chrono>
+#include <csignal>
 #include <execnet/error.hpp>
 #include <utility>
 
+#include "base/syscall.hpp"
 #include "core/value_message.hpp"
 
 namespace execnet::core {
@@ -21,35 +25,53 @@ Value optional_text(const std::optional<std::string>& text) { return text ? Valu
 }  // namespace
 
 std::shared_ptr<GatewayEnd> GatewayEnd::start(const XSpec& spec, const transport::LocalPython& python,
+                                              const std::shared_ptr<GatewayEnd>& proxy,
                                               std::shared_ptr<loop::Loop> loop) {
-  transport::Launch launch = transport::launch_for(spec, python);
-  transport::Link link = transport::open(launch);
-  base::Buffer preamble = std::move(link.preamble);
-  const std::shared_ptr<GatewayEnd> end(
-      new GatewayEnd(spec, std::move(launch), std::move(link), std::move(loop)));  // NOLINT: private constructor
+  transport::Launch launch = transport::launch_for(spec, proxy ? proxy->python_for_others(python) : python);
+  base::Fd stream;
+  std::shared_ptr<FarEnd> far_end;
+  if (proxy) {
+    auto [ours, relayed] = base::socket_pair();
+    stream = std::move(ours);
+    try {
+      far_end = ProxiedProcess::open(proxy->connection(), launch, std::move(relayed));
+    } catch (const GatewayGone& error) {
+      throw HostNotFound("no usable Python for '" + spec.text() + "': its proxy is gone: " + error.what());
+    }
+  } else {
+    transport::Link link = transport::open(launch);
+    stream = std::move(link.stream);
+    far_end = std::make_shared<LocalProcess>(std::move(link.process), std::move(link.stderr_pipe), loop);
+  }
+  base::Buffer preamble = transport::preamble(launch);
+  const std::shared_ptr<GatewayEnd> end(new GatewayEnd(spec, std::move(launch), std::move(far_end), std::move(stream),
+                                                       std::move(loop)));  // NOLINT: private constructor
   end->run(std::move(preamble));
   return end;
 }
 
-GatewayEnd::GatewayEnd(const XSpec& spec, transport::Launch launch, transport::Link link,
+// The interpreter of a plain `popen` that is started where this worker is.
+transport::LocalPython GatewayEnd::python_for_others(const transport::LocalPython& ours) const {
+  const bool native = info_->implementation == "native";
+  return {.executable = info_->executable, .native_module = native ? ours.native_module : "", .stdio_only = !native};
+}
+
+GatewayEnd::GatewayEnd(const XSpec& spec, transport::Launch launch, std::shared_ptr<FarEnd> far_end, base::Fd stream,
                        std::shared_ptr<loop::Loop> loop)
     : spec_(spec),
       id_(spec.get("id").value()),
       launch_(std::move(launch)),
-      command_(std::move(link.command)),
       loop_(std::move(loop)),
-      process_(std::move(link.process)),
-      stderr_(std::make_shared<StderrTail>(std::move(link.stderr_pipe), loop_)),
-      connection_(std::make_shared<Connection>(std::move(link.stream), loop_, Side::kCoordinator)) {}
+      far_end_(std::move(far_end)),
+      connection_(std::make_shared<Connection>(std::move(stream), loop_, Side::kCoordinator)) {}
 
 void GatewayEnd::run(base::Buffer preamble) {
-  stderr_->start();
   connection_->start(weak_from_this());
   {
     const std::lock_guard lock(mutex_);
-    process_watch_ = loop_->watch(process_->pidfd(), loop::kRead, [weak = weak_from_this()](std::uint32_t) {
+    end_watch_ = loop_->watch(far_end_->end_fd(), loop::kRead, [weak = weak_from_this()](std::uint32_t) {
       if (const auto self = weak.lock()) {
-        self->on_process_end();
+        self->on_far_end_ended();
       }
     });
   }
@@ -59,7 +81,8 @@ void GatewayEnd::run(base::Buffer preamble) {
 }
 
 GatewayEnd::~GatewayEnd() {
-  loop_->unwatch(process_watch_);
+  loop_->unwatch(end_watch_);
+  far_end_->let_go();
   connection_->finish("gateway " + id_ + " was dropped");
 }
 
@@ -113,7 +136,7 @@ void GatewayEnd::wait_started(const base::Wait& wait) {
                                                 [&] { return info_ || refusal_ || connection_->gone(lock); });
   if (info_) {
     lock.unlock();
-    stderr_->pass_on();
+    far_end_->on_serving();
     return;
   }
   const std::optional<std::string> refusal = refusal_;
@@ -124,8 +147,10 @@ void GatewayEnd::wait_started(const base::Wait& wait) {
   if (refusal) {
     fail_start(*refusal);
   }
-  const auto status = process_->poll();
-  std::string why = status ? "it ended with " + status->describe() : "it closed the connection";
+  std::string why = far_end_->ended().value_or("it closed the connection");
+  if (why.starts_with("cannot start")) {  // said by the proxy
+    why += "; " + launch_.advice;
+  }
   {
     const std::lock_guard own_lock(mutex_);
     if (stream_error_ && !stream_error_->empty()) {
@@ -136,19 +161,23 @@ void GatewayEnd::wait_started(const base::Wait& wait) {
 }
 
 void GatewayEnd::fail_start(const std::string& why) {
-  process_->kill_tree();
-  process_->wait({.deadline = base::Clock::now() + kKilledWithin});
+  if (process::Process* process = far_end_->process()) {
+    process->kill_tree();
+  }
+  connection_->shut_down();
+  pollfd end{far_end_->end_fd(), POLLIN, 0};
+  base::poll_until(std::span(&end, 1), {.deadline = base::Clock::now() + kKilledWithin});
   std::string text = "no usable Python for '" + spec_.text() + "': " + why;
-  if (const std::string said = stderr_->text(); !said.empty()) {
+  if (const std::string said = far_end_->said(); !said.empty()) {
     text += "\non its stderr: " + said;
   }
-  text += "\ncommand: " + command_;
+  text += "\ncommand: " + transport::command_line(launch_);
   connection_->finish(text);
   throw HostNotFound(text);
 }
 
-void GatewayEnd::on_process_end() {
-  if (!process_->poll()) {
+void GatewayEnd::on_far_end_ended() {
+  if (!far_end_->ended()) {
     return;
   }
   // What a grandchild holds open is not the worker: the stream ends with the process. What had
@@ -156,7 +185,7 @@ void GatewayEnd::on_process_end() {
   connection_->shut_down();
   const bool stream_ended = [&] {
     const std::lock_guard lock(mutex_);
-    loop_->unwatch(process_watch_);
+    loop_->unwatch(end_watch_);
     return stream_error_.has_value();
   }();
   if (stream_ended) {
@@ -169,7 +198,8 @@ void GatewayEnd::on_stream_end(const std::string& error) {
     const std::lock_guard lock(mutex_);
     stream_error_ = error;
   }
-  if (process_->poll()) {
+  far_end_->on_stream_end();
+  if (far_end_->ended()) {
     finish();
     return;
   }
@@ -184,20 +214,16 @@ void GatewayEnd::finish() { connection_->finish(cause()); }
 
 std::string GatewayEnd::cause() {
   std::string text = "gateway " + id_ + " (" + spec_.text() + ") is gone: ";
-  const auto status = process_->poll();
+  const auto how = far_end_->ended();
   const std::lock_guard lock(mutex_);
-  if (status) {
-    text += status->describe();
-  } else {
-    text += "it closed the connection";
-  }
+  text += how.value_or("it closed the connection");
   if (stream_error_ && !stream_error_->empty()) {
     text += "; " + *stream_error_;
   }
   if (exit_sent_) {
     text += "; it was told to exit";
   }
-  if (const std::string said = stderr_->text(); !said.empty()) {
+  if (const std::string said = far_end_->said(); !said.empty()) {
     text += "\nlast on its stderr: " + said;
   }
   return text;
@@ -258,6 +284,14 @@ void GatewayEnd::exit() {
   }
 }
 
+void GatewayEnd::ask_to_end() {
+  if (process::Process* process = far_end_->process()) {
+    process->signal(SIGTERM);
+  } else {
+    connection_->shut_down();
+  }
+}
+
 bool GatewayEnd::hasreceiver() const {
   if (connection_->in_forked_copy()) {
     return false;
@@ -280,6 +314,11 @@ void GatewayEnd::finish_terminated() {
 void GatewayEnd::on_exec(Connection::Lock& /*lock*/, const std::shared_ptr<ChannelState>& /*channel*/,
                          base::Buffer /*payload*/) {
   throw wire::ProtocolError("EXEC came from a worker");
+}
+
+void GatewayEnd::on_open(Connection::Lock& /*lock*/, const std::shared_ptr<ChannelState>& /*channel*/,
+                         base::Buffer /*payload*/) {
+  throw wire::ProtocolError("OPEN came from a worker");
 }
 
 void GatewayEnd::on_status_request(Connection::Lock& /*lock*/, std::uint32_t /*channel*/) {

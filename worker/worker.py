@@ -815,7 +815,8 @@ class Connection(object):
         self.pending_calls = 0  # of callbacks
         self.on_call_done = None  # called by the dispatcher after each
         self.sources = {}  # file name -> (first line, source) of what was executed, for tracebacks
-        self._descriptors = (stream.fileno(), write_fd)
+        self.stream_fd = stream.fileno()
+        self._write_fd = write_fd
         # Holds any frame whole and keeps what an interrupted write has left for the next one, so
         # that no exception of a signal handler can cut a frame. Twice as large as a frame: what fills
         # the buffer is not only buffered, and then its rest can get lost (seen on 3.13).
@@ -1061,7 +1062,7 @@ class Connection(object):
         """In a forked child: this end belongs to the parent alone."""
         self._gone = "cannot send from a forked child of the worker"
         null = os.open(os.devnull, os.O_RDWR)
-        for descriptor in self._descriptors:
+        for descriptor in (self.stream_fd, self._write_fd):
             os.dup2(null, descriptor, False)
         os.close(null)
 
@@ -1750,12 +1751,27 @@ def receive_all(messages, connection, executor, outcome):
     except BaseException:
         complain(native(format_error(sys.exc_info(), {})))
         status = 1
+    import select  # now, while the interpreter is whole
+
     outcome.append((status, grace == TERMINATE_GRACE))
     executor.ending = True
     connection.finish()
     executor.wake()
     # The process ends under this thread's feet, unless code does not want to.
-    time.sleep(grace)
+    grace = wait_for_end(connection.stream_fd, select, grace)
     os.kill(os.getpid(), signal.SIGINT)  # comes to the main thread, and interrupts its system calls
-    time.sleep(grace)
+    wait_for_end(connection.stream_fd, select, grace)
     os._exit(1)
+
+
+def wait_for_end(descriptor, select, grace):
+    """Waits for so many seconds, or LOST_GRACE after the end of the stream. Returns the time to wait next."""
+    deadline = now() + grace
+    while grace != LOST_GRACE and now() < deadline:
+        try:
+            if select.select([descriptor], [], [], max(0, deadline - now()))[0] and not os.read(descriptor, CHUNK):
+                grace, deadline = LOST_GRACE, now() + LOST_GRACE
+        except (select.error, EnvironmentError):
+            time.sleep(LOST_GRACE)
+    time.sleep(max(0, deadline - now()))
+    return grace

@@ -574,7 +574,7 @@ class Frames(unittest.TestCase):
 
     def test_what_is_not_of_the_protocol_is_an_error(self):
         self.reject(frame(0, 1), "unknown frame type 0")
-        self.reject(frame(11, 1), "unknown frame type 11")
+        self.reject(frame(12, 1), "unknown frame type 12")
         self.reject(frame(DATA, 1, flags=4), "reserved")
         self.reject(frame(DATA, 1, flags=MORE | ABORT), "reserved")
         self.reject(frame(DATA, 1, reserved=1), "reserved")

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/syscall.hpp"
+#include "core/socket_start.hpp"
 #include "core/value_message.hpp"
 
 namespace execnet::core {
@@ -22,31 +23,62 @@ constexpr std::chrono::seconds kKilledWithin{2};
 
 Value optional_text(const std::optional<std::string>& text) { return text ? Value(*text) : Value(); }
 
+// The coordinator's HELLO.
+base::Buffer hello(const XSpec& spec) {
+  Dict env;
+  for (const auto& [name, value] : spec.env()) {
+    env[name] = value;
+  }
+  const auto nice = spec.get("nice");
+  Dict keys;
+  keys["protocol"] = wire::kProtocolVersion;
+  keys["id"] = spec.get("id").value();
+  keys["execmodel"] = spec.get("execmodel").value_or("thread");
+  keys["chdir"] = optional_text(spec.get("chdir"));
+  keys["nice"] = nice ? Value(std::stoi(*nice)) : Value();
+  keys["env"] = std::move(env);
+  keys["dont_write_bytecode"] = spec.has("dont_write_bytecode");
+  return encode_value(Value(std::move(keys)));
+}
+
 }  // namespace
 
 std::shared_ptr<GatewayEnd> GatewayEnd::start(const XSpec& spec, const transport::LocalPython& python,
-                                              const std::shared_ptr<GatewayEnd>& proxy,
-                                              std::shared_ptr<loop::Loop> loop) {
-  transport::Launch launch = transport::launch_for(spec, proxy ? proxy->python_for_others(python) : python);
+                                              const std::shared_ptr<GatewayEnd>& other,
+                                              std::shared_ptr<loop::Loop> loop, const base::Wait& wait) {
+  transport::Launch launch;
   base::Fd stream;
   std::shared_ptr<FarEnd> far_end;
-  if (proxy) {
-    auto [ours, relayed] = base::socket_pair();
-    stream = std::move(ours);
-    try {
-      far_end = ProxiedProcess::open(proxy->connection(), launch, std::move(relayed));
-    } catch (const GatewayGone& error) {
-      throw HostNotFound("no usable Python for '" + spec.text() + "': its proxy is gone: " + error.what());
-    }
+  base::Buffer first;
+  bool hello_follows = true;
+  if (spec.type() == "socket") {
+    SocketStart socket = other ? install_server(spec, *other, wait) : connect_to_server(spec, hello(spec).view(), wait);
+    launch = std::move(socket.launch);
+    launch.spec = transport::without_secrets(spec);
+    stream = std::move(socket.stream);
+    first = std::move(socket.first);
+    hello_follows = other != nullptr;
+    far_end = std::make_shared<Stranger>();
   } else {
-    transport::Link link = transport::open(launch);
-    stream = std::move(link.stream);
-    far_end = std::make_shared<LocalProcess>(std::move(link.process), std::move(link.stderr_pipe), loop);
+    launch = transport::launch_for(spec, other ? other->python_for_others(python) : python);
+    first = transport::preamble(launch);
+    if (other) {
+      auto [ours, relayed] = base::socket_pair();
+      stream = std::move(ours);
+      try {
+        far_end = ProxiedProcess::open(other->connection(), launch, std::move(relayed));
+      } catch (const GatewayGone& error) {
+        throw HostNotFound("no usable Python for '" + spec.text() + "': its proxy is gone: " + error.what());
+      }
+    } else {
+      transport::Link link = transport::open(launch);
+      stream = std::move(link.stream);
+      far_end = std::make_shared<LocalProcess>(std::move(link.process), std::move(link.stderr_pipe), loop);
+    }
   }
-  base::Buffer preamble = transport::preamble(launch);
   const std::shared_ptr<GatewayEnd> end(new GatewayEnd(spec, std::move(launch), std::move(far_end), std::move(stream),
                                                        std::move(loop)));  // NOLINT: private constructor
-  end->run(std::move(preamble));
+  end->run(std::move(first), hello_follows);
   return end;
 }
 
@@ -65,7 +97,7 @@ GatewayEnd::GatewayEnd(const XSpec& spec, transport::Launch launch, std::shared_
       far_end_(std::move(far_end)),
       connection_(std::make_shared<Connection>(std::move(stream), loop_, Side::kCoordinator)) {}
 
-void GatewayEnd::run(base::Buffer preamble) {
+void GatewayEnd::run(base::Buffer first, bool hello_follows) {
   connection_->start(weak_from_this());
   {
     const std::lock_guard lock(mutex_);
@@ -76,31 +108,16 @@ void GatewayEnd::run(base::Buffer preamble) {
     });
   }
   auto lock = connection_->lock();
-  connection_->post_raw(lock, std::move(preamble));
-  connection_->post(lock, wire::FrameType::kHello, 0, hello());
+  connection_->post_raw(lock, std::move(first));
+  if (hello_follows) {
+    connection_->post(lock, wire::FrameType::kHello, 0, hello(spec_));
+  }
 }
 
 GatewayEnd::~GatewayEnd() {
   loop_->unwatch(end_watch_);
   far_end_->let_go();
   connection_->finish("gateway " + id_ + " was dropped");
-}
-
-base::Buffer GatewayEnd::hello() const {
-  Dict env;
-  for (const auto& [name, value] : spec_.env()) {
-    env[name] = value;
-  }
-  const auto nice = spec_.get("nice");
-  Dict hello;
-  hello["protocol"] = wire::kProtocolVersion;
-  hello["id"] = id_;
-  hello["execmodel"] = spec_.get("execmodel").value_or("thread");
-  hello["chdir"] = optional_text(spec_.get("chdir"));
-  hello["nice"] = nice ? Value(std::stoi(*nice)) : Value();
-  hello["env"] = std::move(env);
-  hello["dont_write_bytecode"] = spec_.has("dont_write_bytecode");
-  return encode_value(Value(std::move(hello)));
 }
 
 void GatewayEnd::on_hello(base::Buffer payload) {
@@ -171,7 +188,9 @@ void GatewayEnd::fail_start(const std::string& why) {
   if (const std::string said = far_end_->said(); !said.empty()) {
     text += "\non its stderr: " + said;
   }
-  text += "\ncommand: " + transport::command_line(launch_);
+  if (!launch_.argv.empty()) {
+    text += "\ncommand: " + transport::command_line(launch_);
+  }
   connection_->finish(text);
   throw HostNotFound(text);
 }

@@ -24,10 +24,12 @@ namespace execnet::core {
 
 class GatewayEnd final : public ConnectionOwner, public std::enable_shared_from_this<GatewayEnd> {
  public:
-  // Has a process started, here or at the proxy, and sends everything the worker needs; waits for
-  // nothing. REQUIRES: the specification is validated and has an id. Throws HostNotFound.
+  // Has a process started, or connects to a socket, and sends everything the worker needs; waits for
+  // no answer of its. `other` is the gateway that is the proxy, or is to listen. REQUIRES: the specification is
+  // validated and has an id. Throws HostNotFound.
   static std::shared_ptr<GatewayEnd> start(const XSpec& spec, const transport::LocalPython& python,
-                                           const std::shared_ptr<GatewayEnd>& proxy, std::shared_ptr<loop::Loop> loop);
+                                           const std::shared_ptr<GatewayEnd>& other, std::shared_ptr<loop::Loop> loop,
+                                           const base::Wait& wait);
   ~GatewayEnd() override;
   GatewayEnd(const GatewayEnd&) = delete;
   GatewayEnd& operator=(const GatewayEnd&) = delete;
@@ -38,9 +40,9 @@ class GatewayEnd final : public ConnectionOwner, public std::enable_shared_from_
 
   [[nodiscard]] const std::string& id() const { return id_; }
   [[nodiscard]] const XSpec& spec() const { return spec_; }
-  // "Popen", "Ssh"
+  // "Popen", "Ssh", "Socket", "VagrantSsh"
   [[nodiscard]] const std::string& kind() const { return launch_.kind; }
-  // The host of an ssh gateway, else empty.
+  // The host of an ssh gateway, host and port of a socket; else empty.
   [[nodiscard]] const std::string& address() const { return launch_.address; }
   [[nodiscard]] const RemoteInfo& info() const { return *info_; }
   [[nodiscard]] const std::shared_ptr<Connection>& connection() const { return connection_; }
@@ -72,9 +74,8 @@ class GatewayEnd final : public ConnectionOwner, public std::enable_shared_from_
  private:
   GatewayEnd(const XSpec& spec, transport::Launch launch, std::shared_ptr<FarEnd> far_end, base::Fd stream,
              std::shared_ptr<loop::Loop> loop);
-  void run(base::Buffer preamble);
+  void run(base::Buffer first, bool hello_follows);
   [[nodiscard]] transport::LocalPython python_for_others(const transport::LocalPython& ours) const;
-  [[nodiscard]] base::Buffer hello() const;
   void on_far_end_ended();
   void finish();
   // "gateway gw0 (popen) is gone: killed by SIGKILL; last on its stderr: ..."

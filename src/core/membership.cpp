@@ -25,7 +25,7 @@ constexpr std::chrono::milliseconds kCallbacksEndWithin{200};
 
 using Gateways = std::vector<std::shared_ptr<Gateway>>;
 
-// The id of the gateway that is to be there first: the proxy.
+// The id of the gateway that is to be there first: the proxy, or who is to listen.
 std::optional<std::string> leader(const XSpec& spec) { return spec.get(spec.has("via") ? "via" : "installvia"); }
 
 // Waits for the ends of the processes; those that are still there when the deadline has passed.
@@ -178,17 +178,17 @@ Gateways Membership::start(std::vector<XSpec> requested, const base::Wait& wait)
       }
     };
     for (const XSpec& spec : specs) {
-      std::shared_ptr<Gateway> proxy;
+      std::shared_ptr<Gateway> other;
       if (const auto id = leader(spec)) {
         const auto new_one =
             std::find_if(started.begin(), started.end(), [&](const auto& gateway) { return gateway->id() == *id; });
         if (new_one != started.end() && static_cast<std::size_t>(new_one - started.begin()) >= served) {
           wait_for_all();
         }
-        proxy = new_one != started.end() ? *new_one : member(*id);
+        other = new_one != started.end() ? *new_one : member(*id);
       }
       started.push_back(
-          std::make_shared<Gateway>(GatewayEnd::start(spec, python_, proxy ? proxy->end() : nullptr, loop())));
+          std::make_shared<Gateway>(GatewayEnd::start(spec, python_, other ? other->end() : nullptr, loop(), wait)));
     }
     wait_for_all();
   } catch (...) {

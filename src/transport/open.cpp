@@ -15,6 +15,15 @@ namespace {
 
 constexpr std::size_t kCommandLength = 160;  // bytes; more says nothing more in a message
 
+// Whether this program has that standard descriptor. All of ours are close-on-exec, so one that is
+// was opened by us, or somebody like us, where the program had none.
+bool has_standard(int fd) {
+  const int flags = ::fcntl(fd, F_GETFD);
+  return flags >= 0 && (flags & FD_CLOEXEC) == 0;
+}
+
+}  // namespace
+
 // The exact text, but for values of env:NAME, which may be secret, and what was set afterwards.
 std::string without_secrets(const XSpec& spec) {
   std::string result;
@@ -30,15 +39,6 @@ std::string without_secrets(const XSpec& spec) {
   }
   return result;
 }
-
-// Whether this program has that standard descriptor. All of ours are close-on-exec, so one that is
-// was opened by us, or somebody like us, where the program had none.
-bool has_standard(int fd) {
-  const int flags = ::fcntl(fd, F_GETFD);
-  return flags >= 0 && (flags & FD_CLOEXEC) == 0;
-}
-
-}  // namespace
 
 Launch launch_for(const XSpec& spec, const LocalPython& python) {
   const std::string type = spec.type();

@@ -29,8 +29,8 @@ struct Launch {
   std::vector<std::pair<std::string, std::string>> env;
   bool stream_on_stdio = false;  // the protocol is on descriptors 0 and 1, else on kStreamFd
   bool native = false;           // the worker is our extension; else worker.py is sent first
-  std::string kind;              // "Popen", "Ssh": the gateway's class name without "Gateway"
-  std::string address;           // host as given, empty for popen
+  std::string kind;              // "Popen", "Ssh", ...: the gateway's class name without "Gateway"
+  std::string address;           // host as given, or host:port; empty for popen
   std::string spec;              // the specification for messages: values of env:NAME are left out
   std::string advice;            // what to do when argv[0] cannot be started
 };
@@ -44,7 +44,10 @@ Launch popen_launch(const XSpec& spec, const LocalPython& python);
 Launch ssh_launch(const XSpec& spec);
 Launch vagrant_launch(const XSpec& spec);
 
-// Chooses by spec.type(). Throws SpecError.
+// The text of a specification without the values of env:NAME, which may be secret.
+std::string without_secrets(const XSpec& spec);
+
+// Chooses by spec.type(), which has a command to run. Throws SpecError.
 Launch launch_for(const XSpec& spec, const LocalPython& python);
 
 struct Link {

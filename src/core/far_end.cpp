@@ -39,8 +39,19 @@ Value open_payload(const transport::Launch& launch) {
 
 LocalProcess::LocalProcess(std::shared_ptr<process::Process> process, base::Fd stderr_pipe,
                            std::shared_ptr<loop::Loop> loop)
-    : process_(std::move(process)), stderr_(std::make_shared<StderrTail>(std::move(stderr_pipe), std::move(loop))) {
-  stderr_->start();
+    : process_(std::move(process)) {
+  if (stderr_pipe) {
+    stderr_ = std::make_shared<StderrTail>(std::move(stderr_pipe), std::move(loop));
+    stderr_->start();
+  }
+}
+
+std::string LocalProcess::said() { return stderr_ ? stderr_->text() : ""; }
+
+void LocalProcess::on_serving() {
+  if (stderr_) {
+    stderr_->pass_on();
+  }
 }
 
 std::optional<std::string> LocalProcess::ended() {

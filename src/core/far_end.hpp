@@ -43,20 +43,20 @@ class FarEnd {
   virtual process::Process* process() { return nullptr; }
 };
 
-// A process of this machine.
+// A process of this machine. Without a pipe, somebody else has its stderr.
 class LocalProcess final : public FarEnd {
  public:
   LocalProcess(std::shared_ptr<process::Process> process, base::Fd stderr_pipe, std::shared_ptr<loop::Loop> loop);
 
   std::optional<std::string> ended() override;
   [[nodiscard]] int end_fd() const override { return process_->pidfd(); }
-  std::string said() override { return stderr_->text(); }
-  void on_serving() override { stderr_->pass_on(); }
+  std::string said() override;
+  void on_serving() override;
   process::Process* process() override { return process_.get(); }
 
  private:
   const std::shared_ptr<process::Process> process_;
-  const std::shared_ptr<StderrTail> stderr_;
+  std::shared_ptr<StderrTail> stderr_;  // may be null
 };
 
 // A process that a proxy has started for us; its stream comes over a channel of the proxy's gateway.

@@ -58,7 +58,11 @@ std::shared_ptr<GatewayEnd> GatewayEnd::start(const XSpec& spec, const transport
     stream = std::move(socket.stream);
     first = std::move(socket.first);
     hello_follows = other != nullptr;
-    far_end = std::make_shared<Stranger>();
+    if (socket.process) {
+      far_end = std::make_shared<LocalProcess>(std::move(socket.process), base::Fd(), loop);
+    } else {
+      far_end = std::make_shared<Stranger>();
+    }
   } else {
     launch = transport::launch_for(spec, other ? other->python_for_others(python) : python);
     first = transport::preamble(launch);

@@ -13,6 +13,8 @@
 #include "base/syscall.hpp"
 #include "core/gateway_end.hpp"
 #include "core/value_message.hpp"
+#include "process/pidfd.hpp"
+#include "transport/address.hpp"
 #include "transport/bootstrap.hpp"
 
 namespace execnet::core {
@@ -30,7 +32,8 @@ def listen(channel, token, argv, env, seconds):
 
     try:
         with open("/proc/sys/kernel/random/boot_id") as boot:
-            place = boot.read().strip() + " " + os.readlink("/proc/self/ns/net")
+            names = [boot.read().strip()] + [os.readlink("/proc/self/ns/" + name) for name in ("net", "pid")]
+        place = " ".join(names)
     except EnvironmentError:
         place = ""
     server = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -62,7 +65,7 @@ def listen(channel, token, argv, env, seconds):
     collector = threading.Thread(target=process.wait)
     collector.daemon = True
     collector.start()
-    channel.send(None)
+    channel.send(process.pid)
 )";
 
 base::Wait within(std::chrono::seconds most, const base::Wait& wait) {
@@ -91,9 +94,15 @@ std::string_view listener_source() { return kListener; }
 std::string this_place() {
   std::string boot;
   std::getline(std::ifstream("/proc/sys/kernel/random/boot_id"), boot);
-  std::error_code error;
-  const auto network = std::filesystem::read_symlink("/proc/self/ns/net", error);
-  return boot.empty() || error ? "" : boot + " " + network.string();
+  std::string place = boot;
+  for (const char* name : {"net", "pid"}) {
+    std::error_code error;
+    place += " " + std::filesystem::read_symlink(std::string("/proc/self/ns/") + name, error).string();
+    if (error || boot.empty()) {
+      return "";
+    }
+  }
+  return place;
 }
 
 SocketStart connect_to_server(const XSpec& spec, std::string_view hello, const base::Wait& wait) {
@@ -149,7 +158,14 @@ SocketStart install_server(const XSpec& spec, GatewayEnd& host, const base::Wait
                                     "gateway '" + host.id() + "' was told to listen there");
   try {
     base::check("send", [&] { return ::send(start.stream.get(), token.data(), token.size(), MSG_NOSIGNAL); });
-    channel->receive(within(kListensFor, wait));
+    const auto pid = decode_value(channel->receive(within(kListensFor, wait)).view()).as<pid_t>();
+    if (base::Fd pidfd = process::pidfd_open(pid)) {
+      start.process = std::make_shared<process::Process>(pid, std::move(pidfd));
+    } else {
+      fail("it ended at once");
+    }
+  } catch (const HostNotFound&) {
+    throw;
   } catch (const Error& error) {
     fail("gateway '" + host.id() + "' has not started it: " + last_line(error.what()));
   }

@@ -2,6 +2,7 @@
 // another gateway of this machine is told to make. Any thread.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <string_view>
 
@@ -10,7 +11,7 @@
 #include "base/buffer.hpp"
 #include "base/fd.hpp"
 #include "base/wait.hpp"
-#include "transport/address.hpp"
+#include "process/process.hpp"
 #include "transport/transport.hpp"
 
 namespace execnet::core {
@@ -20,6 +21,7 @@ class GatewayEnd;
 struct SocketStart {
   transport::Launch launch;
   base::Fd stream;
+  std::shared_ptr<process::Process> process;  // what was started on this machine for it; else null
   base::Buffer first;  // what is to be sent before anything else, and for a server instead of HELLO
 };
 
@@ -31,10 +33,11 @@ SocketStart connect_to_server(const XSpec& spec, std::string_view hello, const b
 SocketStart install_server(const XSpec& spec, GatewayEnd& host, const base::Wait& wait);
 
 // What `host` runs: listen(channel, token, argv, env, seconds) says (port, place) on the channel, and
-// None when it has started the worker.
+// its pid when it has started the worker.
 std::string_view listener_source();
 
-// Processes at the same place reach each other over the loopback device. Empty if that is not known.
+// Processes at the same place reach each other over the loopback device, and know each other by pid.
+// Empty if that cannot be found out.
 std::string this_place();
 
 }  // namespace execnet::core

@@ -10,6 +10,7 @@ Threads:
   dispatcher   calls the callbacks of all channels, in the order of arrival; started by the first
   exec N       runs code of remote_exec while the main thread is taken
   grace N      refuses code that waits too long for the main thread (main_thread_only)
+  open N, ...  see to the processes that are started for other gateways: OpenedProcess
 
 One lock, Connection.lock, guards what is known of the channels. It is never held while a thread
 waits, writes or runs code that is not ours. Channel.__del__ may run anywhere, also where the lock
@@ -469,7 +470,8 @@ RUNS = {BUILDTUPLE: tuple, SET: set, FROZENSET: frozenset}
 
 # --- Frames -------------------------------------------------------------------------------------
 
-(HELLO, EXEC, DATA, CLOSE, CLOSE_ERROR, LAST, TERMINATE, STATUS, RECONFIGURE, CREDIT) = range(1, 11)
+(HELLO, EXEC, DATA, CLOSE, CLOSE_ERROR, LAST, TERMINATE, STATUS, RECONFIGURE, CREDIT,
+ OPEN) = range(1, 12)
 WITHOUT_PAYLOAD = frozenset([CLOSE, LAST, TERMINATE, STATUS, CREDIT])
 HEADER = struct.Struct("<BBHIII")  # type, flags, reserved, channel, length, credit
 MORE, ABORT = 1, 2
@@ -485,7 +487,7 @@ def read_messages(stream):
         if len(header) < HEADER.size:
             return
         kind, flags, reserved, channel, length, _ = HEADER.unpack(header)
-        if not HELLO <= kind <= CREDIT:
+        if not HELLO <= kind <= OPEN:
             raise ProtocolError("unknown frame type %d" % kind)
         if flags > ABORT or reserved:
             raise ProtocolError("reserved bits are set: flags %d, reserved %d" % (flags, reserved))
@@ -580,6 +582,7 @@ class ChannelState(object):
         self.endmarker = NO_ENDMARKER  # again when the callback got it
         self.strconfig = None  # None: as the gateway
         self.consumed = 0  # bytes, to be told as credit
+        self.relay = None  # the OpenedProcess that it is the stream of
         self.handle = None  # weak reference to the program's Channel
         self.handles = 0  # how many there have been
 
@@ -812,7 +815,8 @@ class Connection(object):
         self.pending_calls = 0  # of callbacks
         self.on_call_done = None  # called by the dispatcher after each
         self.sources = {}  # file name -> (first line, source) of what was executed, for tracebacks
-        self._descriptors = (stream.fileno(), write_fd)
+        self.stream_fd = stream.fileno()
+        self._write_fd = write_fd
         # Holds any frame whole and keeps what an interrupted write has left for the next one, so
         # that no exception of a signal handler can cut a frame. Twice as large as a frame: what fills
         # the buffer is not only buffered, and then its rest can get lost (seen on 3.13).
@@ -968,6 +972,8 @@ class Connection(object):
             state.no_more_items = True
             if state.callback is not None:
                 self.schedule(state, 1)
+            if state.relay is not None:
+                state.relay.on_channel_end()
 
     def _settle(self, state):
         """Wakes who waits for the state, and forgets it when it is over. With the lock held."""
@@ -986,7 +992,9 @@ class Connection(object):
         entry = (load(payload, self.channel_for, *strconfig), len(payload))
         if state is not None:
             with self.lock:
-                if not state.no_more_items:
+                if state.relay is not None and type(entry[0]) in INTEGERS:
+                    state.relay.on_consumed(entry[0])
+                elif not state.no_more_items:
                     state.items.append(entry)
                     if state.callback is not None:
                         self.schedule(state, 1)
@@ -1054,7 +1062,7 @@ class Connection(object):
         """In a forked child: this end belongs to the parent alone."""
         self._gone = "cannot send from a forked child of the worker"
         null = os.open(os.devnull, os.O_RDWR)
-        for descriptor in self._descriptors:
+        for descriptor in (self.stream_fd, self._write_fd):
             os.dup2(null, descriptor, False)
         os.close(null)
 
@@ -1125,7 +1133,7 @@ class Executor(object):
         self._connection = connection
         self._main_only = execmodel == "main_thread_only"
         self._executing = 0  # tasks, for the status
-        self._unfinished = 0  # tasks whose CLOSE is not written yet
+        self._unfinished = 0  # tasks and opened processes whose CLOSE is not written yet
         self._main_load = 0  # of them, those for the main thread
         self._tasks = deque()  # for the main thread; it takes away the first when all is done
         self._wake = allocate_lock()
@@ -1165,6 +1173,21 @@ class Executor(object):
                 start_thread("grace %d" % number, self._refuse_late, task)
         except RuntimeError as error:  # the system has no more threads
             self._refuse(task, portable(error))
+
+    def on_open(self, number, payload):
+        connection = self._connection
+        channel = connection.channel_for(number)
+        opened = OpenedProcess(connection, channel, load(payload, None))
+        with connection.lock:
+            channel._state.relay = opened
+            self._unfinished += 1
+        start_thread("open %d" % number, self._run_opened, opened)
+
+    def _run_opened(self, opened):
+        opened.run()
+        with self._connection.lock:
+            self._unfinished -= 1
+        self.wake()
 
     def status(self):
         return {
@@ -1252,6 +1275,172 @@ class Executor(object):
         self.wake()
 
 
+# --- Proxy --------------------------------------------------------------------------------------
+
+WINDOW = 1024 * 1024  # bytes that may be under way on a channel in one direction
+PIECE_SIZE = 64 * 1024
+TAIL = 4096  # bytes of a process's stderr that are kept for error messages
+
+
+class OpenedProcess(object):
+    """A process started as a proxy: its stdin and stdout are joined to the channel of its OPEN frame.
+
+    Four threads: one waits for its end, the others copy its input, its output and its stderr.
+    """
+
+    def __init__(self, connection, channel, request):
+        self._connection, self._channel, self._state = connection, channel, channel._state
+        if type(request) is not tuple or len(request) != 3 or not request[0] or request[2] is not True:
+            raise ProtocolError("OPEN without (argv, env, True)")
+        self._argv, self._env = request[:2]
+        self._process = None
+        self._ended = False
+        self._spoken = False
+        self._on_the_way = 0  # bytes of its output that were sent and not consumed; guarded by the connection's lock
+        self._look = allocate_lock()  # let go of when that has changed
+        self._stderr_lock = allocate_lock()
+        self._tail = self._unsaid = b""
+
+    def run(self):
+        import socket
+        import subprocess
+
+        env = dict(os.environb if PY3 else os.environ)
+        env.update(self._env)
+        self._stream, theirs = socket.socketpair()
+        close_on_exec(self._stream.fileno())
+        try:
+            self._process = subprocess.Popen(
+                self._argv, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, env=env, close_fds=True
+            )
+        except Exception as error:
+            why = getattr(error, "strerror", None) or error
+            self._stream.close()
+            self._channel.close("cannot start '%s': %s" % (native(portable(self._argv[0])), why))
+            return
+        finally:
+            theirs.close()
+        copiers = [self._copy_output, self._copy_stderr]
+        copiers = [start_thread("relay %d" % self._state.id, copy) for copy in copiers]
+        start_thread("relay %d" % self._state.id, self._copy_input)
+        with self._connection.lock:
+            if self._state.no_more_items:
+                self.on_channel_end()
+        code = self._process.wait()
+        self._ended = True
+        self._shut_down()  # what others may hold open is not the process
+        copiers[0].join()
+        copiers[1].join(0.1)
+        self._stream.close()
+        how = "exit status %d" % code if code >= 0 else "killed by " + signal_name(-code)
+        self._channel.close((how + "\n" + native(portable(self._tail))).rstrip("\r\n"))
+
+    def on_consumed(self, count):
+        self._on_the_way -= count
+        release(self._look)
+
+    def on_channel_end(self):
+        """The coordinator has ended the stream, or is gone."""
+        release(self._look)
+        start_thread("end %d" % self._state.id, self._end_within, 0.3)
+
+    def _end_within(self, seconds):
+        deadline = now() + seconds
+        while not self._ended and now() < deadline:
+            time.sleep(0.01)
+        if not self._ended and self._process is not None:
+            kill_tree(self._process.pid)
+
+    def _shut_down(self):
+        try:
+            self._stream.shutdown(2)
+        except EnvironmentError:
+            pass  # its other end is closed
+
+    def _copy_input(self):
+        consumed = 0
+        try:
+            for data in self._channel:
+                self._stream.sendall(data)
+                consumed += len(data)
+                if consumed >= WINDOW // 4:
+                    self._connection.send(self._state, DATA, dump(consumed))
+                    consumed = 0
+        except (EnvironmentError, RemoteError):
+            pass  # one of the two sides has ended, which others see
+        if self._state.no_more_items:
+            self._shut_down()
+
+    def _copy_output(self):
+        state, lock = self._state, self._connection.lock
+        while True:
+            while self._on_the_way >= WINDOW and not state.no_more_items:
+                self._look.acquire()
+            try:
+                data = self._stream.recv(min(PIECE_SIZE, max(1, WINDOW - self._on_the_way)))
+            except EnvironmentError:
+                data = b""
+            if not data:
+                break
+            if not state.no_more_items:
+                with lock:
+                    self._on_the_way += len(data)
+                try:
+                    self._connection.send(state, DATA, dump(data))
+                except EnvironmentError:
+                    pass  # the coordinator is gone
+            if not self._spoken:
+                self._spoken = True
+                self._pass_on()
+        self._end_within(2)
+
+    def _copy_stderr(self):
+        while True:
+            said = os.read(self._process.stderr.fileno(), TAIL)
+            if not said:
+                return self._process.stderr.close()
+            with self._stderr_lock:
+                self._tail = (self._tail + said)[-TAIL:]
+                self._unsaid = (self._unsaid + said)[-PIECE_SIZE:]
+            if self._spoken:
+                self._pass_on()
+
+    def _pass_on(self):
+        with self._stderr_lock:
+            try:
+                os.write(2, self._unsaid)
+            except EnvironmentError:
+                pass  # nobody is there to read it
+            self._unsaid = b""
+
+
+def signal_name(number):
+    for name in dir(signal):
+        if name.startswith("SIG") and name[3] != "_" and getattr(signal, name) == number:
+            return name
+    return "signal %d" % number
+
+
+def kill_tree(pid):
+    children = {}
+    for name in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
+        if name.isdigit():
+            try:
+                with open("/proc/%s/stat" % name, "rb") as stat:
+                    parent = int(stat.read().rpartition(b")")[2].split()[1])
+            except EnvironmentError:
+                continue  # it has just ended
+            children.setdefault(parent, []).append(int(name))
+    doomed = [pid]
+    for one in doomed:
+        doomed += children.get(one, [])
+    for one in doomed:
+        try:
+            os.kill(one, signal.SIGKILL)
+        except EnvironmentError:
+            pass  # it has just ended
+
+
 def check_exec(request):
     """Throws ProtocolError unless it is what EXEC has to carry."""
     if type(request) is tuple and len(request) == 5:
@@ -1325,6 +1514,7 @@ def start_thread(name, target, *args):
     thread = threading.Thread(target=target, name="execnet " + name, args=args)
     thread.daemon = True
     thread.start()
+    return thread
 
 
 def flush(file):
@@ -1540,6 +1730,7 @@ def receive_all(messages, connection, executor, outcome):
     """The receiver: takes in all messages, then sees to it that the process ends."""
     handlers = {
         EXEC: executor.on_exec,
+        OPEN: executor.on_open,
         DATA: connection.on_data,
         CLOSE: lambda number, payload: connection.on_close(number),
         CLOSE_ERROR: connection.on_close,
@@ -1565,12 +1756,27 @@ def receive_all(messages, connection, executor, outcome):
     except BaseException:
         complain(native(format_error(sys.exc_info(), {})))
         status = 1
+    import select  # now, while the interpreter is whole
+
     outcome.append((status, grace == TERMINATE_GRACE))
     executor.ending = True
     connection.finish()
     executor.wake()
     # The process ends under this thread's feet, unless code does not want to.
-    time.sleep(grace)
+    grace = wait_for_end(connection.stream_fd, select, grace)
     os.kill(os.getpid(), signal.SIGINT)  # comes to the main thread, and interrupts its system calls
-    time.sleep(grace)
+    wait_for_end(connection.stream_fd, select, grace)
     os._exit(1)
+
+
+def wait_for_end(descriptor, select, grace):
+    """Waits for so many seconds, or LOST_GRACE after the end of the stream. Returns the time to wait next."""
+    deadline = now() + grace
+    while grace != LOST_GRACE and now() < deadline:
+        try:
+            if select.select([descriptor], [], [], max(0, deadline - now()))[0] and not os.read(descriptor, CHUNK):
+                grace, deadline = LOST_GRACE, now() + LOST_GRACE
+        except (select.error, EnvironmentError):
+            time.sleep(LOST_GRACE)
+    time.sleep(max(0, deadline - now()))
+    return grace

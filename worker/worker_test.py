@@ -32,7 +32,7 @@ worker = {"__name__": "execnet_worker"}
 exec(compile(SOURCE, "worker.py", "exec"), worker)
 coordinator = {"__name__": "execnet_worker"}
 exec(compile(SOURCE, "worker.py", "exec"), coordinator)
-HELLO, EXEC, DATA, CLOSE, CLOSE_ERROR, LAST, TERMINATE, STATUS, RECONFIGURE, CREDIT = range(1, 11)
+HELLO, EXEC, DATA, CLOSE, CLOSE_ERROR, LAST, TERMINATE, STATUS, RECONFIGURE, CREDIT, OPEN = range(1, 12)
 MORE, ABORT = 1, 2
 CHUNK = 256 * 1024
 dump = coordinator["dump"]
@@ -250,7 +250,7 @@ class Tables(unittest.TestCase):
         self.check("opcode.hpp", r"^  k(\w+) = '(.)',$", 23)
 
     def test_frame_types(self):
-        self.check("frame.hpp", r"^  k(\w+) = (\d+),$", 10)
+        self.check("frame.hpp", r"^  k(\w+) = (\d+),$", 11)
 
 
 def vectors(file, columns):
@@ -575,7 +575,7 @@ class Frames(unittest.TestCase):
 
     def test_what_is_not_of_the_protocol_is_an_error(self):
         self.reject(frame(0, 1), "unknown frame type 0")
-        self.reject(frame(11, 1), "unknown frame type 11")
+        self.reject(frame(12, 1), "unknown frame type 12")
         self.reject(frame(DATA, 1, flags=4), "reserved")
         self.reject(frame(DATA, 1, flags=MORE | ABORT), "reserved")
         self.reject(frame(DATA, 1, reserved=1), "reserved")

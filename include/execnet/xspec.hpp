@@ -2,8 +2,11 @@
 //
 //   type[=value]//key[=value]//...      "popen", "ssh=user@host//python=/opt/bin/python3//id=gpu"
 //
-// Keys the library reads: popen, ssh (the host, with options for ssh(1) before it), id, python,
-// chdir, nice, env:NAME, dont_write_bytecode, ssh_config, execmodel, stdout. Others are kept.
+// Keys the library reads: popen, ssh (the host, with options for ssh(1) before it), vagrant_ssh (the
+// machine), socket (host:port of a server, or nothing with installvia), via (the id of the gateway
+// that is to start it: its proxy), installvia (the id of the gateway on this machine that is to make the
+// server), id, python, chdir, nice, env:NAME, dont_write_bytecode, ssh_config, execmodel, stdout.
+// Others are kept.
 #pragma once
 
 #include <map>
@@ -39,7 +42,7 @@ class EXECNET_EXPORT XSpec {
   // All keys but env:NAME; a bare key maps to nullopt.
   [[nodiscard]] const std::map<std::string, std::optional<std::string>>& settings() const { return settings_; }
 
-  // The kind of gateway: the key among `popen`, `ssh` that was given.
+  // The kind of gateway: the key among `popen`, `ssh`, `vagrant_ssh`, `socket` that was given.
   // Throws SpecError when there is none or more than one, naming the known kinds.
   [[nodiscard]] std::string type() const;
 
@@ -50,6 +53,8 @@ class EXECNET_EXPORT XSpec {
   friend bool operator==(const XSpec& a, const XSpec& b) { return a.text_ == b.text_; }
 
  private:
+  void validate_socket() const;
+
   std::string text_;
   std::map<std::string, std::optional<std::string>> settings_;
   std::map<std::string, std::string> env_;

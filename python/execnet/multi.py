@@ -120,9 +120,11 @@ class Group:
     def makegateway(self, spec: XSpec | str | None = None) -> Gateway:
         """Starts a gateway and makes it a member.
 
-        The form of a specification is type[=value]//key[=value]//...; types are `popen` and
-        `ssh=[user@]host`. Keys:
+        The form of a specification is type[=value]//key[=value]//...; types are `popen`,
+        `ssh=[user@]host`, `vagrant_ssh=machine` and `socket=host:port`. Keys:
 
+            via=ID               the member that starts it and is its proxy
+            installvia=ID        for a bare `socket`: the member on this machine that listens for it
             id=NAME              how the group knows it; gw0, gw1 ... if not given
             python=COMMAND       the interpreter to run
             chdir=PATH           its working directory, made if missing

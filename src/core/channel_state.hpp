@@ -15,6 +15,7 @@ namespace execnet::core {
 
 class Callback;
 class ChannelHandle;
+class Relay;
 
 struct ChannelState {
   explicit ChannelState(std::uint32_t channel_id) : id(channel_id) {}
@@ -28,6 +29,7 @@ struct ChannelState {
   bool referenced = false;             // the program has had a handle
   bool lost = false;                   // because the gateway is gone
   std::shared_ptr<Callback> callback;  // what items go to instead of `items`, until it was told the end
+  std::weak_ptr<Relay> relay;          // what items go to instead of `items`, if there is one
   bool had_callback = false;
   bool callback_failed = false;
   bool executing = false;               // on a worker: code runs with it, which may not close it

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "core/channel_handle.hpp"
+#include "core/relay.hpp"
 #include "core/value_message.hpp"
 
 namespace execnet::core {
@@ -67,7 +68,8 @@ std::shared_ptr<ChannelState> Connection::state_for(Lock& lock, std::uint32_t id
   return state;
 }
 
-std::shared_ptr<ChannelHandle> Connection::new_channel(Lock& lock) {
+std::shared_ptr<ChannelState> Connection::new_state(Lock& lock) {
+  static_cast<void>(lock);
   auto state = std::make_shared<ChannelState>(next_id_);
   state->lost = state->closed = gone_.has_value();
   state->no_more_items = gone_ || receiving_ended_;
@@ -75,8 +77,10 @@ std::shared_ptr<ChannelHandle> Connection::new_channel(Lock& lock) {
     channels_.emplace(next_id_, state);
   }
   next_id_ += 2;
-  return handle(lock, state);
+  return state;
 }
+
+std::shared_ptr<ChannelHandle> Connection::new_channel(Lock& lock) { return handle(lock, new_state(lock)); }
 
 std::shared_ptr<ChannelHandle> Connection::channel(Lock& lock, std::uint32_t id) {
   auto state = gone_ ? nullptr : state_for(lock, id);
@@ -175,8 +179,12 @@ void Connection::set_strings(const Lock& lock, StringConfig strings) {
 }
 
 void Connection::end_items(Lock& lock, const std::shared_ptr<ChannelState>& state) {
-  if (!std::exchange(state->no_more_items, true) && state->callback) {
-    dispatcher_.push(lock, state, std::nullopt);
+  if (!std::exchange(state->no_more_items, true)) {
+    if (const auto relay = state->relay.lock()) {
+      relay->on_end(lock);
+    } else if (state->callback) {
+      dispatcher_.push(lock, state, std::nullopt);
+    }
   }
   touch(lock, state.get());
 }

@@ -57,6 +57,7 @@ class ConnectionOwner {
 
   virtual void on_hello(base::Buffer payload) = 0;
   virtual void on_exec(Lock& lock, const std::shared_ptr<ChannelState>& channel, base::Buffer payload) = 0;
+  virtual void on_open(Lock& lock, const std::shared_ptr<ChannelState>& channel, base::Buffer payload) = 0;
   virtual void on_status_request(Lock& lock, std::uint32_t channel) = 0;
   virtual void on_terminate(Lock& lock) = 0;
   // Nothing more comes. `error` says why if it was not an orderly end. The owner calls finish(),
@@ -105,8 +106,9 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   // --- Channels ---
 
-  // A new channel of this side's making.
+  // A new channel of this side's making: for the program, or for a relay that closes it in the end.
   std::shared_ptr<ChannelHandle> new_channel(Lock& lock);
+  std::shared_ptr<ChannelState> new_state(Lock& lock);
   // The handle for an id that came from the other side.
   std::shared_ptr<ChannelHandle> channel(Lock& lock, std::uint32_t id);
   // The program's handle for a channel, made if there is none.
@@ -138,7 +140,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   [[noreturn]] void throw_gone(Lock& lock);
 
   [[nodiscard]] Dispatcher& dispatcher() { return dispatcher_; }
-  [[nodiscard]] loop::Loop& loop() { return *loop_; }
+  [[nodiscard]] const std::shared_ptr<loop::Loop>& loop() const { return loop_; }
   [[nodiscard]] std::shared_ptr<ConnectionOwner> owner() const { return owner_.lock(); }
 
  private:

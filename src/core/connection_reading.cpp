@@ -10,6 +10,7 @@
 
 #include "base/syscall.hpp"
 #include "core/connection.hpp"
+#include "core/relay.hpp"
 #include "core/value_message.hpp"
 
 namespace execnet::core {
@@ -181,8 +182,10 @@ void Connection::read_as_loop(Lock& lock) {
   lock.unlock();
   Incoming incoming = read_available();
   lock.lock();
-  reader_ = Reader::kNone;
-  take_in(lock, std::move(incoming));
+  take_in(lock, std::move(incoming));  // may let go of the lock: nobody is to read what comes next before it is done
+  if (reader_ == Reader::kLoop) {
+    reader_ = Reader::kNone;
+  }
 }
 
 void Connection::on_ready(std::uint32_t ready) {
@@ -307,9 +310,19 @@ void Connection::dispatch(Lock& lock, ConnectionOwner& owner, wire::Message mess
         touch(lock, this);
       }
       break;
+    case wire::FrameType::kOpen:
+      if (side_ != Side::kWorker || is_ours(id)) {
+        throw wire::ProtocolError("OPEN for channel " + std::to_string(id) + " came from the wrong side");
+      }
+      if (const auto state = state_for(lock, id)) {
+        owner.on_open(lock, state, std::move(message.payload));
+      }
+      break;
     case wire::FrameType::kData:
       if (const auto state = state_for(lock, id); state && !state->closed && !state->no_more_items) {
-        if (state->callback) {
+        if (const auto relay = state->relay.lock()) {
+          relay->on_item(lock, std::move(message.payload));
+        } else if (state->callback) {
           dispatcher_.push(lock, state, std::move(message.payload));
         } else {
           state->items.push_back(std::move(message.payload));

@@ -36,6 +36,7 @@ class Peer final : public ConnectionOwner, public std::enable_shared_from_this<P
 
   void on_hello(base::Buffer payload) override { hello = std::move(payload); }
   void on_exec(Lock&, const std::shared_ptr<ChannelState>&, base::Buffer) override { FAIL(); }
+  void on_open(Lock&, const std::shared_ptr<ChannelState>&, base::Buffer) override { FAIL(); }
   void on_status_request(Lock&, std::uint32_t) override { FAIL(); }
   void on_terminate(Lock&) override { FAIL(); }
   void on_stream_end(const std::string& error) override { connection->finish("the stream ended: " + error); }

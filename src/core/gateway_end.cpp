@@ -1,9 +1,14 @@
 #include "core/gateway_end.hpp"
 
+#include <poll.h>
+
 #include <chrono>
+#include <csignal>
 #include <execnet/error.hpp>
 #include <utility>
 
+#include "base/syscall.hpp"
+#include "core/socket_start.hpp"
 #include "core/value_message.hpp"
 
 namespace execnet::core {
@@ -18,69 +23,108 @@ constexpr std::chrono::seconds kKilledWithin{2};
 
 Value optional_text(const std::optional<std::string>& text) { return text ? Value(*text) : Value(); }
 
+// The coordinator's HELLO.
+base::Buffer hello(const XSpec& spec) {
+  Dict env;
+  for (const auto& [name, value] : spec.env()) {
+    env[name] = value;
+  }
+  const auto nice = spec.get("nice");
+  const std::string execmodel = spec.get("execmodel").value_or("thread");
+  Dict keys;
+  keys["protocol"] = wire::kProtocolVersion;
+  keys["id"] = spec.get("id").value() + "-worker";  // as programs there know it
+  keys["execmodel"] = execmodel;
+  keys["chdir"] = optional_text(spec.get("chdir"));
+  keys["nice"] = nice ? Value(std::stoi(*nice)) : Value();
+  keys["env"] = std::move(env);
+  keys["dont_write_bytecode"] = spec.has("dont_write_bytecode");
+  // Who asks for main_thread_only runs a test runner there or the like, whose own output is for nobody.
+  keys["stdout"] = spec.get("stdout").value_or(execmodel == "main_thread_only" ? "null" : "inherit");
+  return encode_value(Value(std::move(keys)));
+}
+
 }  // namespace
 
 std::shared_ptr<GatewayEnd> GatewayEnd::start(const XSpec& spec, const transport::LocalPython& python,
-                                              std::shared_ptr<loop::Loop> loop) {
-  transport::Launch launch = transport::launch_for(spec, python);
-  transport::Link link = transport::open(launch);
-  base::Buffer preamble = std::move(link.preamble);
-  const std::shared_ptr<GatewayEnd> end(
-      new GatewayEnd(spec, std::move(launch), std::move(link), std::move(loop)));  // NOLINT: private constructor
-  end->run(std::move(preamble));
+                                              const std::shared_ptr<GatewayEnd>& other,
+                                              std::shared_ptr<loop::Loop> loop, const base::Wait& wait) {
+  transport::Launch launch;
+  base::Fd stream;
+  std::shared_ptr<FarEnd> far_end;
+  base::Buffer first;
+  bool hello_follows = true;
+  if (spec.type() == "socket") {
+    SocketStart socket = other ? install_server(spec, *other, wait) : connect_to_server(spec, hello(spec).view(), wait);
+    launch = std::move(socket.launch);
+    launch.spec = transport::without_secrets(spec);
+    stream = std::move(socket.stream);
+    first = std::move(socket.first);
+    hello_follows = other != nullptr;
+    if (socket.process) {
+      far_end = std::make_shared<LocalProcess>(std::move(socket.process), base::Fd(), loop);
+    } else {
+      far_end = std::make_shared<Stranger>();
+    }
+  } else {
+    launch = transport::launch_for(spec, other ? other->python_for_others(python) : python);
+    first = transport::preamble(launch);
+    if (other) {
+      auto [ours, relayed] = base::socket_pair();
+      stream = std::move(ours);
+      try {
+        far_end = ProxiedProcess::open(other->connection(), launch, std::move(relayed));
+      } catch (const GatewayGone& error) {
+        throw HostNotFound("no usable Python for '" + spec.text() + "': its proxy is gone: " + error.what());
+      }
+    } else {
+      transport::Link link = transport::open(launch);
+      stream = std::move(link.stream);
+      far_end = std::make_shared<LocalProcess>(std::move(link.process), std::move(link.stderr_pipe), loop);
+    }
+  }
+  const std::shared_ptr<GatewayEnd> end(new GatewayEnd(spec, std::move(launch), std::move(far_end), std::move(stream),
+                                                       std::move(loop)));  // NOLINT: private constructor
+  end->run(std::move(first), hello_follows);
   return end;
 }
 
-GatewayEnd::GatewayEnd(const XSpec& spec, transport::Launch launch, transport::Link link,
+// The interpreter of a plain `popen` that is started where this worker is.
+transport::LocalPython GatewayEnd::python_for_others(const transport::LocalPython& ours) const {
+  const bool native = info_->implementation == "native";
+  return {.executable = info_->executable, .native_module = native ? ours.native_module : "", .stdio_only = !native};
+}
+
+GatewayEnd::GatewayEnd(const XSpec& spec, transport::Launch launch, std::shared_ptr<FarEnd> far_end, base::Fd stream,
                        std::shared_ptr<loop::Loop> loop)
     : spec_(spec),
       id_(spec.get("id").value()),
       launch_(std::move(launch)),
-      command_(std::move(link.command)),
       loop_(std::move(loop)),
-      process_(std::move(link.process)),
-      stderr_(std::make_shared<StderrTail>(std::move(link.stderr_pipe), loop_)),
-      connection_(std::make_shared<Connection>(std::move(link.stream), loop_, Side::kCoordinator)) {}
+      far_end_(std::move(far_end)),
+      connection_(std::make_shared<Connection>(std::move(stream), loop_, Side::kCoordinator)) {}
 
-void GatewayEnd::run(base::Buffer preamble) {
-  stderr_->start();
+void GatewayEnd::run(base::Buffer first, bool hello_follows) {
   connection_->start(weak_from_this());
   {
     const std::lock_guard lock(mutex_);
-    process_watch_ = loop_->watch(process_->pidfd(), loop::kRead, [weak = weak_from_this()](std::uint32_t) {
+    end_watch_ = loop_->watch(far_end_->end_fd(), loop::kRead, [weak = weak_from_this()](std::uint32_t) {
       if (const auto self = weak.lock()) {
-        self->on_process_end();
+        self->on_far_end_ended();
       }
     });
   }
   auto lock = connection_->lock();
-  connection_->post_raw(lock, std::move(preamble));
-  connection_->post(lock, wire::FrameType::kHello, 0, hello());
+  connection_->post_raw(lock, std::move(first));
+  if (hello_follows) {
+    connection_->post(lock, wire::FrameType::kHello, 0, hello(spec_));
+  }
 }
 
 GatewayEnd::~GatewayEnd() {
-  loop_->unwatch(process_watch_);
+  loop_->unwatch(end_watch_);
+  far_end_->let_go();
   connection_->finish("gateway " + id_ + " was dropped");
-}
-
-base::Buffer GatewayEnd::hello() const {
-  Dict env;
-  for (const auto& [name, value] : spec_.env()) {
-    env[name] = value;
-  }
-  const auto nice = spec_.get("nice");
-  const std::string execmodel = spec_.get("execmodel").value_or("thread");
-  Dict hello;
-  hello["protocol"] = wire::kProtocolVersion;
-  hello["id"] = id_ + "-worker";  // as programs there know it
-  hello["execmodel"] = execmodel;
-  hello["chdir"] = optional_text(spec_.get("chdir"));
-  hello["nice"] = nice ? Value(std::stoi(*nice)) : Value();
-  hello["env"] = std::move(env);
-  hello["dont_write_bytecode"] = spec_.has("dont_write_bytecode");
-  // Who asks for main_thread_only runs a test runner there or the like, whose own output is for nobody.
-  hello["stdout"] = spec_.get("stdout").value_or(execmodel == "main_thread_only" ? "null" : "inherit");
-  return encode_value(Value(std::move(hello)));
 }
 
 void GatewayEnd::on_hello(base::Buffer payload) {
@@ -116,7 +160,7 @@ void GatewayEnd::wait_started(const base::Wait& wait) {
                                                 [&] { return info_ || refusal_ || connection_->gone(lock); });
   if (info_) {
     lock.unlock();
-    stderr_->pass_on();
+    far_end_->on_serving();
     return;
   }
   const std::optional<std::string> refusal = refusal_;
@@ -127,8 +171,10 @@ void GatewayEnd::wait_started(const base::Wait& wait) {
   if (refusal) {
     fail_start(*refusal);
   }
-  const auto status = process_->poll();
-  std::string why = status ? "it ended with " + status->describe() : "it closed the connection";
+  std::string why = far_end_->ended().value_or("it closed the connection");
+  if (why.starts_with("cannot start")) {  // said by the proxy
+    why += "; " + launch_.advice;
+  }
   {
     const std::lock_guard own_lock(mutex_);
     if (stream_error_ && !stream_error_->empty()) {
@@ -139,19 +185,25 @@ void GatewayEnd::wait_started(const base::Wait& wait) {
 }
 
 void GatewayEnd::fail_start(const std::string& why) {
-  process_->kill_tree();
-  process_->wait({.deadline = base::Clock::now() + kKilledWithin});
+  if (process::Process* process = far_end_->process()) {
+    process->kill_tree();
+  }
+  connection_->shut_down();
+  pollfd end{far_end_->end_fd(), POLLIN, 0};
+  base::poll_until(std::span(&end, 1), {.deadline = base::Clock::now() + kKilledWithin});
   std::string text = "no usable Python for '" + spec_.text() + "': " + why;
-  if (const std::string said = stderr_->text(); !said.empty()) {
+  if (const std::string said = far_end_->said(); !said.empty()) {
     text += "\non its stderr: " + said;
   }
-  text += "\ncommand: " + command_;
+  if (!launch_.argv.empty()) {
+    text += "\ncommand: " + transport::command_line(launch_);
+  }
   connection_->finish(text);
   throw HostNotFound(text);
 }
 
-void GatewayEnd::on_process_end() {
-  if (!process_->poll()) {
+void GatewayEnd::on_far_end_ended() {
+  if (!far_end_->ended()) {
     return;
   }
   // What a grandchild holds open is not the worker: the stream ends with the process. What had
@@ -159,7 +211,7 @@ void GatewayEnd::on_process_end() {
   connection_->shut_down();
   const bool stream_ended = [&] {
     const std::lock_guard lock(mutex_);
-    loop_->unwatch(process_watch_);
+    loop_->unwatch(end_watch_);
     return stream_error_.has_value();
   }();
   if (stream_ended) {
@@ -172,7 +224,8 @@ void GatewayEnd::on_stream_end(const std::string& error) {
     const std::lock_guard lock(mutex_);
     stream_error_ = error;
   }
-  if (process_->poll()) {
+  far_end_->on_stream_end();
+  if (far_end_->ended()) {
     finish();
     return;
   }
@@ -187,20 +240,16 @@ void GatewayEnd::finish() { connection_->finish(cause()); }
 
 std::string GatewayEnd::cause() {
   std::string text = "gateway " + id_ + " (" + spec_.text() + ") is gone: ";
-  const auto status = process_->poll();
+  const auto how = far_end_->ended();
   const std::lock_guard lock(mutex_);
-  if (status) {
-    text += status->describe();
-  } else {
-    text += "it closed the connection";
-  }
+  text += how.value_or("it closed the connection");
   if (stream_error_ && !stream_error_->empty()) {
     text += "; " + *stream_error_;
   }
   if (exit_sent_) {
     text += "; it was told to exit";
   }
-  if (const std::string said = stderr_->text(); !said.empty()) {
+  if (const std::string said = far_end_->said(); !said.empty()) {
     text += "\nlast on its stderr: " + said;
   }
   return text;
@@ -261,6 +310,14 @@ void GatewayEnd::exit() {
   }
 }
 
+void GatewayEnd::ask_to_end() {
+  if (process::Process* process = far_end_->process()) {
+    process->signal(SIGTERM);
+  } else {
+    connection_->shut_down();
+  }
+}
+
 bool GatewayEnd::hasreceiver() const {
   if (connection_->in_forked_copy()) {
     return false;
@@ -283,6 +340,11 @@ void GatewayEnd::finish_terminated() {
 void GatewayEnd::on_exec(Connection::Lock& /*lock*/, const std::shared_ptr<ChannelState>& /*channel*/,
                          base::Buffer /*payload*/) {
   throw wire::ProtocolError("EXEC came from a worker");
+}
+
+void GatewayEnd::on_open(Connection::Lock& /*lock*/, const std::shared_ptr<ChannelState>& /*channel*/,
+                         base::Buffer /*payload*/) {
+  throw wire::ProtocolError("OPEN came from a worker");
 }
 
 void GatewayEnd::on_status_request(Connection::Lock& /*lock*/, std::uint32_t /*channel*/) {

@@ -1,4 +1,4 @@
-// The coordinator's end of a gateway: a process, the connection to it, and what it said of itself.
+// The coordinator's end of a gateway: what is behind it, the connection to it, and what it said of itself.
 //
 // Owner: execnet::Gateway. Any thread may call any method.
 #pragma once
@@ -16,19 +16,20 @@
 #include "base/wait.hpp"
 #include "core/channel_handle.hpp"
 #include "core/connection.hpp"
-#include "core/stderr_tail.hpp"
+#include "core/far_end.hpp"
 #include "loop/loop.hpp"
-#include "process/process.hpp"
 #include "transport/transport.hpp"
 
 namespace execnet::core {
 
 class GatewayEnd final : public ConnectionOwner, public std::enable_shared_from_this<GatewayEnd> {
  public:
-  // Starts the process and sends everything the worker needs; waits for nothing.
-  // REQUIRES: the specification is validated and has an id. Throws HostNotFound.
+  // Has a process started, or connects to a socket, and sends everything the worker needs; waits for
+  // no answer of its. `other` is the gateway that is the proxy, or is to listen. REQUIRES: the specification is
+  // validated and has an id. Throws HostNotFound.
   static std::shared_ptr<GatewayEnd> start(const XSpec& spec, const transport::LocalPython& python,
-                                           std::shared_ptr<loop::Loop> loop);
+                                           const std::shared_ptr<GatewayEnd>& other, std::shared_ptr<loop::Loop> loop,
+                                           const base::Wait& wait);
   ~GatewayEnd() override;
   GatewayEnd(const GatewayEnd&) = delete;
   GatewayEnd& operator=(const GatewayEnd&) = delete;
@@ -39,13 +40,13 @@ class GatewayEnd final : public ConnectionOwner, public std::enable_shared_from_
 
   [[nodiscard]] const std::string& id() const { return id_; }
   [[nodiscard]] const XSpec& spec() const { return spec_; }
-  // "Popen", "Ssh"
+  // "Popen", "Ssh", "Socket", "VagrantSsh"
   [[nodiscard]] const std::string& kind() const { return launch_.kind; }
-  // The host of an ssh gateway, else empty.
+  // The host of an ssh gateway, host and port of a socket; else empty.
   [[nodiscard]] const std::string& address() const { return launch_.address; }
   [[nodiscard]] const RemoteInfo& info() const { return *info_; }
   [[nodiscard]] const std::shared_ptr<Connection>& connection() const { return connection_; }
-  [[nodiscard]] process::Process& process() { return *process_; }
+  [[nodiscard]] FarEnd& far_end() const { return *far_end_; }
 
   // Runs what the encoded EXEC payload says; the channel to it.
   std::shared_ptr<ChannelHandle> exec(base::Buffer payload, const base::Wait& wait);
@@ -55,6 +56,8 @@ class GatewayEnd final : public ConnectionOwner, public std::enable_shared_from_
 
   // Tells the worker to end. Once; never waits.
   void exit();
+  // It has had its time: SIGTERM to its process; without one here, its stream is shut down.
+  void ask_to_end();
   [[nodiscard]] bool hasreceiver() const;
   // Waits until the other side is gone. Throws TimeoutError.
   void join(const base::Wait& wait);
@@ -63,15 +66,17 @@ class GatewayEnd final : public ConnectionOwner, public std::enable_shared_from_
 
   void on_hello(base::Buffer payload) override;
   void on_exec(Connection::Lock& lock, const std::shared_ptr<ChannelState>& channel, base::Buffer payload) override;
+  void on_open(Connection::Lock& lock, const std::shared_ptr<ChannelState>& channel, base::Buffer payload) override;
   void on_status_request(Connection::Lock& lock, std::uint32_t channel) override;
   void on_terminate(Connection::Lock& lock) override;
   void on_stream_end(const std::string& error) override;
 
  private:
-  GatewayEnd(const XSpec& spec, transport::Launch launch, transport::Link link, std::shared_ptr<loop::Loop> loop);
-  void run(base::Buffer preamble);
-  [[nodiscard]] base::Buffer hello() const;
-  void on_process_end();
+  GatewayEnd(const XSpec& spec, transport::Launch launch, std::shared_ptr<FarEnd> far_end, base::Fd stream,
+             std::shared_ptr<loop::Loop> loop);
+  void run(base::Buffer first, bool hello_follows);
+  [[nodiscard]] transport::LocalPython python_for_others(const transport::LocalPython& ours) const;
+  void on_far_end_ended();
   void finish();
   // "gateway gw0 (popen) is gone: killed by SIGKILL; last on its stderr: ..."
   [[nodiscard]] std::string cause();
@@ -80,12 +85,10 @@ class GatewayEnd final : public ConnectionOwner, public std::enable_shared_from_
   const XSpec spec_;
   const std::string id_;
   const transport::Launch launch_;
-  const std::string command_;
   const std::shared_ptr<loop::Loop> loop_;
-  const std::shared_ptr<process::Process> process_;
-  const std::shared_ptr<StderrTail> stderr_;
+  const std::shared_ptr<FarEnd> far_end_;
   const std::shared_ptr<Connection> connection_;
-  loop::Loop::Id process_watch_ = 0;
+  loop::Loop::Id end_watch_ = 0;
 
   // Guarded by the connection's mutex until wait_started has returned; constant after that.
   std::optional<RemoteInfo> info_;

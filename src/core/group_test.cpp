@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -63,6 +64,29 @@ TEST(Group, LeavesNoDescriptorBehind) {
     EXPECT_EQ(channel.receive<int>(), 1);
   }
   EXPECT_EQ(open_descriptors(), before);
+}
+
+TEST(Group, ReachesGatewaysThroughOthersAndOverSockets) {
+  Group group{"popen//id=near", "popen//via=near//id=far", "popen//via=far", "socket//installvia=near"};
+  EXPECT_EQ(group["far"].repr(), "<PopenGateway id='far' receive-live, 0 active channels>");
+  EXPECT_EQ(group[3].repr(), "<SocketGateway id='gw1' receive-live, 0 active channels>");
+  const auto channels = group.remote_exec("import os; channel.send(os.getppid())");
+  const auto parents = channels.receive_each<std::int64_t>();
+  const std::int64_t near = group["near"].rinfo().pid;
+  EXPECT_EQ(parents, (std::vector<std::int64_t>{::getpid(), near, group["far"].rinfo().pid, near}));
+  std::vector<std::int64_t> pids;
+  for (const auto& gateway : group.members()) {
+    pids.push_back(gateway->rinfo().pid);
+  }
+  EXPECT_LT(seconds_for([&] { group.terminate(5s); }), 3);
+  for (const std::int64_t pid : pids) {
+    EXPECT_FALSE(is_running(pid));
+  }
+}
+
+TEST(Group, RefusesAProxyItDoesNotHaveBeforeAnythingIsStarted) {
+  EXPECT_THROW((Group{"popen//via=nobody"}), SpecError);
+  EXPECT_THROW((Group{"popen//via=later", "popen//id=later"}), SpecError);
 }
 
 TEST(Group, PassesArgumentsAndReportsErrorsWithTheirLines) {

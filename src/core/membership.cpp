@@ -25,17 +25,20 @@ constexpr std::chrono::milliseconds kCallbacksEndWithin{200};
 
 using Gateways = std::vector<std::shared_ptr<Gateway>>;
 
+// The id of the gateway that is to be there first: the proxy, or who is to listen.
+std::optional<std::string> leader(const XSpec& spec) { return spec.get(spec.has("via") ? "via" : "installvia"); }
+
 // Waits for the ends of the processes; those that are still there when the deadline has passed.
 Gateways wait_for_ends(Gateways running, const base::Wait& wait) {
   for (;;) {
-    std::erase_if(running, [](const auto& gateway) { return gateway->end()->process().poll().has_value(); });
+    std::erase_if(running, [](const auto& gateway) { return gateway->end()->far_end().ended().has_value(); });
     if (running.empty()) {
       return running;
     }
     std::vector<pollfd> ends;
     ends.reserve(running.size());
     for (const auto& gateway : running) {
-      ends.push_back({gateway->end()->process().pidfd(), POLLIN, 0});
+      ends.push_back({gateway->end()->far_end().end_fd(), POLLIN, 0});
     }
     if (!base::poll_until(ends, wait)) {
       return running;
@@ -49,7 +52,7 @@ void end_processes(const Gateways& gateways, const base::Wait& wait) {
   Gateways running = wait_for_ends(gateways, wait);
   if (!running.empty()) {
     for (const auto& gateway : running) {
-      gateway->end()->process().signal(SIGTERM);
+      gateway->end()->ask_to_end();
     }
     running = wait_for_ends(std::move(running), {base::Clock::now() + kAfterSigterm, wait.interrupted});
   }
@@ -57,9 +60,13 @@ void end_processes(const Gateways& gateways, const base::Wait& wait) {
     std::vector<process::Process*> roots;
     roots.reserve(running.size());
     for (const auto& gateway : running) {
-      roots.push_back(&gateway->end()->process());
+      if (process::Process* process = gateway->end()->far_end().process()) {
+        roots.push_back(process);
+      }
     }
-    process::kill_trees(roots);
+    if (!roots.empty()) {
+      process::kill_trees(roots);
+    }
     running = wait_for_ends(std::move(running), {base::Clock::now() + kAfterSigkill, wait.interrupted});
   }
   for (const auto& gateway : gateways) {
@@ -68,6 +75,26 @@ void end_processes(const Gateways& gateways, const base::Wait& wait) {
   const base::Deadline callbacks_run = base::Clock::now() + kCallbacksEndWithin;
   for (const auto& gateway : gateways) {
     gateway->end()->connection()->dispatcher().join(callbacks_run);
+  }
+}
+
+// Proxies after what hangs on them: a wave are those that nothing left hangs on.
+void end_in_order(Gateways gateways, const base::Wait& wait) {
+  while (!gateways.empty()) {
+    std::set<std::string> needed;
+    for (const auto& gateway : gateways) {
+      if (const auto id = leader(gateway->spec())) {
+        needed.insert(*id);
+      }
+    }
+    const auto last = std::stable_partition(gateways.begin(), gateways.end(),
+                                            [&](const auto& gateway) { return needed.contains(gateway->id()); });
+    const Gateways wave(last, gateways.end());
+    gateways.erase(last, gateways.end());
+    for (const auto& gateway : wave) {
+      gateway->end()->exit();
+    }
+    end_processes(wave, wait);
   }
 }
 
@@ -113,10 +140,17 @@ std::vector<XSpec> Membership::reserve(std::vector<XSpec> specs) {
   }
   const std::lock_guard lock(mutex_);
   std::set<std::string> ids;
+  const auto is_member = [&](const std::string& id) {
+    return std::any_of(members_.begin(), members_.end(), [&](const auto& gateway) { return gateway->id() == id; });
+  };
   for (const XSpec& spec : specs) {
     const std::string id = spec.get("id").value();
     if (is_taken(id) || !ids.insert(id).second) {
       throw SpecError("the group already has a gateway with id '" + id + "': ids are unique in a group");
+    }
+    if (const auto other = leader(spec); other && !is_member(*other) && (*other == id || !ids.contains(*other))) {
+      throw SpecError("the group has no gateway '" + *other + "' that '" + spec.text() +
+                      "' could go through: make that one first");
     }
   }
   starting_.merge(ids);
@@ -137,18 +171,29 @@ Gateways Membership::start(std::vector<XSpec> requested, const base::Wait& wait)
   started.reserve(specs.size());
   std::exception_ptr failure;
   try {
+    std::size_t served = 0;  // of `started`, those that have been waited for
+    const auto wait_for_all = [&] {
+      for (; served < started.size(); ++served) {
+        started[served]->end()->wait_started(wait);
+      }
+    };
     for (const XSpec& spec : specs) {
-      started.push_back(std::make_shared<Gateway>(GatewayEnd::start(spec, python_, loop())));
+      std::shared_ptr<Gateway> other;
+      if (const auto id = leader(spec)) {
+        const auto new_one =
+            std::find_if(started.begin(), started.end(), [&](const auto& gateway) { return gateway->id() == *id; });
+        if (new_one != started.end() && static_cast<std::size_t>(new_one - started.begin()) >= served) {
+          wait_for_all();
+        }
+        other = new_one != started.end() ? *new_one : member(*id);
+      }
+      started.push_back(
+          std::make_shared<Gateway>(GatewayEnd::start(spec, python_, other ? other->end() : nullptr, loop(), wait)));
     }
-    for (const auto& gateway : started) {
-      gateway->end()->wait_started(wait);
-    }
+    wait_for_all();
   } catch (...) {
     failure = std::current_exception();
-    for (const auto& gateway : started) {
-      gateway->end()->exit();
-    }
-    end_processes(started, {.deadline = base::Clock::now()});
+    end_in_order(started, {.deadline = base::Clock::now()});
   }
   {
     const std::lock_guard lock(mutex_);
@@ -189,11 +234,8 @@ void Membership::terminate(std::optional<base::Seconds> timeout, const base::Wai
     const std::lock_guard lock(mutex_);
     ending.insert(ending.end(), leaving_.begin(), leaving_.end());
   }
-  for (const auto& gateway : ending) {
-    gateway->end()->exit();
-  }
   // They stay members until they are gone: who interrupts this can terminate again.
-  end_processes(ending, {deadline, wait.interrupted});
+  end_in_order(ending, {deadline, wait.interrupted});
   {
     const std::lock_guard lock(mutex_);
     const auto ended = [&](const auto& gateway) {
@@ -216,6 +258,16 @@ void Membership::stop_loop_if_idle() {
   if (idle) {
     idle->stop();
   }
+}
+
+// Throws SpecError when it has left meanwhile.
+std::shared_ptr<Gateway> Membership::member(const std::string& id) const {
+  for (const auto& gateway : members()) {
+    if (gateway->id() == id) {
+      return gateway;
+    }
+  }
+  throw SpecError("gateway '" + id + "' has left the group");
 }
 
 Gateways Membership::members() const {

@@ -47,6 +47,7 @@ class Membership {
   void exit(Gateway& gateway);
 
  private:
+  [[nodiscard]] std::shared_ptr<Gateway> member(const std::string& id) const;
   [[nodiscard]] bool is_taken(const std::string& id) const;
   std::vector<XSpec> reserve(std::vector<XSpec> specs);
   std::shared_ptr<loop::Loop> loop();
@@ -66,5 +67,8 @@ class Membership {
 // Waits until the processes have ended: until the deadline for them to do so by themselves, then
 // SIGTERM and a moment, then SIGKILL to each and to what it has started.
 void end_processes(const std::vector<std::shared_ptr<Gateway>>& gateways, const base::Wait& wait);
+
+// Tells all of them to exit and ends their processes as above, proxies after what goes through them.
+void end_in_order(std::vector<std::shared_ptr<Gateway>> gateways, const base::Wait& wait);
 
 }  // namespace execnet::core

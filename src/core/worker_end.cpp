@@ -51,6 +51,9 @@ void WorkerEnd::stop() {
       }
     }
   }
+  if (!connection_->in_forked_copy()) {
+    OpenedProcess::end_all({opened_.begin(), opened_.end()});
+  }
   connection_->finish("the worker ends");
   connection_->dispatcher().join(base::Clock::now() + kCallbacksEndWithin);
 }
@@ -206,6 +209,21 @@ void WorkerEnd::serve(const base::Wait& wait) {
   connection_->dispatcher().wait_idle(lock, {});  // or the process is ended
 }
 
+// --- Proxy ---
+
+void WorkerEnd::on_open(Lock& lock, const std::shared_ptr<ChannelState>& channel, base::Buffer payload) {
+  if (ending_) {
+    return;
+  }
+  opened_.push_back(OpenedProcess::open(lock, connection_, channel, payload));
+  opened_.back()->when_over([weak = weak_from_this(), opened = opened_.back().get()] {
+    if (const auto self = weak.lock()) {
+      auto own_lock = self->connection_->lock();
+      self->opened_.remove_if([&](const auto& one) { return one.get() == opened; });
+    }
+  });
+}
+
 void WorkerEnd::on_status_request(Lock& lock, std::uint32_t channel) {
   Dict status;
   const auto executing = std::count_if(runners_.begin(), runners_.end(), [](const Runner& r) { return !r.idle; });
@@ -240,7 +258,16 @@ void WorkerEnd::on_stream_end(const std::string& error) {
 // The loop thread ends the process whatever the interpreter's threads do: it needs no lock of theirs.
 void WorkerEnd::end_within(std::chrono::milliseconds patience) {
   loop_->call_after(patience, [main = main_thread_] { ::pthread_kill(main, SIGINT); });
-  loop_->call_after(2 * patience, [] { ::_exit(1); });
+  loop_->call_after(2 * patience, [weak = weak_from_this()] {
+    if (const auto self = weak.lock()) {
+      const auto opened = [&] {
+        auto lock = self->connection_->lock();
+        return std::vector(self->opened_.begin(), self->opened_.end());
+      }();
+      OpenedProcess::end_all(opened);
+    }
+    ::_exit(1);
+  });
 }
 
 }  // namespace execnet::core

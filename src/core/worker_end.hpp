@@ -24,6 +24,7 @@
 #include "base/wait.hpp"
 #include "core/channel_handle.hpp"
 #include "core/connection.hpp"
+#include "core/opened_process.hpp"
 #include "loop/loop.hpp"
 
 namespace execnet::core {
@@ -93,6 +94,7 @@ class WorkerEnd final : public ConnectionOwner, public std::enable_shared_from_t
 
   void on_hello(base::Buffer payload) override;
   void on_exec(Lock& lock, const std::shared_ptr<ChannelState>& channel, base::Buffer payload) override;
+  void on_open(Lock& lock, const std::shared_ptr<ChannelState>& channel, base::Buffer payload) override;
   void on_status_request(Lock& lock, std::uint32_t channel) override;
   void on_terminate(Lock& lock) override;
   void on_stream_end(const std::string& error) override;
@@ -123,7 +125,8 @@ class WorkerEnd final : public ConnectionOwner, public std::enable_shared_from_t
   std::optional<WorkerSetup> setup_;  // constant once wait_setup has returned
   bool ending_ = false;
   std::list<Runner> runners_;
-  std::list<Task> queued_;  // main_thread_only: waiting for the main thread to be free
+  std::list<std::shared_ptr<OpenedProcess>> opened_;  // of gateways that this one is the proxy of
+  std::list<Task> queued_;                            // main_thread_only: waiting for the main thread to be free
 };
 
 }  // namespace execnet::core

@@ -14,6 +14,11 @@ std::string native_line(std::string_view native_module);
 // kStreamFd. Runs on Python 2.7 and 3. Has no single quote in it.
 std::string pure_line(bool stream_on_stdio);
 
+// What a `socketserver.py` of the released execnet is sent: one line, and nothing after it until the
+// worker answers, as its reading might swallow that. The worker is served by a forked child, where the
+// server can, and finds the coordinator's HELLO, `hello`, in the line.
+std::string server_line(std::string_view hello);
+
 // The path as a string literal that every Python 3 turns back into the same bytes for the system,
 // whatever its locale: ASCII, with the bytes outside of it as the surrogates of PEP 383.
 std::string path_literal(std::string_view path);

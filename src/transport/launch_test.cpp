@@ -224,6 +224,22 @@ TEST(Bootstrap, APathLiteralIsTheSameBytesInPythonAgain) {
   }
 }
 
+TEST(Launch, OfVagrantIsItsSshWithOurCommand) {
+  const Launch there = launch("vagrant_ssh=box//ssh_config=file//python=py");
+  EXPECT_EQ(there.kind, "VagrantSsh");
+  EXPECT_EQ(there.address, "box");
+  EXPECT_TRUE(there.stream_on_stdio);
+  ASSERT_EQ(there.argv.size(), 7U);
+  EXPECT_EQ(Words(there.argv.begin(), there.argv.end() - 1), (Words{"vagrant", "ssh", "box", "--", "-F", "file"}));
+  EXPECT_EQ(there.argv.back(), launch("ssh=host//python=py").argv.back());
+}
+
+TEST(Bootstrap, ALineForAServerIsOneLine) {
+  const std::string line = server_line("hello");
+  EXPECT_EQ(line.find('\n'), line.size() - 1);
+  EXPECT_EQ(run({"python3", "-c", "import sys; compile(eval(sys.argv[1]), 'line', 'exec')", line}).err, "");
+}
+
 TEST(Bootstrap, ThePureLineCompilesAndHasNoSingleQuote) {
   for (const bool stream_on_stdio : {false, true}) {
     const std::string line = pure_line(stream_on_stdio);

@@ -15,6 +15,15 @@ namespace {
 
 constexpr std::size_t kCommandLength = 160;  // bytes; more says nothing more in a message
 
+// Whether this program has that standard descriptor. All of ours are close-on-exec, so one that is
+// was opened by us, or somebody like us, where the program had none.
+bool has_standard(int fd) {
+  const int flags = ::fcntl(fd, F_GETFD);
+  return flags >= 0 && (flags & FD_CLOEXEC) == 0;
+}
+
+}  // namespace
+
 // The exact text, but for values of env:NAME, which may be secret, and what was set afterwards.
 std::string without_secrets(const XSpec& spec) {
   std::string result;
@@ -31,9 +40,18 @@ std::string without_secrets(const XSpec& spec) {
   return result;
 }
 
-std::string command_line(const std::vector<std::string>& argv) {
+Launch launch_for(const XSpec& spec, const LocalPython& python) {
+  const std::string type = spec.type();
+  Launch launch = type == "ssh"           ? ssh_launch(spec)
+                  : type == "vagrant_ssh" ? vagrant_launch(spec)
+                                          : popen_launch(spec, python);
+  launch.spec = without_secrets(spec);
+  return launch;
+}
+
+std::string command_line(const Launch& launch) {
   std::string line;
-  for (const std::string& word : argv) {
+  for (const std::string& word : launch.argv) {
     line += (line.empty() ? "" : " ") + shell_quote(word);
   }
   if (line.size() > kCommandLength) {
@@ -51,22 +69,11 @@ std::string command_line(const std::vector<std::string>& argv) {
   return line;
 }
 
-// Whether this program has that standard descriptor. All of ours are close-on-exec, so one that is
-// was opened by us, or somebody like us, where the program had none.
-bool has_standard(int fd) {
-  const int flags = ::fcntl(fd, F_GETFD);
-  return flags >= 0 && (flags & FD_CLOEXEC) == 0;
+base::Buffer preamble(const Launch& launch) {
+  return launch.native ? base::Buffer() : base::Buffer(worker_source_gz());
 }
 
-}  // namespace
-
-Launch launch_for(const XSpec& spec, const LocalPython& python) {
-  Launch launch = spec.type() == "ssh" ? ssh_launch(spec) : popen_launch(spec, python);
-  launch.spec = without_secrets(spec);
-  return launch;
-}
-
-Link open(const Launch& launch) {
+Link start(const Launch& launch) {
   auto [ours, theirs] = base::socket_pair();
   auto [stderr_in, stderr_out] = base::make_pipe();
   base::Fd null;
@@ -87,20 +94,19 @@ Link open(const Launch& launch) {
   }
 
   Link link;
-  link.command = command_line(launch.argv);
-  link.forward_stderr = launch.stream_on_stdio;
-  if (!launch.native) {
-    link.preamble.append(worker_source_gz());
-  }
+  link.process = process::spawn(request);
+  link.stream = std::move(ours);
+  link.stderr_pipe = std::move(stderr_in);
+  return link;
+}
+
+Link open(const Launch& launch) {
   try {
-    link.process = process::spawn(request);
+    return start(launch);
   } catch (const process::ExecError& error) {
     throw HostNotFound("cannot start '" + launch.argv[0] + "' for " + launch.spec + ": " + error.code().message() +
                        "; " + launch.advice);
   }
-  link.stream = std::move(ours);
-  link.stderr_pipe = std::move(stderr_in);
-  return link;
 }
 
 }  // namespace execnet::transport

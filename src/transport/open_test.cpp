@@ -68,7 +68,6 @@ TEST(Open, ALocalWorkerHasTheStreamBesideItsStandardDescriptors) {
   EXPECT_EQ(read_all(link.stream.get()), "ping");
   EXPECT_EQ(read_all(link.stderr_pipe.get()), "no-input\n");
   EXPECT_EQ(link.process->wait(soon()), process::ExitStatus{});
-  EXPECT_FALSE(link.forward_stderr);
 }
 
 TEST(Open, ARemoteOneHasTheStreamOnStandardInputAndOutput) {
@@ -77,20 +76,13 @@ TEST(Open, ARemoteOneHasTheStreamOnStandardInputAndOutput) {
   EXPECT_EQ(read_all(link.stream.get()), "ping");
   EXPECT_EQ(read_all(link.stderr_pipe.get()), "hint\n");
   EXPECT_EQ(link.process->wait(soon()), process::ExitStatus{});
-  EXPECT_TRUE(link.forward_stderr);
 }
 
 TEST(Open, OnlyThePureWorkerIsSentItsSource) {
   Launch launch = shell_launch("exec cat >/dev/null", true);
-  const Link native = open(launch);
-  EXPECT_TRUE(native.preamble.empty());
+  EXPECT_TRUE(preamble(launch).empty());
   launch.native = false;
-  const Link pure = open(launch);
-  EXPECT_EQ(pure.preamble.view(), worker_source_gz());
-  for (const Link* link : {&native, &pure}) {
-    ::shutdown(link->stream.get(), SHUT_WR);
-    EXPECT_EQ(link->process->wait(soon()), process::ExitStatus{});
-  }
+  EXPECT_EQ(preamble(launch).view(), worker_source_gz());
 }
 
 TEST(Open, AMissingProgramIsHostNotFoundAndLeavesNothing) {
@@ -108,12 +100,11 @@ TEST(Open, AMissingProgramIsHostNotFoundAndLeavesNothing) {
 }
 
 TEST(Open, TheCommandForMessagesIsOneShortLine) {
-  const Link link = open(shell_launch("true 'a\nb' " + std::string(500, 'x'), true));
-  EXPECT_EQ(link.process->wait(soon()), process::ExitStatus{});
-  EXPECT_EQ(link.command.find('\n'), std::string::npos);
-  EXPECT_TRUE(link.command.starts_with("/bin/sh -c 'true '\\''a?b"));
-  EXPECT_TRUE(link.command.ends_with("x...")) << link.command;
-  EXPECT_EQ(link.command.size(), 160U);
+  const std::string command = command_line(shell_launch("true 'a\nb' " + std::string(500, 'x'), true));
+  EXPECT_EQ(command.find('\n'), std::string::npos);
+  EXPECT_TRUE(command.starts_with("/bin/sh -c 'true '\\''a?b"));
+  EXPECT_TRUE(command.ends_with("x...")) << command;
+  EXPECT_EQ(command.size(), 160U);
 }
 
 // Runs in a process of its own, whose standard descriptors are closed: everything opened then

@@ -34,18 +34,22 @@ Launch popen_launch(const XSpec& spec, const LocalPython& python) {
   const auto chosen = spec.get("python");
   if (chosen) {
     launch.argv = shell_split(*chosen);
-    launch.advice = "python= must name a Python interpreter on this machine, as a path or a program in PATH";
+    launch.advice =
+        spec.has("via")
+            ? "python= must name a Python interpreter on the machine of the proxy, as a path or a program in PATH"
+            : "python= must name a Python interpreter on this machine, as a path or a program in PATH";
   } else {
     launch.argv = {python.executable.empty() ? python_in_path(launch.env) : python.executable};
     launch.advice = "install Python 3 or name an interpreter with python=";
   }
+  launch.stream_on_stdio = python.stdio_only;
   launch.native = !chosen && !python.executable.empty() && !python.native_module.empty();
   launch.argv.emplace_back("-u");
   if (spec.has("dont_write_bytecode")) {
     launch.argv.emplace_back("-B");
   }
   launch.argv.emplace_back("-c");
-  launch.argv.push_back(launch.native ? native_line(python.native_module) : pure_line(false));
+  launch.argv.push_back(launch.native ? native_line(python.native_module) : pure_line(python.stdio_only));
   return launch;
 }
 

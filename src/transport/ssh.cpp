@@ -1,4 +1,5 @@
 #include <execnet/xspec.hpp>
+#include <utility>
 
 #include "transport/bootstrap.hpp"
 #include "transport/shell.hpp"
@@ -23,23 +24,38 @@ std::string remote_command(const XSpec& spec) {
   return "exec sh -c " + shell_quote(script);
 }
 
+Launch remote_launch(const XSpec& spec, std::vector<std::string> argv) {
+  Launch launch;
+  launch.stream_on_stdio = true;
+  launch.argv = std::move(argv);
+  if (const auto config = spec.get("ssh_config")) {
+    launch.argv.insert(launch.argv.end(), {"-F", *config});
+  }
+  return launch;
+}
+
 }  // namespace
 
 // No options of our own: compression, multiplexing, time-outs, keep-alives and batch mode are what
 // the user's configuration says. Not -C either: 135 MB of base64 took 6 s over loopback with it and 1 s
 // without. Where it helps, "Compression yes" in the configuration or ssh=-C host turns it on.
 Launch ssh_launch(const XSpec& spec) {
-  Launch launch;
+  Launch launch = remote_launch(spec, {"ssh"});
   launch.kind = "Ssh";
   launch.address = spec.get("ssh").value_or("");
-  launch.stream_on_stdio = true;
   launch.advice = "ssh= needs the OpenSSH client; install the package openssh-client";
-  launch.argv = {"ssh"};
-  if (const auto config = spec.get("ssh_config")) {
-    launch.argv.insert(launch.argv.end(), {"-F", *config});
-  }
   const auto words = shell_split(launch.address);
   launch.argv.insert(launch.argv.end(), words.begin(), words.end());
+  launch.argv.push_back(remote_command(spec));
+  return launch;
+}
+
+Launch vagrant_launch(const XSpec& spec) {
+  const std::string machine = spec.get("vagrant_ssh").value_or("");
+  Launch launch = remote_launch(spec, {"vagrant", "ssh", machine, "--"});
+  launch.kind = "VagrantSsh";
+  launch.address = machine;
+  launch.advice = "vagrant_ssh= needs Vagrant, from vagrantup.com";
   launch.argv.push_back(remote_command(spec));
   return launch;
 }

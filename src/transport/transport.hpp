@@ -20,6 +20,7 @@ namespace execnet::transport {
 struct LocalPython {
   std::string executable;     // empty: python3, then python, from PATH
   std::string native_module;  // path of the extension that `executable` can load; empty: pure worker
+  bool stdio_only = false;    // who starts it can give it the standard descriptors only
 };
 
 // What to run for a specification.
@@ -28,8 +29,8 @@ struct Launch {
   std::vector<std::pair<std::string, std::string>> env;
   bool stream_on_stdio = false;  // the protocol is on descriptors 0 and 1, else on kStreamFd
   bool native = false;           // the worker is our extension; else worker.py is sent first
-  std::string kind;              // "Popen", "Ssh": the gateway's class name without "Gateway"
-  std::string address;           // host as given, empty for popen
+  std::string kind;              // "Popen", "Ssh", ...: the gateway's class name without "Gateway"
+  std::string address;           // host as given, or host:port; empty for popen
   std::string spec;              // the specification for messages: values of env:NAME are left out
   std::string advice;            // what to do when argv[0] cannot be started
 };
@@ -41,21 +42,30 @@ inline constexpr int kStderrFd = 4;
 // REQUIRES of all three: spec.validate() has passed.
 Launch popen_launch(const XSpec& spec, const LocalPython& python);
 Launch ssh_launch(const XSpec& spec);
+Launch vagrant_launch(const XSpec& spec);
 
-// Chooses by spec.type(). Throws SpecError.
+// The text of a specification without the values of env:NAME, which may be secret.
+std::string without_secrets(const XSpec& spec);
+
+// Chooses by spec.type(), which has a command to run. Throws SpecError.
 Launch launch_for(const XSpec& spec, const LocalPython& python);
 
 struct Link {
-  base::Fd stream;       // unix stream socket; both directions
+  base::Fd stream;       // stream socket; both directions
   base::Fd stderr_pipe;  // read end of what the started process writes to its stderr
   std::shared_ptr<process::Process> process;
-  base::Buffer preamble;        // to be written before the first frame: worker.py's source, or nothing
-  std::string command;          // what was run, for messages: shell-quoted and cut to a line
-  bool forward_stderr = false;  // the process keeps that stderr for good (ssh), so pass on what it says
 };
 
-// Starts it. Throws HostNotFound when the program cannot be started, std::system_error when this
-// process is out of descriptors, processes or memory. Nothing is left behind then.
+// What is to be written to the stream before the first frame: worker.py's source, or nothing.
+base::Buffer preamble(const Launch& launch);
+// What is run, for messages: shell-quoted and cut to a line.
+std::string command_line(const Launch& launch);
+
+// Starts it. Throws process::ExecError when the program cannot be started, std::system_error when
+// this process is out of descriptors, processes or memory. Nothing is left behind then.
+Link start(const Launch& launch);
+
+// The same, but throws HostNotFound when the program cannot be started.
 Link open(const Launch& launch);
 
 }  // namespace execnet::transport

@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "transport/address.hpp"
 #include "transport/shell.hpp"
 
 namespace execnet {
@@ -98,14 +99,8 @@ void XSpec::set(const std::string& key, std::optional<std::string> value) {
 void XSpec::set_bare(const std::string& key) { settings_.insert_or_assign(key, std::nullopt); }
 
 std::string XSpec::type() const {
-  static constexpr std::string_view kKinds[] = {"popen", "ssh"};
-  static constexpr std::string_view kFutureKinds[] = {"socket", "vagrant_ssh", "via"};
-  constexpr std::string_view kKnown = "this version knows the types popen and ssh=[user@]host";
-  for (const std::string_view kind : kFutureKinds) {
-    if (has(std::string(kind))) {
-      refuse(std::string(kind) + "= is not supported by this version", text_, kKnown);
-    }
-  }
+  static constexpr std::string_view kKinds[] = {"popen", "ssh", "vagrant_ssh", "socket"};
+  constexpr std::string_view kKnown = "the types are popen, ssh=[user@]host, vagrant_ssh=machine and socket=host:port";
   std::vector<std::string> given;
   for (const std::string_view kind : kKinds) {
     if (has(std::string(kind))) {
@@ -121,10 +116,32 @@ std::string XSpec::type() const {
   return given[0];
 }
 
+void XSpec::validate_socket() const {
+  if (has("via")) {
+    refuse("both socket and via=", text_, "a socket is connected to from here: leave out via=");
+  }
+  if (has("installvia")) {
+    if (get("socket")) {
+      refuse("both an address of the socket and installvia=", text_,
+             "the form is socket//installvia=id, or socket=host:port for a server that runs already");
+    }
+    if (get("installvia") == get("id")) {
+      refuse("a gateway cannot install itself, as installvia=" + *get("installvia") + " says", text_,
+             "name another gateway");
+    }
+    return;
+  }
+  try {
+    transport::parse_address(get("socket").value_or(""));
+  } catch (const SpecError& error) {
+    refuse(error.what(), text_, "the form is socket=host:port, socket=[::1]:port or socket//installvia=id");
+  }
+}
+
 void XSpec::validate() const {
   const std::string kind = type();
-  static constexpr std::string_view kNeedValue[] = {"ssh",  "id",         "python",    "chdir",
-                                                    "nice", "ssh_config", "execmodel", "stdout"};
+  static constexpr std::string_view kNeedValue[] = {
+      "ssh", "vagrant_ssh", "id", "python", "chdir", "nice", "ssh_config", "execmodel", "stdout", "via", "installvia"};
   for (const std::string_view name : kNeedValue) {
     const std::string key(name);
     if (has(key) && get(key).value_or("").empty()) {
@@ -145,6 +162,14 @@ void XSpec::validate() const {
   }
   if (const auto python = get("python"); python && transport::shell_split(*python).empty()) {
     refuse("no program in python=" + *python, text_, "the form is python=/usr/bin/python3");
+  }
+  if (get("via") && get("via") == get("id")) {
+    refuse("a gateway cannot be its own proxy, as via=" + *get("via") + " says", text_, "name another gateway");
+  }
+  if (kind == "socket") {
+    validate_socket();
+  } else if (has("installvia")) {
+    refuse("installvia= without socket", text_, "the form is socket//installvia=id of another gateway");
   }
   if (kind == "ssh") {
     const std::vector<std::string> words = transport::shell_split(*get("ssh"));

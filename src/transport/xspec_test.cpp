@@ -93,13 +93,33 @@ TEST(XSpec, TypeIsTheOneKindThatWasGiven) {
   EXPECT_EQ(XSpec("popen").type(), "popen");
   EXPECT_EQ(XSpec("id=a//ssh=host").type(), "ssh");
   EXPECT_TRUE(contains(validate_refusal("id=a"), "no gateway type"));
-  EXPECT_TRUE(contains(validate_refusal("telnet=host"), "popen and ssh="));
+  EXPECT_TRUE(contains(validate_refusal("telnet=host"), "the types are popen, ssh="));
   EXPECT_TRUE(contains(validate_refusal("popen//ssh=host"), "more than one gateway type"));
 }
 
-TEST(XSpec, KindsToComeSaySo) {
-  for (const char* text : {"socket=host:8888", "vagrant_ssh=box", "popen//via=gw0", "ssh=host//via=gw0"}) {
-    EXPECT_TRUE(contains(validate_refusal(text), "not supported by this version")) << text;
+TEST(XSpec, RefusesProxiesAndSocketsThatMakeNoSense) {
+  for (const auto& [text, why] : std::initializer_list<std::pair<const char*, const char*>>{
+           {"popen//via", "no value for via"},
+           {"popen//via=a//id=a", "its own proxy"},
+           {"via=a", "no gateway type"},
+           {"socket=host:1//via=a", "both socket and via="},
+           {"socket", "no port in socket="},
+           {"socket=host", "no port in socket=host"},
+           {"socket=host:", "no port number"},
+           {"socket=host:0", "no port number"},
+           {"socket=host:65536", "no port number"},
+           {"socket=host:http", "no port number"},
+           {"socket=:8888", "no host"},
+           {"socket=[]:8888", "no host"},
+           {"socket=::1:9", "without its brackets"},
+           {"socket=[::1]", "no port"},
+           {"socket//installvia", "no value for installvia"},
+           {"socket//installvia=a//id=a", "cannot install itself"},
+           {"socket=host:1//installvia=a", "both an address"},
+           {"popen//installvia=a", "installvia= without socket"},
+           {"vagrant_ssh", "no value for vagrant_ssh"},
+       }) {
+    EXPECT_TRUE(contains(validate_refusal(text), why)) << text << ": " << validate_refusal(text);
   }
 }
 
@@ -107,7 +127,9 @@ TEST(XSpec, ValidateAcceptsWhatMakesSense) {
   for (const char* text :
        {"popen", "popen=1", "popen//python=python3 -X dev", "popen//nice=10", "popen//nice=-5", "popen//nice=+5",
         "popen//chdir=a b//id=x", "popen//dont_write_bytecode", "ssh=host", "ssh=user@host", "ssh=-p 2222 host",
-        "ssh=-o 'ProxyCommand=nc %h %p' host//ssh_config=file", "popen//anything=else"}) {
+        "ssh=-o 'ProxyCommand=nc %h %p' host//ssh_config=file", "popen//anything=else", "popen//via=gw0",
+        "ssh=host//via=gw0", "vagrant_ssh=box//ssh_config=file", "socket=host:8888", "socket=[::1]:8888",
+        "socket//installvia=gw0"}) {
     EXPECT_NO_THROW(XSpec(text).validate()) << text;
   }
 }

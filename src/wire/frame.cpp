@@ -33,7 +33,8 @@ bool may_have_payload(FrameType type) {
     case FrameType::kExec:
     case FrameType::kData:
     case FrameType::kCloseError:
-    case FrameType::kReconfigure: return true;
+    case FrameType::kReconfigure:
+    case FrameType::kOpen: return true;
     case FrameType::kClose:
     case FrameType::kLast:
     case FrameType::kTerminate:
@@ -66,6 +67,7 @@ std::string_view name(FrameType type) {
     case FrameType::kStatus: return "STATUS";
     case FrameType::kReconfigure: return "RECONFIGURE";
     case FrameType::kCredit: return "CREDIT";
+    case FrameType::kOpen: return "OPEN";
   }
   return "unknown";
 }
@@ -86,7 +88,7 @@ FrameHeader unpack(std::span<const char, kHeaderSize> bytes) {
       .length = get_int4(&bytes[8]),
       .credit = get_int4(&bytes[12]),
   };
-  if (header.type < FrameType::kHello || header.type > FrameType::kCredit) {
+  if (header.type < FrameType::kHello || header.type > FrameType::kOpen) {
     throw ProtocolError("unknown frame type " + std::to_string(static_cast<unsigned>(header.type)));
   }
   if ((header.flags & ~(kMore | kAbort)) != 0 || header.flags == (kMore | kAbort)) {

@@ -45,6 +45,7 @@ enum class FrameType : std::uint8_t {
   kStatus = 8,
   kReconfigure = 9,
   kCredit = 10,
+  kOpen = 11,
 };
 
 // "DATA"

@@ -1,10 +1,12 @@
-"""Every test here that asks for `worker` runs on the native worker and on the pure one of each interpreter."""
+"""Every test here that asks for `worker` runs on the native worker, on the pure one of each interpreter, and on
+some that are reached another way: through proxies of both kinds, and over a socket."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import shlex
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -21,6 +23,7 @@ class Worker:
     name: str
     spec: str
     group: execnet.Group
+    proxy: str | None = None
 
     @property
     def gateway(self) -> execnet.Gateway:
@@ -33,7 +36,18 @@ class Worker:
 
     @property
     def is_native(self) -> bool:
-        return self.name == "native"
+        return self.name in ("native", "via-native")
+
+    @property
+    def has_stdout(self) -> bool:
+        """Whether there is one for what it prints. Where the stream was on it, that goes to stderr."""
+        return self.name not in ("via-pure", "socket")
+
+    def make(self, group: execnet.Group, more: str) -> execnet.Gateway:
+        """A gateway of this kind in a group, with the proxy that it needs."""
+        if self.proxy is not None and execnet.XSpec(self.proxy).id not in group:
+            group.makegateway(self.proxy)
+        return group.makegateway(self.spec + ("//" if more else "") + more)
 
 
 @pytest.fixture(scope="session")
@@ -43,26 +57,34 @@ def shared_group(long_lived: contextlib.ExitStack) -> execnet.Group:
     return group
 
 
+# name -> specification, and that of the proxy
+OTHER_WAYS = {
+    "via-native": ("popen//via=native-proxy", "popen//id=native-proxy"),
+    "via-pure": ("popen//via=pure-proxy", f"popen//python={shlex.quote(sys.executable)}//id=pure-proxy"),
+    "socket": ("socket//installvia=native-proxy", "popen//id=native-proxy"),
+}
+
 # EXECNET_TEST_WORKERS names the kinds to test, where not all are wanted: "native python3.11".
-KINDS = os.environ.get("EXECNET_TEST_WORKERS", " ".join(["native", *interpreters.NAMES])).split()
+KINDS = os.environ.get("EXECNET_TEST_WORKERS", " ".join(["native", *interpreters.NAMES, *OTHER_WAYS])).split()
 
 
 @pytest.fixture(scope="session", params=KINDS)
 def worker(request: pytest.FixtureRequest, shared_group: execnet.Group) -> Worker:
     name = request.param
-    spec = "popen"
-    if name != "native":
+    spec, proxy = OTHER_WAYS.get(name, ("popen", None))
+    if name != "native" and proxy is None:
         path = interpreters.find(name)
         if path is None:
             pytest.skip(f"{name}: not found")
         spec = f"popen//python={shlex.quote(path)}"
+    worker = Worker(name, spec, shared_group, proxy)
     if name not in shared_group:  # pytest sets a parameter up again when it comes back to it
-        gateway = shared_group.makegateway(f"{spec}//id={name}")
+        gateway = worker.make(shared_group, f"id={name}")
         # From its first callback on a gateway has a thread for them: not one test's to leave behind.
         channel = gateway.remote_exec("pass")
         channel.setcallback(lambda _: None)
         channel.waitclose(timeout=20)
-    return Worker(name, spec, shared_group)
+    return worker
 
 
 @pytest.fixture
@@ -74,7 +96,7 @@ def gw(worker: Worker) -> execnet.Gateway:
 @pytest.fixture
 def fresh(worker: Worker, group: execnet.Group) -> Callable[[str], execnet.Gateway]:
     """Makes a gateway of the test's own to the same kind of worker: ``fresh("nice=5")``."""
-    return lambda more="": group.makegateway(worker.spec + ("//" if more else "") + more)
+    return lambda more="": worker.make(group, more)
 
 
 @pytest.fixture

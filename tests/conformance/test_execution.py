@@ -152,8 +152,8 @@ COORDINATOR = """
 import sys, time
 import execnet
 group = execnet.Group()
-gateway = group.makegateway(sys.argv[1])
-channel = gateway.remote_exec(sys.argv[2])
+*_, gateway = [group.makegateway(spec) for spec in sys.argv[2:]]
+channel = gateway.remote_exec(sys.argv[1])
 channel.receive()
 print(gateway._rinfo().pid, flush=True)
 time.sleep(1000)
@@ -163,7 +163,9 @@ time.sleep(1000)
 @pytest.mark.parametrize("doing", ["waits for an item", "loops and is deaf"])
 def test_a_worker_ends_when_its_coordinator_is_killed(worker: Any, doing: str) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", COORDINATOR, worker.spec, BUSY[doing]], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", COORDINATOR, BUSY[doing], *filter(None, [worker.proxy, worker.spec])],
+        stdout=subprocess.PIPE,
+        text=True,
     ) as coordinator:
         assert coordinator.stdout is not None
         with pidfd(int(coordinator.stdout.readline())) as end:

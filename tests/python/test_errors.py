@@ -58,6 +58,13 @@ def test_an_empty_specification_shows_the_form() -> None:
         ("ssh=", "ssh"),
         ("ssh=-p22", "host"),
         ("popen//id=a//id=b", "duplicate.*id"),
+        ("popen//via=nobody", "no gateway 'nobody'"),
+        ("popen//id=a//via=a", "its own proxy"),
+        ("socket=host:1//via=a", "both socket and via="),
+        ("socket=host", "no port"),
+        ("socket=host:99999", "no port number from 1 to 65535"),
+        ("socket", "installvia"),
+        ("socket//installvia=nobody", "no gateway 'nobody'"),
     ],
 )
 @pytest.mark.usefixtures("nothing_started")
@@ -65,13 +72,6 @@ def test_a_specification_that_means_nothing_is_a_valueerror(group: execnet.Group
     with pytest.raises(ValueError, match=why):
         group.makegateway(text)
     assert len(group) == 0
-
-
-@pytest.mark.parametrize("text", ["socket=localhost:1", "popen//via=other", "vagrant_ssh=box"])
-@pytest.mark.usefixtures("nothing_started")
-def test_types_of_later_versions_are_refused_by_name(group: execnet.Group, text: str) -> None:
-    with pytest.raises(ValueError, match="not supported"):
-        group.makegateway(text)
 
 
 @pytest.mark.usefixtures("nothing_started")

@@ -1,0 +1,134 @@
+#include "core/far_end.hpp"
+
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <utility>
+
+#include "base/syscall.hpp"
+#include "core/value_message.hpp"
+
+namespace execnet::core {
+namespace {
+
+base::Fd make_event() {
+  return base::Fd(base::check("eventfd", [] { return ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK); }));
+}
+
+void signal_event(const base::Fd& event) {
+  const std::uint64_t one = 1;
+  static_cast<void>(!::write(event.get(), &one, sizeof one));
+}
+
+Value open_payload(const transport::Launch& launch) {
+  List argv;
+  for (const std::string& word : launch.argv) {
+    argv.emplace_back(Bytes(word));
+  }
+  Dict env;
+  for (const auto& [name, value] : launch.env) {
+    env.emplace_back(Bytes(name), Bytes(value));
+  }
+  return Tuple{std::move(argv), std::move(env), launch.stream_on_stdio};
+}
+
+}  // namespace
+
+// --- LocalProcess ---
+
+LocalProcess::LocalProcess(std::shared_ptr<process::Process> process, base::Fd stderr_pipe,
+                           std::shared_ptr<loop::Loop> loop)
+    : process_(std::move(process)) {
+  if (stderr_pipe) {
+    stderr_ = std::make_shared<StderrTail>(std::move(stderr_pipe), std::move(loop));
+    stderr_->start();
+  }
+}
+
+std::string LocalProcess::said() { return stderr_ ? stderr_->text() : ""; }
+
+void LocalProcess::on_serving() {
+  if (stderr_) {
+    stderr_->pass_on();
+  }
+}
+
+std::optional<std::string> LocalProcess::ended() {
+  const auto status = process_->poll();
+  return status ? std::optional(status->describe()) : std::nullopt;
+}
+
+// --- ProxiedProcess ---
+
+ProxiedProcess::ProxiedProcess(std::shared_ptr<Connection> proxy) : proxy_(std::move(proxy)), ended_fd_(make_event()) {}
+
+std::shared_ptr<ProxiedProcess> ProxiedProcess::open(std::shared_ptr<Connection> proxy, const transport::Launch& launch,
+                                                     base::Fd stream) {
+  base::Buffer payload = encode_value(open_payload(launch));
+  auto self = std::make_shared<ProxiedProcess>(std::move(proxy));
+  Connection& connection = *self->proxy_;
+  auto lock = connection.lock();
+  if (connection.gone(lock)) {
+    connection.throw_gone(lock);
+  }
+  self->channel_ = connection.new_state(lock);
+  connection.post(lock, wire::FrameType::kOpen, self->channel_->id, std::move(payload));
+  self->relay_ = std::make_shared<Relay>(self->proxy_, self->channel_, self);
+  self->relay_->take_stream(lock, std::move(stream));
+  self->relay_->take_channel(lock);
+  return self;
+}
+
+void ProxiedProcess::let_go() {
+  if (proxy_->in_forked_copy()) {
+    return;
+  }
+  auto lock = proxy_->lock();
+  proxy_->close_channel(lock, channel_, std::nullopt);
+}
+
+std::optional<std::string> ProxiedProcess::ended() {
+  const std::lock_guard lock(mutex_);
+  return how_;
+}
+
+std::string ProxiedProcess::said() {
+  const std::lock_guard lock(mutex_);
+  return said_;
+}
+
+void ProxiedProcess::on_relay_change(Connection::Lock& lock) {
+  if (relay_->flushed(lock)) {
+    const std::lock_guard own_lock(mutex_);
+    if (how_) {
+      return;
+    }
+    const std::string text = relay_->error(lock);
+    if (const auto& gone = proxy_->gone(lock)) {
+      how_ = "its proxy is gone: " + *gone;
+    } else if (text.empty()) {
+      how_ = "its proxy has ended it";
+    } else {
+      const std::size_t line_end = std::min(text.find('\n'), text.size());
+      how_ = text.substr(0, line_end);
+      said_ = text.substr(std::min(line_end + 1, text.size()));
+    }
+    signal_event(ended_fd_);
+  } else if (relay_->stream_ended(lock) && !relay_->channel_ended(lock) && !std::exchange(last_sent_, true)) {
+    proxy_->post(lock, wire::FrameType::kLast, channel_->id);
+  }
+}
+
+// --- Stranger ---
+
+Stranger::Stranger() : ended_fd_(make_event()) {}
+
+std::optional<std::string> Stranger::ended() {
+  pollfd event{ended_fd_.get(), POLLIN, 0};
+  return ::poll(&event, 1, 0) > 0 ? std::optional<std::string>("it closed the connection") : std::nullopt;
+}
+
+void Stranger::on_stream_end() { signal_event(ended_fd_); }
+
+}  // namespace execnet::core

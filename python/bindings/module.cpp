@@ -16,5 +16,6 @@ NB_MODULE(_core, module) {
   bind_channel(module);
   bind_gateway(module);
   bind_membership(module);
+  bind_green(module);
   bind_worker(module);
 }

@@ -106,10 +106,8 @@ void GatewayEnd::on_hello(base::Buffer payload) {
 }
 
 void GatewayEnd::wait_started(const base::Wait& wait) {
-  base::Wait until = wait;
-  until.deadline = base::Clock::now() + kStartsWithin;
   auto lock = connection_->lock();
-  const bool answered = connection_->wait_until(lock, connection_.get(), until,
+  const bool answered = connection_->wait_until(lock, connection_.get(), wait.until(base::Clock::now() + kStartsWithin),
                                                 [&] { return info_ || refusal_ || connection_->gone(lock); });
   if (info_) {
     lock.unlock();
@@ -119,10 +117,10 @@ void GatewayEnd::wait_started(const base::Wait& wait) {
   const std::optional<std::string> refusal = refusal_;
   lock.unlock();
   if (!answered) {
-    fail_start("it did not answer within " + std::to_string(kStartsWithin.count()) + " seconds");
+    fail_start("it did not answer within " + std::to_string(kStartsWithin.count()) + " seconds", wait);
   }
   if (refusal) {
-    fail_start(*refusal);
+    fail_start(*refusal, wait);
   }
   const auto status = process_->poll();
   std::string why = status ? "it ended with " + status->describe() : "it closed the connection";
@@ -132,12 +130,12 @@ void GatewayEnd::wait_started(const base::Wait& wait) {
       why += "; " + *stream_error_;
     }
   }
-  fail_start(why);
+  fail_start(why, wait);
 }
 
-void GatewayEnd::fail_start(const std::string& why) {
+void GatewayEnd::fail_start(const std::string& why, const base::Wait& wait) {
   process_->kill_tree();
-  process_->wait({.deadline = base::Clock::now() + kKilledWithin});
+  process_->wait({.deadline = base::Clock::now() + kKilledWithin, .hub = wait.hub});
   std::string text = "no usable Python for '" + spec_.text() + "': " + why;
   if (const std::string said = stderr_->text(); !said.empty()) {
     text += "\non its stderr: " + said;

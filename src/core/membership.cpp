@@ -51,7 +51,7 @@ void end_processes(const Gateways& gateways, const base::Wait& wait) {
     for (const auto& gateway : running) {
       gateway->end()->process().signal(SIGTERM);
     }
-    running = wait_for_ends(std::move(running), {base::Clock::now() + kAfterSigterm, wait.interrupted});
+    running = wait_for_ends(std::move(running), wait.until(base::Clock::now() + kAfterSigterm));
   }
   if (!running.empty()) {
     std::vector<process::Process*> roots;
@@ -60,14 +60,19 @@ void end_processes(const Gateways& gateways, const base::Wait& wait) {
       roots.push_back(&gateway->end()->process());
     }
     process::kill_trees(roots);
-    running = wait_for_ends(std::move(running), {base::Clock::now() + kAfterSigkill, wait.interrupted});
+    running = wait_for_ends(std::move(running), wait.until(base::Clock::now() + kAfterSigkill));
   }
   for (const auto& gateway : gateways) {
     gateway->end()->finish_terminated();
   }
-  const base::Deadline callbacks_run = base::Clock::now() + kCallbacksEndWithin;
+  base::Wait callbacks_run = wait.until(base::Clock::now() + kCallbacksEndWithin);
+  callbacks_run.interrupted = nullptr;
   for (const auto& gateway : gateways) {
-    gateway->end()->connection()->dispatcher().join(callbacks_run);
+    Dispatcher& dispatcher = gateway->end()->connection()->dispatcher();
+    if (wait.hub == nullptr) {
+      dispatcher.run_rest();
+    }
+    dispatcher.join(callbacks_run);
   }
 }
 
@@ -145,10 +150,12 @@ Gateways Membership::start(std::vector<XSpec> requested, const base::Wait& wait)
     }
   } catch (...) {
     failure = std::current_exception();
+  }
+  if (failure) {  // no longer while the exception is handled: a greenlet must not wait there
     for (const auto& gateway : started) {
       gateway->end()->exit();
     }
-    end_processes(started, {.deadline = base::Clock::now()});
+    end_processes(started, {.deadline = base::Clock::now(), .hub = wait.hub, .greenlet = wait.greenlet});
   }
   {
     const std::lock_guard lock(mutex_);
@@ -193,7 +200,7 @@ void Membership::terminate(std::optional<base::Seconds> timeout, const base::Wai
     gateway->end()->exit();
   }
   // They stay members until they are gone: who interrupts this can terminate again.
-  end_processes(ending, {deadline, wait.interrupted});
+  end_processes(ending, wait.until(deadline));
   {
     const std::lock_guard lock(mutex_);
     const auto ended = [&](const auto& gateway) {

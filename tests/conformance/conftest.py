@@ -43,19 +43,22 @@ def shared_group(long_lived: contextlib.ExitStack) -> execnet.Group:
     return group
 
 
-# EXECNET_TEST_WORKERS names the kinds to test, where not all are wanted: "native python3.11".
+# EXECNET_TEST_WORKERS names the kinds to test, where not all are wanted: "native python3.11". A kind can have an
+# execution model, "native:gevent"; some tests here are not for such, since their code blocks its thread.
 KINDS = os.environ.get("EXECNET_TEST_WORKERS", " ".join(["native", *interpreters.NAMES])).split()
 
 
 @pytest.fixture(scope="session", params=KINDS)
 def worker(request: pytest.FixtureRequest, shared_group: execnet.Group) -> Worker:
-    name = request.param
+    name, _, execmodel = request.param.partition(":")
     spec = "popen"
     if name != "native":
         path = interpreters.find(name)
         if path is None:
             pytest.skip(f"{name}: not found")
         spec = f"popen//python={shlex.quote(path)}"
+    if execmodel:
+        spec += f"//execmodel={execmodel}"
     if name not in shared_group:  # pytest sets a parameter up again when it comes back to it
         gateway = shared_group.makegateway(f"{spec}//id={name}")
         # From its first callback on a gateway has a thread for them: not one test's to leave behind.

@@ -16,23 +16,32 @@ import shlex
 import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from belongings import children
+
+if TYPE_CHECKING:
+    import execnet
 
 NAME, PACKAGE, HOW, WORKER = sys.argv[1:] if len(sys.argv) == 5 else ("", "gevent", "chosen", "native")
 BIG = 20_000_000
 
+
+def monkey_patch() -> None:
+    if PACKAGE == "gevent":
+        importlib.import_module("gevent.monkey").patch_all()
+    else:
+        importlib.import_module("eventlet").monkey_patch()
+
+
+if HOW == "patched":
+    monkey_patch()
+if not TYPE_CHECKING:
+    execnet = importlib.import_module("execnet")
 if HOW == "patched-late":
-    import execnet
-if HOW.startswith("patched"):
-    importlib.import_module("gevent.monkey").patch_all() if PACKAGE == "gevent" else importlib.import_module(
-        PACKAGE
-    ).monkey_patch()
-
-import threading
-
-import execnet
-from belongings import children
+    monkey_patch()
 
 green: Any = importlib.import_module(PACKAGE) if NAME else None
 
@@ -61,6 +70,15 @@ def released(call: Callable[[], Any], release: Callable[[], object]) -> Any:
     over.append(True)
     finish(greenlet)
     return result
+
+
+def raised(kind: type[BaseException], call: Callable[[], object]) -> str:
+    """The text of what the call raises."""
+    try:
+        call()
+    except kind as error:
+        return str(error)
+    raise AssertionError(f"no {kind.__name__}")
 
 
 def finish(greenlet: Any) -> Any:
@@ -124,12 +142,7 @@ def receive_with_timeout(group: execnet.Group) -> None:
             green.sleep(0.001)
 
     ticker = green.spawn(tick)
-    try:
-        channel.receive(timeout=0.2)
-    except execnet.TimeoutError:
-        pass
-    else:
-        raise AssertionError
+    raised(execnet.TimeoutError, lambda: channel.receive(timeout=0.2))
     assert len(ticks) > 5
     kill(ticker)
     channel.send(1)
@@ -188,14 +201,10 @@ def failed_start(group: execnet.Group) -> None:
     gate = Gate()
     python = f"sh -c 'read x <{gate.path}; echo no luck >&2; exit 3'"
 
-    def start() -> str:
-        try:
-            group.makegateway(f"popen//python={python}")
-        except execnet.HostNotFound as error:
-            return str(error)
-        raise AssertionError
+    def fail() -> str:
+        return raised(execnet.HostNotFound, lambda: group.makegateway(f"popen//python={python}"))
 
-    assert "no luck" in released(start, gate.open)
+    assert "no luck" in released(fail, gate.open)
     gate.remove()
 
 
@@ -215,17 +224,16 @@ def many_wait(group: execnet.Group) -> None:
     channel.send(None)
 
 
+def timed(call: Callable[[], object]) -> None:
+    with green.Timeout(0.05):
+        call()
+
+
 def timeouts_and_kills(group: execnet.Group) -> None:
     """What is raised in a waiting greenlet ends the wait, and nothing else."""
     channel = group.makegateway(popen()).remote_exec(ECHO)
     for call in (channel.receive, channel.waitclose, channel.gateway.join):
-        try:
-            with green.Timeout(0.05):
-                call()
-        except green.Timeout:
-            pass
-        else:
-            raise AssertionError(call)
+        raised(green.Timeout, lambda call=call: timed(call))
         ended = []
 
         def waiter(call: Callable[[], object] = call, ended: list[int] = ended) -> None:
@@ -247,13 +255,7 @@ def send_is_taken_back(group: execnet.Group) -> None:
     gateway = group.makegateway(popen())
     channel = gateway.remote_exec(ECHO)
     stopped = Stopped(gateway)
-    try:
-        with green.Timeout(0.05):
-            channel.send(b"x" * BIG)
-    except green.Timeout:
-        pass
-    else:
-        raise AssertionError
+    raised(green.Timeout, lambda: timed(lambda: channel.send(b"x" * BIG)))
     greenlet = green.spawn(channel.send, b"y" * BIG)
     turns()
     kill(greenlet)
@@ -266,14 +268,10 @@ def lost_worker(group: execnet.Group) -> None:
     gateway = group.makegateway(popen())
     channel = gateway.remote_exec("channel.receive()")
 
-    def wait() -> str:
-        try:
-            channel.receive()
-        except execnet.GatewayGone as error:
-            return str(error)
-        raise AssertionError
+    def lose() -> str:
+        return raised(execnet.GatewayGone, channel.receive)
 
-    assert "SIGKILL" in released(wait, lambda: os.kill(gateway._rinfo().pid, signal.SIGKILL))
+    assert "SIGKILL" in released(lose, lambda: os.kill(gateway._rinfo().pid, signal.SIGKILL))
 
 
 def callbacks(group: execnet.Group) -> None:
@@ -298,12 +296,7 @@ def callbacks(group: execnet.Group) -> None:
 
     channel = gateway.remote_exec("channel.send(1)")
     channel.setcallback(lambda _: 1 / 0)
-    try:
-        channel.waitclose(timeout=20)
-    except execnet.RemoteError as error:
-        assert "ZeroDivisionError" in error.formatted
-    else:
-        raise AssertionError
+    assert "ZeroDivisionError" in raised(execnet.RemoteError, lambda: channel.waitclose(timeout=20))
 
 
 def callbacks_get_the_end(group: execnet.Group) -> None:
@@ -370,7 +363,8 @@ def left_waiting(group: execnet.Group) -> None:
     gateway = group.makegateway(popen())
     for _ in range(3):
         green.spawn(gateway.remote_exec("channel.receive()").receive)
-    gateway.remote_exec("channel.receive()").setcallback(lambda end: print(end), endmarker="told the end")
+    channel = gateway.remote_exec("channel.receive()")
+    channel.setcallback(print, endmarker="told the end")
     turns()
     print(gateway._rinfo().pid, flush=True)
 
@@ -467,25 +461,16 @@ def callbacks_there(group: execnet.Group) -> None:
 def errors_there(group: execnet.Group) -> None:
     gateway = there(group)
     channel = gateway.remote_exec("def f():\n    raise ValueError(17)\nf()")
-    try:
-        channel.receive(timeout=20)
-    except execnet.RemoteError as error:
-        assert "ValueError: 17" in error.formatted
-        assert "in f" in error.formatted
-        assert "greenlet" not in error.formatted
-    else:
-        raise AssertionError
+    trace = raised(execnet.RemoteError, lambda: channel.receive(timeout=20))
+    assert "ValueError: 17" in trace
+    assert "in f" in trace
+    assert "greenlet" not in trace
     channel = gateway.remote_exec("channel.send(1)\nother = channel.receive()\nother.setcallback(lambda item: 1 / 0)")
     channel.receive(timeout=20)
     other = gateway.newchannel()
     channel.send(other)
     other.send(1)
-    try:
-        other.waitclose(timeout=20)
-    except execnet.RemoteError as error:
-        assert "ZeroDivisionError" in error.formatted
-    else:
-        raise AssertionError
+    assert "ZeroDivisionError" in raised(execnet.RemoteError, lambda: other.waitclose(timeout=20))
 
 
 def interrupt_there(group: execnet.Group) -> None:
@@ -495,6 +480,7 @@ def interrupt_there(group: execnet.Group) -> None:
     channels = [gateway.remote_exec(source) for _ in range(2)]
     for channel in channels:
         assert channel.receive(timeout=20) == 1
+    gateway.remote_exec("pass").waitclose(timeout=20)  # when that runs the others wait
     os.kill(gateway._rinfo().pid, signal.SIGINT)
     for channel in channels:
         assert channel.receive(timeout=20) == "interrupted"
@@ -506,7 +492,10 @@ def terminate_there(group: execnet.Group) -> None:
     """Told to end, code that waits for its channel gets EOF; what it says last arrives, and the worker ends."""
     gateway = there(group)
     channel = gateway.remote_exec(
-        "channel.send(1)\ntry: channel.receive()\nexcept EOFError: channel.send('the end')\nchannel.gateway.execmodel.sleep(0.01)"
+        "channel.send(1)\n"
+        "try: channel.receive()\n"
+        "except EOFError: channel.send('the end')\n"
+        "channel.gateway.execmodel.sleep(0.01)"
     )
     assert channel.receive(timeout=20) == 1
     gateway.exit()
@@ -545,6 +534,7 @@ HERE = (
     other_thread,
     forked,
 )
+MONKEY_PATCHED = (receive, send, makegateway, terminate, callbacks, receive_queue, other_thread)
 THERE = (
     tasks_interleave,
     task_waits_in_every_way,

@@ -73,14 +73,23 @@ const PyHub* known_hub(std::string_view execmodel) {
   return hub;
 }
 
-bool is_imported(nb::handle name) { return PyDict_GetItemWithError(PyImport_GetModuleDict(), name.ptr()) != nullptr; }
+bool is_imported(nb::handle modules, const char* name) { return PyDict_GetItemString(modules.ptr(), name) != nullptr; }
 
 // The hub of whom the process was monkey-patched by, which may happen at any time; null if by nobody.
+// Called before every wait: while nothing is imported, nobody has.
 const PyHub* patched_hub() {
   static const PyHub* known = nullptr;
-  static const nb::handle gevent = nb::steal(PyUnicode_InternFromString("gevent.monkey")).release();
-  static const nb::handle eventlet = nb::steal(PyUnicode_InternFromString("eventlet.patcher")).release();
-  if (known == nullptr && (is_imported(gevent) || is_imported(eventlet))) {
+  static Py_ssize_t imported_before = 0;
+  static bool can_be_patched = false;
+  if (known != nullptr) {
+    return known;
+  }
+  const nb::handle modules = PyImport_GetModuleDict();
+  if (const Py_ssize_t imported = PyDict_Size(modules.ptr()); imported != imported_before) {
+    imported_before = imported;
+    can_be_patched = is_imported(modules, "gevent.monkey") || is_imported(modules, "eventlet.patcher");
+  }
+  if (can_be_patched) {
     const nb::object execmodel = nb::module_::import_("execnet._green").attr("patched_by")();
     known = execmodel.is_none() ? nullptr : known_hub(nb::cast<std::string>(execmodel));
   }

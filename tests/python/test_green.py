@@ -19,13 +19,11 @@ pytestmark = pytest.mark.skipif(
     "EXECNET_TEST_SANITIZER" in os.environ, reason="sanitizers do not know of greenlets' stacks"
 )
 
-PACKAGES = [
-    pytest.param(
-        name, marks=pytest.mark.skipif(importlib.util.find_spec(name) is None, reason=f"{name} is not installed")
-    )
+needed = {
+    name: pytest.mark.skipif(importlib.util.find_spec(name) is None, reason=f"{name} is not installed")
     for name in ("gevent", "eventlet")
-]
-each_package = pytest.mark.parametrize("package", PACKAGES)
+}
+each_package = pytest.mark.parametrize("package", [pytest.param(name, marks=mark) for name, mark in needed.items()])
 each_worker = pytest.mark.parametrize("worker", ["native", "pure"])
 
 
@@ -43,17 +41,28 @@ def run(*arguments: str) -> str:
     return done.stdout
 
 
-@each_package
+@needed["gevent"]
 @pytest.mark.parametrize("program", [program.__name__ for program in greenlets.HERE])
-def test_a_call_that_waits_lets_other_greenlets_run(program: str, package: str) -> None:
-    assert run(program, package, "chosen", "native") == "passed\n"
+def test_a_call_that_waits_lets_other_greenlets_run(program: str) -> None:
+    assert run(program, "gevent", "chosen", "native") == "passed\n"
+
+
+@needed["eventlet"]
+@pytest.mark.parametrize("program", [program.__name__ for program in greenlets.BY_HUB])
+def test_a_call_that_waits_lets_greenlets_of_eventlet_run(program: str) -> None:
+    assert run(program, "eventlet", "chosen", "native") == "passed\n"
 
 
 @each_package
-@pytest.mark.parametrize("how", ["patched", "patched-late"])
 @pytest.mark.parametrize("program", [program.__name__ for program in greenlets.MONKEY_PATCHED])
-def test_in_a_monkey_patched_process_every_model_lets_them(program: str, how: str, package: str) -> None:
-    assert run(program, package, how, "native") == "passed\n"
+def test_in_a_monkey_patched_process_every_model_lets_them(program: str, package: str) -> None:
+    assert run(program, package, "patched", "native") == "passed\n"
+
+
+@each_package
+@pytest.mark.parametrize("program", ["receive", "callbacks"])
+def test_monkey_patching_after_the_import_is_as_good(program: str, package: str) -> None:
+    assert run(program, package, "patched-late", "native") == "passed\n"
 
 
 @each_package

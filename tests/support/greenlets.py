@@ -20,7 +20,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from belongings import children
+from belongings import children, eventually, sleeps
 
 if TYPE_CHECKING:
     import execnet
@@ -480,8 +480,9 @@ def interrupt_there(group: execnet.Group) -> None:
     channels = [gateway.remote_exec(source) for _ in range(2)]
     for channel in channels:
         assert channel.receive(timeout=20) == 1
-    gateway.remote_exec("pass").waitclose(timeout=20)  # when that runs the others wait
-    os.kill(gateway._rinfo().pid, signal.SIGINT)
+    pid = gateway._rinfo().pid
+    assert eventually(lambda: sleeps(pid), 20)
+    os.kill(pid, signal.SIGINT)
     for channel in channels:
         assert channel.receive(timeout=20) == "interrupted"
         channel.waitclose(timeout=20)
@@ -535,6 +536,7 @@ HERE = (
     forked,
 )
 MONKEY_PATCHED = (receive, send, makegateway, terminate, callbacks, receive_queue, other_thread)
+BY_HUB = (receive_with_timeout, timeouts_and_kills, *MONKEY_PATCHED)  # where packages can differ
 THERE = (
     tasks_interleave,
     task_waits_in_every_way,

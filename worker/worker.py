@@ -12,6 +12,9 @@ Threads:
   grace N      refuses code that waits too long for the main thread (main_thread_only)
   open N, ...  see to the processes that are started for other gateways: OpenedProcess
 
+With gevent or eventlet the main thread runs code and callbacks in greenlets instead. It does not write
+either, then: the poster does.
+
 One lock, Connection.lock, guards what is known of the channels. It is never held while a thread
 waits, writes or runs code that is not ours. Channel.__del__ may run anywhere, also where the lock
 is held, and so takes no lock at all.
@@ -520,10 +523,9 @@ def read_messages(stream):
 class Mailbox(object):
     """A queue for one reader. put() takes no lock and never waits, so that __del__ may call it."""
 
-    def __init__(self):
+    def __init__(self, wake):
         self._items = deque()
-        self._wake = allocate_lock()
-        self._wake.acquire()
+        self._wake = wake
 
     def put(self, item):
         self._items.append(item)
@@ -545,8 +547,40 @@ def release(lock):
         pass
 
 
+class GreenLock(object):
+    """A lock, made taken, for greenlets to wait for. Any thread may release() it."""
+
+    def __init__(self, greenlets):
+        import fcntl
+
+        self._wait_readable = greenlets.wait_readable
+        self._pipe = os.pipe()
+        for descriptor in self._pipe:
+            close_on_exec(descriptor)
+            fcntl.fcntl(descriptor, fcntl.F_SETFL, os.O_NONBLOCK)
+
+    def release(self):
+        try:
+            os.write(self._pipe[1], b"x")
+        except EnvironmentError:
+            pass  # full: a wake-up is pending
+
+    def acquire(self, seconds=None):
+        self._wait_readable(self._pipe[0], seconds)
+        try:
+            return bool(os.read(self._pipe[0], 4096))
+        except EnvironmentError:
+            return False
+
+    def __del__(self):
+        for descriptor in self._pipe:
+            os.close(descriptor)
+
+
 def acquire_until(lock, deadline):
     """Waits for a lock until now() is `deadline` (None: for ever); False if that came first."""
+    if isinstance(lock, GreenLock):
+        return lock.acquire(deadline and max(0, deadline - now()))
     if deadline is None:
         return lock.acquire()
     if PY3:
@@ -559,6 +593,12 @@ def acquire_until(lock, deadline):
         delay = min(delay * 2, left, 0.05)
         time.sleep(delay)
     return True
+
+
+def taken_lock():
+    lock = allocate_lock()
+    lock.acquire()
+    return lock
 
 
 NO_ENDMARKER = object()
@@ -625,7 +665,7 @@ class Channel(object):
 
     def send(self, item):
         """Sends a value; returns when the operating system has it. Throws DumpError, OSError."""
-        self._connection.send(self._state, DATA, dump(item))
+        self._connection.call(self._connection.send, self._state, DATA, dump(item))
 
     def receive(self, timeout=None):
         """The next value from the other side; waits for it, at most `timeout` seconds.
@@ -678,7 +718,7 @@ class Channel(object):
         """Closes both directions; with an error the other side gets it as RemoteError."""
         if self._state.executing:
             raise IOError("cannot explicitly close channel within remote_exec")
-        self._connection.close(self._state, error)
+        self._connection.call(self._connection.close, self._state, error)
 
     def isclosed(self):
         """Whether this end can no longer send."""
@@ -706,7 +746,7 @@ class Channel(object):
     def reconfigure(self, py2str_as_py3str=True, py3str_as_py2str=False):
         """How strings between Python 2 and 3 are loaded on this channel, at both ends."""
         self._state.strconfig = config = (bool(py2str_as_py3str), bool(py3str_as_py2str))
-        self._connection.send(self._state, RECONFIGURE, dump(config))
+        self._connection.call(self._connection.send, self._state, RECONFIGURE, dump(config))
 
     def _getremoteerror(self):
         try:
@@ -715,8 +755,7 @@ class Channel(object):
             return self._connection.error
 
     def _new_waiter(self):
-        waiter = allocate_lock()
-        waiter.acquire()
+        waiter = self._connection.new_waiter()
         self._state.waiters.append(waiter)
         return waiter
 
@@ -808,7 +847,10 @@ class Connection(object):
 
     def __init__(self, stream, write_fd):
         self.lock = allocate_lock()
-        self.posts = Mailbox()  # (state, type, payload) for the poster; type None: a handle is gone
+        # For the poster: (state, type, payload); (state, None, number of the handle that is gone);
+        # (None, None, function).
+        self.posts = Mailbox(taken_lock())
+        self.greenlets = None  # of the main thread, if it has some
         self.strconfig = (True, False)
         self.error = None  # EOFError once nothing more comes
         self.gateway = None
@@ -831,8 +873,36 @@ class Connection(object):
         self._new_ids = itertools.count(2, 2)
         # Ids of the other side's making that are over: all below _over_below, and those in _over.
         self._over, self._over_below = set(), 1
-        self._calls = Mailbox()
+        self._calls = Mailbox(taken_lock())
         self._dispatching = False
+
+    def use(self, greenlets):
+        """Has the main thread wait in greenlets. To be called before it waits for anything."""
+        self.greenlets = greenlets
+        self._calls = Mailbox(GreenLock(greenlets))
+
+    def new_waiter(self):
+        """What the calling thread can wait for, until another one releases it."""
+        return GreenLock(self.greenlets) if self.greenlets and self.greenlets.here() else taken_lock()
+
+    def call(self, function, *args):
+        """Calls something that writes: in a greenlet, which must not block its thread, through the poster."""
+        if self.greenlets is None or not self.greenlets.here():
+            function(*args)
+            return
+        done, errors = self.new_waiter(), []
+
+        def post():
+            try:
+                function(*args)
+            except BaseException:
+                errors.append(sys.exc_info()[1])
+            done.release()
+
+        self.posts.put((None, None, post))
+        done.acquire()
+        if errors:
+            raise errors[0]
 
     # Writing
 
@@ -892,7 +962,9 @@ class Connection(object):
         while True:
             state, kind, payload = self.posts.get()
             try:
-                if kind is None:
+                if state is None:
+                    payload()
+                elif kind is None:
                     self._drop(state, payload)
                 else:
                     with state.send_lock:
@@ -1077,7 +1149,9 @@ class Connection(object):
     def start_dispatcher(self):
         with self.lock:
             started, self._dispatching = self._dispatching, True
-        if not started:
+        if not started and self.greenlets and self.greenlets.here():
+            self.greenlets.spawn(self._run_dispatcher)
+        elif not started:
             start_thread("dispatcher", self._run_dispatcher)
 
     def _run_dispatcher(self):
@@ -1106,7 +1180,7 @@ class Connection(object):
                     state.errors.append(RemoteError(error))
             if state.closed:
                 complain("callback of channel %d: %s" % (state.id, native(error)))
-            self.close(state, error)
+            self.call(self.close, state, error)
 
 
 # --- Execution ----------------------------------------------------------------------------------
@@ -1136,8 +1210,8 @@ class Executor(object):
         self._unfinished = 0  # tasks and opened processes whose CLOSE is not written yet
         self._main_load = 0  # of them, those for the main thread
         self._tasks = deque()  # for the main thread; it takes away the first when all is done
-        self._wake = allocate_lock()
-        self._wake.acquire()
+        self._wake = connection.new_waiter()
+        self._running = {}  # greenlet -> its task
         self._pid = os.getpid()
         connection.on_call_done = self.wake
 
@@ -1158,7 +1232,7 @@ class Executor(object):
                 raise ProtocolError("channel id %d was used before" % number)
             state.executing = True
             task = Task(channel, state, request)
-            waits = self._main_load > 0
+            waits = self._main_load > 0 and not connection.greenlets
             task.in_main = self._main_only or not waits
             self._executing += 1
             self._unfinished += 1
@@ -1203,6 +1277,8 @@ class Executor(object):
                 if sigint is not None:
                     signal.signal(signal.SIGINT, sigint)
                     sigint = None
+                elif self._tasks and self._connection.greenlets:
+                    self._connection.greenlets.spawn(self._run_in_greenlet, self._tasks.popleft())
                 elif self._tasks:
                     self._run(self._tasks[0])
                     self._tasks.popleft()
@@ -1211,7 +1287,19 @@ class Executor(object):
                 else:
                     self._wake.acquire()
             except KeyboardInterrupt:
-                pass  # between tasks; what was begun is looked at again
+                # Between tasks; what was begun is looked at again. Or of the tasks in greenlets.
+                for greenlet in list(self._running):
+                    self._connection.greenlets.kill(greenlet, KeyboardInterrupt)
+
+    def _run_in_greenlet(self, task):
+        greenlet = self._connection.greenlets.current()
+        self._running[greenlet] = task
+        try:
+            self._run(task)
+        except KeyboardInterrupt:
+            self._finish(task)
+        finally:
+            del self._running[greenlet]
 
     def _refuse_late(self, task):
         time.sleep(1)
@@ -1266,7 +1354,7 @@ class Executor(object):
                 self._executing -= 1
                 self._main_load -= task.in_main
         # From here on the main thread counts as free: who gets the CLOSE may at once send an EXEC.
-        self._connection.close(task.state, task.error)
+        self._connection.call(self._connection.close, task.state, task.error)
         with self._connection.lock:
             if not task.done:
                 task.done = True
@@ -1531,26 +1619,70 @@ def complain(text):
         pass
 
 
+GREEN = ("gevent", "eventlet")
+
+
+class Greenlets(object):
+    """The greenlets of the main thread."""
+
+    def __init__(self, execmodel):
+        from greenlet import getcurrent
+
+        package = __import__(execmodel)
+        self._main = get_ident()
+        self.current, self.spawn, self.kill = getcurrent, package.spawn, package.kill
+        self.late = type("Late", (Exception,), {})
+        if execmodel == "gevent":
+            from gevent.socket import wait_read
+
+            self._wait = lambda fd, seconds: wait_read(fd, seconds, self.late())
+        else:
+            from eventlet.hubs import trampoline
+
+            self._wait = lambda fd, seconds: trampoline(fd, True, timeout=seconds, timeout_exc=self.late)
+
+    def here(self):
+        return get_ident() == self._main
+
+    def wait_readable(self, fd, seconds):
+        """Runs other greenlets until the descriptor is readable, or for so many seconds."""
+        try:
+            self._wait(fd, seconds)
+        except self.late:
+            pass
+
+
 class ExecModel(object):
-    """What programs look for at gateway.execmodel: the ordinary modules and functions."""
+    """What programs look for at gateway.execmodel: the modules and functions of its model."""
 
     def __init__(self, backend):
         self.backend = backend
-        self.get_ident = get_ident
-        self.sleep = time.sleep
         self.fdopen = os.fdopen
+        self.get_ident, self.start, source = get_ident, self._start_thread, time
+        if backend in GREEN:
+            source = __import__(backend)
+            current = __import__("greenlet").getcurrent
+            self.get_ident = lambda: id(current())
+            self.start = lambda function, args=(): source.spawn(function, *args)
+        self.sleep = source.sleep
 
     def __repr__(self):
         return "<ExecModel %r>" % self.backend
 
     def __getattr__(self, name):
-        if name in ("RLock", "Event"):
-            return getattr(__import__("threading"), name)
-        if name in ("queue", "subprocess", "socket"):
-            return __import__("Queue" if name == "queue" and not PY3 else name)
-        raise AttributeError(name)
+        gevent, eventlet = self.backend == "gevent", self.backend == "eventlet"
+        modules = {
+            "queue": "queue" if gevent or PY3 and not eventlet else "Queue",
+            "RLock": "lock" if gevent else "threading",
+            "Event": "event" if gevent else "threading",
+        }
+        if name not in modules and name not in ("subprocess", "socket"):
+            raise AttributeError(name)
+        module = ("gevent." if gevent else "eventlet.green." if eventlet else "") + modules.get(name, name)
+        __import__(module)
+        return getattr(sys.modules[module], name, sys.modules[module])
 
-    def start(self, function, args=()):
+    def _start_thread(self, function, args=()):
         start_new_thread(function, args)
 
 
@@ -1573,7 +1705,7 @@ class Gateway(object):
         """How strings between Python 2 and 3 are loaded, at both ends, where a channel says nothing."""
         config = (bool(py2str_as_py3str), bool(py3str_as_py2str))
         self._connection.strconfig = config
-        self._connection.write(RECONFIGURE, 0, dump(config))
+        self._connection.call(self._connection.write, RECONFIGURE, 0, dump(config))
 
 
 # --- The life of the process --------------------------------------------------------------------
@@ -1611,8 +1743,8 @@ def apply_hello(hello):
         if hello["protocol"] != PROTOCOL:
             raise ValueError("this worker speaks protocol %d" % PROTOCOL)
         step = "execmodel=%s" % hello["execmodel"]
-        if hello["execmodel"] not in ("thread", "main_thread_only"):
-            raise ValueError("this worker knows thread and main_thread_only")
+        if hello["execmodel"] not in ("thread", "main_thread_only") + GREEN:
+            raise ValueError("there are thread, main_thread_only, gevent and eventlet")
         if hello["chdir"] is not None:
             step = "chdir=%s" % hello["chdir"]
             path = os.path.expanduser(hello["chdir"])
@@ -1633,6 +1765,11 @@ def apply_hello(hello):
             os.dup2(null, 1)
             os.close(null)
         sys.dont_write_bytecode = hello["dont_write_bytecode"] or sys.dont_write_bytecode
+        step = "execmodel=%s" % hello["execmodel"]
+        if hello["execmodel"] in GREEN:
+            __import__(hello["execmodel"])
+    except ImportError as error:
+        return "%s: %s: install %s for %s" % (step, error, hello["execmodel"], sys.executable)
     except Exception as error:
         return "%s: %s: %s" % (step, type(error).__name__, error)
     return None
@@ -1702,6 +1839,8 @@ def serve(stream, write_fd, stderr_fd):
 
     import threading  # here, so that it knows the main thread, and after HELLO, which others wait for
 
+    if hello["execmodel"] in GREEN:
+        connection.use(Greenlets(hello["execmodel"]))
     connection.gateway = Gateway(connection, hello["id"], hello["execmodel"])
     executor = Executor(connection, hello["execmodel"])
     if hasattr(os, "register_at_fork"):

@@ -14,6 +14,7 @@ void bind_channel(nb::module_& module);
 void bind_gateway(nb::module_& module);
 void bind_membership(nb::module_& module);
 void bind_rsync(nb::module_& module);
+void bind_green(nb::module_& module);
 void bind_worker(nb::module_& module);
 
 }  // namespace execnet::python

@@ -12,7 +12,7 @@
 
 #include "bindings.hpp"
 #include "callback.hpp"
-#include "interrupt.hpp"
+#include "green.hpp"
 #include "py_dump.hpp"
 
 namespace execnet::python {
@@ -54,17 +54,18 @@ class ConnectionChannels final : public ChannelTable {
 };
 
 void send(const PyChannel& channel, nb::handle item) {
-  core::ChannelHandle& handle = *channel.handle;
-  base::Buffer payload = encode_for(handle.connection(), item);
+  const auto handle = channel.handle;
+  base::Buffer payload = encode_for(handle->connection(), item);
+  const base::Wait wait = wait_for(handle->connection());
   const nb::gil_scoped_release nogil;
-  handle.send(std::move(payload), wait_for());
+  handle->send(std::move(payload), wait);
 }
 
 nb::object receive(const PyChannel& channel, std::optional<double> timeout) {
   const auto handle = channel.handle;  // decoding may run code of the program
   std::optional<base::Buffer> item = handle->try_receive();
   if (!item) {
-    const base::Wait wait = wait_for(timeout);
+    const base::Wait wait = wait_for(handle->connection(), timeout);
     const nb::gil_scoped_release nogil;
     item = handle->receive(wait);
   }
@@ -89,14 +90,17 @@ void close(const PyChannel& channel, const nb::object& error) {
 }
 
 void waitclose(const PyChannel& channel, std::optional<double> timeout) {
-  const base::Wait wait = wait_for(timeout);
+  const auto handle = channel.handle;
+  const base::Wait wait = wait_for(handle->connection(), timeout);
   const nb::gil_scoped_release nogil;
-  channel.handle->waitclose(wait);
+  handle->waitclose(wait);
 }
 
 void reconfigure(const PyChannel& channel, bool py2str_as_py3str, bool py3str_as_py2str) {
+  const auto handle = channel.handle;
+  const base::Wait wait = wait_for(handle->connection());
   const nb::gil_scoped_release nogil;
-  channel.handle->reconfigure({py2str_as_py3str, py3str_as_py2str}, wait_for());
+  handle->reconfigure({py2str_as_py3str, py3str_as_py2str}, wait);
 }
 
 void setcallback(const PyChannel& channel, nb::object function, nb::object endmarker, nb::handle no_endmarker) {
@@ -107,8 +111,20 @@ void setcallback(const PyChannel& channel, nb::object function, nb::object endma
     endmarker = nb::object();
   }
   auto callback = make_callback(channel, std::move(function), std::move(endmarker));
-  const nb::gil_scoped_release nogil;
-  channel.handle->set_callback(std::move(callback));
+  const auto handle = channel.handle;
+  const base::Hub* const hub = wait_for(handle->connection()).hub;
+  bool in_greenlet = false;
+  {
+    const nb::gil_scoped_release nogil;
+    in_greenlet = handle->set_callback(std::move(callback), hub != nullptr);
+  }
+  if (in_greenlet) {
+    spawn(*hub, [hub, connection = handle->connection().shared_from_this()] {
+      const base::Wait wait = wait_for(hub);
+      const nb::gil_scoped_release nogil;
+      connection->dispatcher().run_in_greenlet(wait);
+    });
+  }
 }
 
 // Errors as objects, to be looked at and not raised.

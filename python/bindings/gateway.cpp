@@ -12,7 +12,7 @@
 #include "channel.hpp"
 #include "core/gateway_end.hpp"
 #include "core/value_message.hpp"
-#include "interrupt.hpp"
+#include "green.hpp"
 #include "py_dump.hpp"
 
 namespace execnet::python {
@@ -20,10 +20,10 @@ namespace {
 
 using Self = nb::handle_t<PyGateway>;
 
-core::GatewayEnd& end_of(Self self) { return *nb::cast<const PyGateway&>(self).gateway->end(); }
+std::shared_ptr<core::GatewayEnd> end_of(Self self) { return nb::cast<const PyGateway&>(self).gateway->end(); }
 
 nb::object remote_exec(Self self, const nb::object& source, const nb::kwargs& kwargs) {
-  const auto end = nb::cast<const PyGateway&>(self).gateway->end();
+  const auto end = end_of(self);
   // What may be run, and where it came from, takes Python's own tools to find out.
   const nb::object described = nb::module_::import_("execnet._source").attr("describe")(source, kwargs);
   base::Buffer payload;
@@ -35,8 +35,9 @@ nb::object remote_exec(Self self, const nb::object& source, const nb::kwargs& kw
   }
   std::shared_ptr<core::ChannelHandle> channel;
   {
+    const base::Wait wait = wait_for(*end->connection());
     const nb::gil_scoped_release nogil;
-    channel = end->exec(std::move(payload), wait_for());
+    channel = end->exec(std::move(payload), wait);
   }
   return make_channel(std::move(channel), self);
 }
@@ -48,9 +49,10 @@ struct RemoteStatus {
 };
 
 RemoteStatus remote_status(Self self) {
-  core::GatewayEnd& end = end_of(self);
+  const auto end = end_of(self);
+  const base::Wait wait = wait_for(*end->connection());
   const nb::gil_scoped_release nogil;
-  const Dict status = end.remote_status(wait_for());
+  const Dict status = end->remote_status(wait);
   return {status.at("numchannels").as<std::int64_t>(), status.at("numexecuting").as<std::int64_t>(),
           status.at("execmodel").as<std::string>()};
 }
@@ -73,10 +75,10 @@ void exit(Self self) {
 }
 
 void join(Self self, std::optional<double> timeout) {
-  core::GatewayEnd& end = end_of(self);
-  const base::Wait wait = wait_for(timeout);
+  const auto end = end_of(self);
+  const base::Wait wait = wait_for(*end->connection(), timeout);
   const nb::gil_scoped_release nogil;
-  end.join(wait);
+  end->join(wait);
 }
 
 nb::object execmodel(Self self) {
@@ -133,7 +135,7 @@ void bind_gateway(nb::module_& module) {
       .def_prop_ro(
           "remoteaddress",
           [](Self self) {
-            const std::string& address = end_of(self).address();
+            const std::string address = end_of(self)->address();
             if (address.empty()) {
               throw nb::attribute_error("only a gateway to another host has a remoteaddress");
             }
@@ -148,7 +150,7 @@ void bind_gateway(nb::module_& module) {
            "Raises ValueError for a function that cannot be sent, DumpError for its arguments, GatewayGone.\n"
            "What the code raises arrives as RemoteError on the channel.")
       .def(
-          "newchannel", [](Self self) { return make_channel(end_of(self).newchannel(), self); },
+          "newchannel", [](Self self) { return make_channel(end_of(self)->newchannel(), self); },
           nb::sig("def newchannel(self) -> Channel"), "A channel nobody uses yet, to be sent over another one.")
       .def(
           "_rinfo", [](const PyGateway& self, bool) -> const RemoteInfo& { return self.gateway->rinfo(); },
@@ -162,7 +164,7 @@ void bind_gateway(nb::module_& module) {
       .def(
           "reconfigure",
           [](Self self, bool py2str_as_py3str, bool py3str_as_py2str) {
-            end_of(self).reconfigure({py2str_as_py3str, py3str_as_py2str});
+            end_of(self)->reconfigure({py2str_as_py3str, py3str_as_py2str});
           },
           nb::arg("py2str_as_py3str") = true, nb::arg("py3str_as_py2str") = false,
           nb::sig("def reconfigure(self, py2str_as_py3str: bool = True, py3str_as_py2str: bool = False) -> None"),

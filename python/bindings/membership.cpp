@@ -12,8 +12,9 @@
 #include <vector>
 
 #include "bindings.hpp"
+#include "core/gateway_end.hpp"
 #include "gateway.hpp"
-#include "interrupt.hpp"
+#include "green.hpp"
 #include "xspec.hpp"
 
 namespace execnet::python {
@@ -22,6 +23,7 @@ namespace {
 // Terminating waits: other threads go on meanwhile.
 struct PyMembership {
   std::shared_ptr<core::Membership> core;
+  const base::Hub* hub = nullptr;  // of the program's side
 
   explicit PyMembership(transport::LocalPython python) : core(std::make_shared<core::Membership>(std::move(python))) {}
   PyMembership(const PyMembership&) = delete;
@@ -39,12 +41,15 @@ nb::list start(const PyMembership& self, const nb::list& specs) {
   }
   const auto membership = self.core;
   std::vector<std::shared_ptr<Gateway>> gateways;
+  const base::Hub* const hub = self.hub;
   {
+    const base::Wait wait = wait_for(hub);
     const nb::gil_scoped_release nogil;
-    gateways = membership->start(std::move(wanted), wait_for());
+    gateways = membership->start(std::move(wanted), wait);
   }
   nb::list started;
   for (std::size_t i = 0; i < gateways.size(); ++i) {
+    gateways[i]->end()->connection()->set_hub(hub);
     started.append(nb::cast(PyGateway{std::move(gateways[i]), membership, nb::borrow(specs[i])}));
   }
   return started;
@@ -63,8 +68,9 @@ nb::list launch_args(const PyMembership& self, nb::handle_t<XSpec> given) {
 void terminate(const PyMembership& self, std::optional<double> timeout) {
   const auto membership = self.core;
   const auto seconds = timeout ? std::optional(base::Seconds(*timeout)) : std::nullopt;
+  const base::Wait wait = wait_for(self.hub);
   const nb::gil_scoped_release nogil;
-  membership->terminate(seconds, wait_for());
+  membership->terminate(seconds, wait);
 }
 
 }  // namespace
@@ -79,6 +85,9 @@ void bind_membership(nb::module_& module) {
           },
           nb::arg("python"), nb::arg("native_module"),
           "Paths: the interpreter of plain popen gateways, and this extension, which it can load.")
+      .def(
+          "set_execmodel", [](PyMembership& self, const std::string& execmodel) { self.hub = hub_of(execmodel); },
+          nb::arg("execmodel"), "The execution model of this side, for members to come.")
       .def("start", &start, nb::arg("specs"), nb::sig("def start(self, specs: list[XSpec]) -> list[Gateway]"),
            "Starts a gateway for each, all at the same time; when one fails none stays.")
       .def("launch_args", &launch_args, nb::arg("spec"), nb::sig("def launch_args(self, spec: XSpec) -> list[str]"),

@@ -17,5 +17,6 @@ NB_MODULE(_core, module) {
   bind_gateway(module);
   bind_membership(module);
   bind_rsync(module);
+  bind_green(module);
   bind_worker(module);
 }

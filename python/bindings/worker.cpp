@@ -16,6 +16,7 @@
 #include "channel.hpp"
 #include "core/value_message.hpp"
 #include "core/worker_end.hpp"
+#include "green.hpp"
 #include "interrupt.hpp"
 #include "text.hpp"
 #include "worker_exec.hpp"
@@ -51,7 +52,7 @@ void reconfigure(const WorkerGateway& self, bool py2str_as_py3str, bool py3str_a
 }
 
 // Makes the process what the specification wants. What is wrong with it, if anything.
-std::optional<std::string> apply(const core::WorkerSetup& setup) {
+std::optional<std::string> set_up(const core::WorkerSetup& setup, core::Connection& connection) {
   const nb::object os = nb::module_::import_("os");
   const nb::object sys = nb::module_::import_("sys");
   std::string step;
@@ -70,11 +71,18 @@ std::optional<std::string> apply(const core::WorkerSetup& setup) {
       step = "env:" + name + "=" + value;
       os.attr("environ")[name.c_str()] = value;
     }
+    step = "execmodel=" + setup.execmodel;
+    if (setup.in_greenlets()) {
+      connection.set_hub(hub_of(setup.execmodel));
+    } else if (setup.execmodel != "thread" && setup.execmodel != "main_thread_only") {
+      return step + ": there are thread, main_thread_only, gevent and eventlet";
+    }
   } catch (const nb::python_error& error) {
-    return step + ": " + portable(error.type().attr("__name__")) + ": " + portable(error.value());
-  }
-  if (setup.execmodel != "thread" && setup.execmodel != "main_thread_only") {
-    return "execmodel=" + setup.execmodel + ": this worker knows thread and main_thread_only";
+    std::string wrong = step + ": " + portable(error.type().attr("__name__")) + ": " + portable(error.value());
+    if (error.matches(PyExc_ImportError)) {
+      wrong += ": install " + setup.execmodel + " for " + portable(sys.attr("executable"));
+    }
+    return wrong;
   }
   if (setup.null_stdout) {
     const base::Fd null(base::check("open", [] { return ::open("/dev/null", O_WRONLY | O_CLOEXEC); }, "/dev/null"));
@@ -140,16 +148,39 @@ Worker& worker() {
   throw nb::python_error();
 }
 
+// The next task as a function to be called in a greenlet; None: there are no more.
+nb::object next_task(const std::shared_ptr<core::WorkerEnd>& end) {
+  const base::Wait wait = wait_for(*end->connection());
+  std::optional<core::WorkerEnd::Task> task;
+  {
+    const nb::gil_scoped_release nogil;
+    task = end->next_task(wait);
+  }
+  if (!task) {
+    return nb::none();
+  }
+  return nb::cpp_function([end, task = std::make_shared<core::WorkerEnd::Task>(std::move(*task))] {
+    const nb::gil_scoped_release nogil;
+    end->run(std::move(*task));
+  });
+}
+
 // Runs tasks until the end. Signals that arrive while the main thread is idle come out here.
-void run_tasks(core::WorkerEnd& end) {
+void run_tasks(const std::shared_ptr<core::WorkerEnd>& end) {
   for (;;) {
     try {
-      const nb::gil_scoped_release nogil;
-      end.serve(wait_for());
+      if (const base::Hub* hub = end->connection()->hub()) {
+        nb::module_::import_("execnet._green").attr("run_tasks")(as_python(*hub), nb::cpp_function([end] {
+                                                                   return next_task(end);
+                                                                 }));
+      } else {
+        const nb::gil_scoped_release nogil;
+        end->serve(wait_for());
+      }
       return;
     } catch (const nb::python_error& error) {
       if (!error.matches(PyExc_KeyboardInterrupt)) {  // a handler of the program's wants to exit
-        end.connection()->shut_down();
+        end->connection()->shut_down();
       }
     }
   }
@@ -190,7 +221,8 @@ void serve(nb::handle module, int stream_fd, int stderr_fd) {
   if (!setup) {
     exit_with(1);
   }
-  if (const auto wrong = apply(*setup)) {
+  make_package_importable(module);
+  if (const auto wrong = set_up(*setup, *end->connection())) {
     {
       const nb::gil_scoped_release nogil;
       end->refuse(*wrong);
@@ -199,13 +231,12 @@ void serve(nb::handle module, int stream_fd, int stderr_fd) {
   }
   base::check("dup2", [&] { return ::dup2(inherited_stderr.get(), STDERR_FILENO); });
   inherited_stderr.reset();
-  make_package_importable(module);
   end->say_hello(introduce());
 #if PY_VERSION_HEX < 0x030D0000
   // These take the thread that first imports it for the main one. After HELLO, which others wait for.
   nb::module_::import_("threading");
 #endif
-  run_tasks(*end);
+  run_tasks(end);
   end_despite_threads();
 }
 

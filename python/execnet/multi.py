@@ -56,6 +56,7 @@ class Group:
 
         Raises ValueError before anything is started, HostNotFound after what was started is gone again.
         """
+        self._execmodel = get_execmodel(execmodel)
         self._become_empty()
         self.set_execmodel(execmodel)
         _groups.add(self)
@@ -68,6 +69,7 @@ class Group:
     def _become_empty(self) -> None:
         self._gateways: list[Gateway] = []
         self._membership = new_membership()
+        self._membership.set_execmodel(self._execmodel.backend)
 
     @property
     def execmodel(self) -> ExecModel:
@@ -87,6 +89,7 @@ class Group:
         if self._gateways:
             raise ValueError(f"{self!r} has members: an execution model can be set only before")
         self._execmodel = get_execmodel(execmodel)
+        self._membership.set_execmodel(self._execmodel.backend)
         self._remote_execmodel = self._execmodel if remote_execmodel is None else get_execmodel(remote_execmodel)
 
     def __repr__(self) -> str:
@@ -224,8 +227,12 @@ class MultiChannel:
         return [channel.receive() for channel in self._channels]
 
     def make_receive_queue(self, endmarker: object = NO_ENDMARKER_WANTED) -> queue.Queue[Any]:
-        """A queue of (channel, item), from all channels as the items come; if given, with an endmarker for each."""
-        received: queue.Queue[Any] = queue.Queue()
+        """A queue of (channel, item), from all channels as the items come; if given, with an endmarker for each.
+
+        It is a queue of the execution model.
+        """
+        model = self._channels[0].gateway.execmodel if self._channels else get_execmodel("thread")
+        received: queue.Queue[Any] = model.queue.Queue()
         for channel in self._channels:
             # The queue keeps the channel, and the channel until its end the callback.
             channel.setcallback(functools.partial(_put, received, channel), endmarker=endmarker)
@@ -252,6 +259,7 @@ _groups: weakref.WeakSet[Group] = weakref.WeakSet()
 
 @atexit.register
 def _terminate_groups() -> None:
+    _core.end_greenlets()  # hubs may be gone already, and others are not to run any more
     for group in list(_groups):
         group._cleanup_atexit()
 

@@ -1,9 +1,13 @@
 #include "base/wait.hpp"
 
+#include <sys/epoll.h>
+
 #include <algorithm>
 #include <cerrno>
+#include <cstdint>
 #include <utility>
 
+#include "base/fd.hpp"
 #include "base/syscall.hpp"
 
 namespace execnet::base {
@@ -13,6 +17,25 @@ namespace {
 // unnoticed until the next wake-up. So the first sleep of a wait is short, and only that one:
 // an idle waiter costs one extra wake-up in all, not one a period.
 constexpr std::chrono::milliseconds kFirstSleep{50};
+
+// A hub waits for one descriptor that is this wait's own: a set that holds those wanted.
+bool wait_in_hub(std::span<pollfd> fds, const Wait& wait) {
+  const Fd set(check("epoll_create1", [] { return ::epoll_create1(EPOLL_CLOEXEC); }));
+  for (const pollfd& wanted : fds) {
+    epoll_event event{};
+    event.events = static_cast<std::uint32_t>(wanted.events);
+    check("epoll_ctl", [&] { return ::epoll_ctl(set.get(), EPOLL_CTL_ADD, wanted.fd, &event); });
+  }
+  for (;;) {
+    if (check("poll", [&] { return ::poll(fds.data(), fds.size(), 0); }) > 0) {
+      return true;
+    }
+    if (has_passed(wait.deadline)) {
+      return false;
+    }
+    wait.hub->wait_readable(set.get(), wait.deadline);
+  }
+}
 
 }  // namespace
 
@@ -51,6 +74,9 @@ Woken Sleep::until_ready(std::span<pollfd> fds) {
 }
 
 bool poll_until(std::span<pollfd> fds, const Wait& wait) {
+  if (wait.hub != nullptr) {
+    return wait_in_hub(fds, wait);
+  }
   Sleep sleep(wait);
   for (;;) {
     switch (sleep.until_ready(fds)) {

@@ -25,9 +25,38 @@ Deadline deadline_after(std::optional<Seconds> seconds);
 
 bool has_passed(const Deadline& deadline);
 
+// What a thread does that runs many greenlets, when one of them has to wait: it runs the others.
+//
+// They share the thread's stack: while one waits its part may lie elsewhere, with another's in its place.
+// So nothing may point into the stack of a function that waits, but the function itself and what it has
+// called. And a greenlet must not wait while it handles a C++ exception, of which the runtime keeps
+// account for each thread.
+class Hub {
+ public:
+  Hub() = default;
+  virtual ~Hub() = default;
+  Hub(const Hub&) = delete;
+  Hub& operator=(const Hub&) = delete;
+
+  // Runs others until `fd` is readable or the deadline has passed. No other greenlet waits for this `fd`.
+  // Throws to abandon the wait.
+  virtual void wait_readable(int fd, const Deadline& deadline) const = 0;
+};
+
 struct Wait {
   Deadline deadline = std::nullopt;
   void (*interrupted)() = nullptr;
+  // For a greenlet, which blocks itself and not its thread: its hub, and which one it is. Signals
+  // are for the hub then, and `interrupted` is not called.
+  const Hub* hub = nullptr;
+  const void* greenlet = nullptr;
+
+  // The same with another deadline.
+  [[nodiscard]] Wait until(Deadline other) const {
+    Wait wait = *this;
+    wait.deadline = other;
+    return wait;
+  }
 };
 
 enum class Woken { kReady, kTimedOut, kSignal };
@@ -46,7 +75,7 @@ class Sleep {
 };
 
 // Sleeps until a descriptor is ready or the deadline has passed; true when one is ready.
-// A signal calls wait.interrupted; what that throws passes through.
+// A signal calls wait.interrupted; what that, or the hub, throws passes through.
 bool poll_until(std::span<pollfd> fds, const Wait& wait);
 
 }  // namespace execnet::base

@@ -4,9 +4,12 @@
 #include <pthread.h>
 #include <unistd.h>
 
+#include <array>
 #include <csignal>
+#include <functional>
 #include <limits>
 #include <stdexcept>
+#include <utility>
 
 #include "base/buffer.hpp"
 #include "base/syscall.hpp"
@@ -28,6 +31,32 @@ TEST(PollUntil, EndsWhenTheDeadlineHasPassed) {
   EXPECT_FALSE(poll_until({&fds, 1}, {.deadline = Clock::now()}));
   ASSERT_EQ(::write(write_end.get(), "x", 1), 1);
   EXPECT_TRUE(poll_until({&fds, 1}, {}));
+}
+
+// Lets things happen when something waits, and does not wait itself.
+class EventfulHub final : public Hub {
+ public:
+  explicit EventfulHub(std::function<void()> event) : event_(std::move(event)) {}
+  void wait_readable(int fd, const Deadline& /*deadline*/) const override {
+    pollfd entry{fd, POLLIN, 0};
+    EXPECT_EQ(::poll(&entry, 1, 0), 0);
+    event_();
+    EXPECT_EQ(::poll(&entry, 1, 0), 1);
+  }
+
+ private:
+  std::function<void()> event_;
+};
+
+TEST(PollUntil, InAGreenletTheHubWaitsForAnyOfTheDescriptors) {
+  auto [first, first_end] = make_pipe();
+  auto [second, second_end] = make_pipe();
+  std::array<pollfd, 2> fds{{{first.get(), POLLIN, 0}, {second.get(), POLLIN, 0}}};
+  const EventfulHub hub([&] { ASSERT_EQ(::write(second_end.get(), "x", 1), 1); });
+  EXPECT_FALSE(poll_until(fds, {.deadline = Clock::now(), .hub = &hub}));
+  EXPECT_TRUE(poll_until(fds, {.hub = &hub}));
+  EXPECT_EQ(fds[0].revents, 0);
+  EXPECT_EQ(fds[1].revents, POLLIN);
 }
 
 TEST(PollUntil, ASignalRunsTheCallersCheckWhichMayThrow) {

@@ -116,7 +116,7 @@ void ChannelHandle::waitclose(const base::Wait& wait) {
   auto lock = connection_->lock();
   // Closed means that the callback, too, has had everything; within one that cannot be waited for.
   const auto ended = [&] {
-    return state_->no_more_items && (!state_->callback || connection_->dispatcher().is_this_thread());
+    return state_->no_more_items && (!state_->callback || connection_->dispatcher().runs_here(wait));
   };
   if (!connection_->wait_until(lock, state_.get(), wait, ended)) {
     throw TimeoutError(repr_of(*state_) + " was not closed in time");
@@ -126,7 +126,7 @@ void ChannelHandle::waitclose(const base::Wait& wait) {
   }
 }
 
-void ChannelHandle::set_callback(std::shared_ptr<Callback> callback) {
+bool ChannelHandle::set_callback(std::shared_ptr<Callback> callback, bool in_greenlet) {
   auto lock = connection_->lock();
   if (std::exchange(state_->had_callback, true)) {
     throw ChannelClosed(repr_of(*state_) + " has a callback already");
@@ -139,7 +139,7 @@ void ChannelHandle::set_callback(std::shared_ptr<Callback> callback) {
   if (state_->no_more_items) {
     connection_->dispatcher().push(lock, state_, std::nullopt);
   }
-  connection_->dispatcher().start(lock);
+  return connection_->dispatcher().start(lock, in_greenlet);
 }
 
 std::exception_ptr ChannelHandle::take_error() {

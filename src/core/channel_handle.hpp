@@ -40,8 +40,8 @@ class ChannelHandle {
   // Whether nothing will be added to what has arrived.
   [[nodiscard]] bool no_more_items() const;
   // From now on the items go to the callback, those that have arrived first; then the end.
-  // Throws ChannelClosed if there is a callback already.
-  void set_callback(std::shared_ptr<Callback> callback);
+  // Throws ChannelClosed if there is a callback already. For what it returns see Dispatcher::start().
+  bool set_callback(std::shared_ptr<Callback> callback, bool in_greenlet = false);
   // The error the other side closed with, or the cause of the gateway's end; none if there is
   // neither. Each error is given once.
   [[nodiscard]] std::exception_ptr take_error();

@@ -237,8 +237,9 @@ const std::optional<std::string>& Connection::gone(const Lock& lock) const {
 
 void Connection::shut_down() { ::shutdown(stream_.get(), SHUT_RDWR); }
 
-void Connection::throw_gone(Lock& lock) {
-  wait_until(lock, this, {.deadline = base::Clock::now() + kCauseIsKnownWithin}, [&] { return gone_.has_value(); });
+void Connection::throw_gone(Lock& lock, const base::Wait& wait) {
+  base::Wait for_cause{.deadline = base::Clock::now() + kCauseIsKnownWithin, .hub = wait.hub};
+  wait_until(lock, this, for_cause, [&] { return gone_.has_value(); });
   throw GatewayGone(gone_.value_or("the connection is broken"));
 }
 

@@ -10,6 +10,9 @@
 // the loop looks every millisecond, only while there is such traffic, and takes the reading back
 // when a millisecond has passed without any. An idle connection costs no wake-ups.
 //
+// A greenlet (base::Hub) never reads, since it waits for one descriptor and its thread has others to
+// run: the loop reads for it, and an eventfd of the wait tells it.
+//
 // Writing works the same: the caller writes; what others queue meanwhile rides along; the loop
 // writes only what nobody waits for.
 //
@@ -137,7 +140,13 @@ class Connection : public std::enable_shared_from_this<Connection> {
   [[nodiscard]] const std::optional<std::string>& gone(const Lock& lock) const;
   // Makes the stream end on both sides: what had arrived can still be read here, then the end.
   void shut_down();
-  [[noreturn]] void throw_gone(Lock& lock);
+  // Waits a moment for the cause, if that is not known yet.
+  [[noreturn]] void throw_gone(Lock& lock, const base::Wait& wait = {});
+
+  // What the greenlets of the program that has this end run in; none if it has none.
+  [[nodiscard]] const base::Hub* hub() const { return hub_; }
+  // REQUIRES: the program has not got this end yet.
+  void set_hub(const base::Hub* hub) { hub_ = hub; }
 
   [[nodiscard]] Dispatcher& dispatcher() { return dispatcher_; }
   [[nodiscard]] const std::shared_ptr<loop::Loop>& loop() const { return loop_; }
@@ -152,6 +161,15 @@ class Connection : public std::enable_shared_from_this<Connection> {
     kEnded,   // the stream has ended
   };
   enum class Writer : std::uint8_t { kNone, kCaller, kLoop };
+  // What wakes a greenlet.
+  struct Bell {
+    explicit Bell(const void* wanted) : topic(wanted) {}
+    void ring();
+
+    const void* const topic;
+    loop::Waiter waiter;
+    bool rung = false;
+  };
   // A thread inside wait_until, and whether it is the one who reads.
   class Waiting {
    public:
@@ -176,6 +194,22 @@ class Connection : public std::enable_shared_from_this<Connection> {
     bool entered_ = false;
     bool reads_ = false;
     bool asleep_ = false;
+  };
+  // A greenlet inside wait_until. What others need to know of it is not on its stack.
+  class Parked {
+   public:
+    Parked(Connection& connection, Lock& lock, const void* topic);
+    ~Parked();  // has the lock again
+    Parked(const Parked&) = delete;
+    Parked& operator=(const Parked&) = delete;
+
+    // Lets others run, without the lock, until there may be something new.
+    void sleep(const base::Wait& wait);
+
+   private:
+    Connection& connection_;
+    Lock& lock_;
+    const std::shared_ptr<Bell> bell_;
   };
   // A thread inside send() whose message is not written yet, and whether it is the one who writes.
   class Writing {
@@ -215,6 +249,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void forget_if_over(const std::shared_ptr<ChannelState>& state);
   [[nodiscard]] bool is_ours(std::uint32_t id) const;
 
+  bool wait_parked(Lock& lock, const void* topic, const base::Wait& wait, const std::function<bool()>& ready);
   void settle_reading(Lock& lock);
   void start_ticking(Lock& lock);
   void tick();
@@ -225,6 +260,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   bool write_batch(Lock& lock);
   void write_without_waiting(Lock& lock);
   void release_writing(Lock& lock);
+  void tell_sender(Lock& lock, const Outgoing& message);
   void fail_writing(Lock& lock);
   void update_interest(Lock& lock);
 
@@ -234,6 +270,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   const Side side_;
   std::weak_ptr<ConnectionOwner> owner_;  // set by start()
   loop::Loop::Id watch_ = 0;              // set by start()
+  const base::Hub* hub_ = nullptr;
 
   std::mutex mutex_;
 
@@ -241,6 +278,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   Reader reader_ = Reader::kNone;
   std::uint32_t interest_ = 0;  // what the loop watches the stream for
   std::vector<Waiting*> waiting_;
+  std::vector<std::shared_ptr<Bell>> parked_;
   bool ticking_ = false;
   std::uint64_t activity_ = 0;        // reads by callers, ever
   std::uint64_t activity_seen_ = 0;   // of them, at the last tick

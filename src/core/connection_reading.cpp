@@ -28,6 +28,9 @@ bool Connection::wait_until(Lock& lock, const void* topic, const base::Wait& wai
   if (ready()) {
     return true;
   }
+  if (wait.hub != nullptr) {
+    return wait_parked(lock, topic, wait, ready);
+  }
   Waiting self(*this, lock, topic);
   base::Sleep sleep(wait);
   base::Woken woken = base::Woken::kReady;
@@ -48,6 +51,46 @@ bool Connection::wait_until(Lock& lock, const void* topic, const base::Wait& wai
     woken = self.sleep(sleep);
   }
   return true;
+}
+
+bool Connection::wait_parked(Lock& lock, const void* topic, const base::Wait& wait,
+                             const std::function<bool()>& ready) {
+  Parked self(*this, lock, topic);
+  while (!ready()) {
+    if (base::has_passed(wait.deadline)) {
+      return false;
+    }
+    self.sleep(wait);
+  }
+  return true;
+}
+
+Connection::Parked::Parked(Connection& connection, Lock& lock, const void* topic)
+    : connection_(connection), lock_(lock), bell_(std::make_shared<Bell>(topic)) {
+  connection_.parked_.push_back(bell_);
+  connection_.settle_reading(lock_);
+}
+
+Connection::Parked::~Parked() {
+  if (!lock_.owns_lock()) {
+    lock_.lock();
+  }
+  std::erase(connection_.parked_, bell_);
+}
+
+void Connection::Parked::sleep(const base::Wait& wait) {
+  lock_.unlock();
+  wait.hub->wait_readable(bell_->waiter.fd(), wait.deadline);
+  lock_.lock();
+  if (std::exchange(bell_->rung, false)) {
+    bell_->waiter.clear();
+  }
+}
+
+void Connection::Bell::ring() {
+  if (!std::exchange(rung, true)) {
+    waiter.wake();
+  }
 }
 
 Connection::Waiting::Waiting(Connection& connection, Lock& lock, const void* topic)
@@ -121,12 +164,20 @@ void Connection::touch(Lock& lock, const void* topic) {
       waiting->wake();
     }
   }
+  for (const auto& bell : parked_) {
+    if (bell->topic == topic) {
+      bell->ring();
+    }
+  }
 }
 
 void Connection::touch_all(Lock& lock) {
   static_cast<void>(lock);
   for (Waiting* waiting : waiting_) {
     waiting->wake();
+  }
+  for (const auto& bell : parked_) {
+    bell->ring();
   }
 }
 
@@ -137,6 +188,8 @@ void Connection::settle_reading(Lock& lock) {
   }
   if (!waiting_.empty()) {
     waiting_.front()->wake();
+  } else if (!parked_.empty()) {
+    arm(lock);
   } else {
     start_ticking(lock);
   }

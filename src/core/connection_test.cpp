@@ -8,7 +8,9 @@
 #include <atomic>
 #include <execnet/error.hpp>
 #include <future>
+#include <stdexcept>
 #include <thread>
+#include <vector>
 
 #include "base/syscall.hpp"
 #include "core/channel_handle.hpp"
@@ -264,6 +266,79 @@ TEST_F(ConnectionTest, ABlockedSenderHasATimeOutAndLeavesTheStreamWhole) {
   EXPECT_THROW(channel->send(base::Buffer(std::string(64 << 20, 'x')), {.deadline = base::Clock::now()}), TimeoutError);
   channel->send(base::Buffer("after"), soon());
   EXPECT_EQ(channel->receive(soon()).view(), "after");
+}
+
+// What waits in a greenlet, here with nothing else to run in its thread.
+class LoneHub final : public base::Hub {
+ public:
+  void wait_readable(int fd, const base::Deadline& deadline) const override {
+    ++waits;
+    if (abandon) {
+      throw std::domain_error("the greenlet was killed");
+    }
+    pollfd entry{fd, POLLIN, 0};
+    base::poll_until({&entry, 1}, {.deadline = deadline});
+  }
+
+  base::Wait wait(base::Deadline deadline = base::Clock::now() + kPatience) const {
+    return {.deadline = deadline, .hub = this};
+  }
+
+  mutable std::atomic<int> waits = 0;
+  bool abandon = false;
+};
+
+TEST_F(ConnectionTest, GreenletsAndThreadsWaitBesideEachOther) {
+  const LoneHub hub;
+  std::vector<std::future<void>> users;
+  for (int user = 0; user < 6; ++user) {
+    users.push_back(std::async(std::launch::async, [&, wait = user % 2 == 0 ? hub.wait() : soon()] {
+      const auto channel = peer_->exec("echo");
+      for (const std::size_t size : {1UL, 2'000'000UL, 3UL, 70'000UL}) {
+        const std::string text(size, 'x');
+        channel->send(base::Buffer(text), wait);
+        EXPECT_EQ(channel->receive(wait).view(), text);
+      }
+    }));
+  }
+  for (auto& user : users) {
+    EXPECT_EQ(user.wait_for(kPatience), std::future_status::ready);
+  }
+  EXPECT_GT(hub.waits, 0);
+}
+
+TEST_F(ConnectionTest, AGreenletsWaitEndsWhenItsTimeIsUp) {
+  const LoneHub hub;
+  const auto channel = peer_->exec("block");
+  EXPECT_THROW(static_cast<void>(channel->receive(hub.wait(base::Clock::now() + std::chrono::milliseconds(10)))),
+               TimeoutError);
+  EXPECT_THROW(channel->waitclose(hub.wait(base::Clock::now())), TimeoutError);
+  EXPECT_EQ(hub.waits, 1);
+}
+
+TEST_F(ConnectionTest, AGreenletThatIsKilledLeavesTheStreamWhole) {
+  LoneHub hub;
+  hub.abandon = true;
+  const auto stuck = peer_->exec("block");
+  const auto channel = peer_->exec("echo");
+  EXPECT_THROW(static_cast<void>(channel->receive(hub.wait())), std::domain_error);
+  // More than fits into any buffer, so that there is something to wait for.
+  EXPECT_THROW(channel->send(base::Buffer(std::string(64 << 20, 'x')), hub.wait()), std::domain_error);
+  channel->send(base::Buffer("after"), soon());
+  EXPECT_EQ(channel->receive(soon()).view(), "after");
+}
+
+TEST_F(ConnectionTest, AStreamThatIsCutSaysSoToGreenlets) {
+  const LoneHub hub;
+  const auto channel = peer_->exec("block");
+  auto waiting = std::async(std::launch::async,
+                            [&] { EXPECT_THROW(static_cast<void>(channel->receive(hub.wait())), GatewayGone); });
+  auto sending = std::async(std::launch::async, [&] {
+    EXPECT_THROW(for (;;) { channel->send(base::Buffer(std::string(1 << 20, 'x')), hub.wait()); }, Error);
+  });
+  peer_->connection->shut_down();
+  EXPECT_EQ(waiting.wait_for(kPatience), std::future_status::ready);
+  EXPECT_EQ(sending.wait_for(kPatience), std::future_status::ready);
 }
 
 TEST(Connection, BytesThatAreNoFramesEndItWithAnExplanation) {

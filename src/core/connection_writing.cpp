@@ -35,6 +35,16 @@ void Connection::send(Lock& lock, wire::FrameType type, std::uint32_t channel, b
     return;
   }
   Writing self(*this, lock, message);
+  if (wait.hub != nullptr) {  // the loop writes it
+    const auto decided = [&] { return message->written || gone_ || writing_failed_; };
+    if (!wait_until(lock, message.get(), wait, decided)) {
+      throw TimeoutError("the other side did not take the message in time");
+    }
+    if (!message->written) {
+      throw_gone(lock, wait);
+    }
+    return;
+  }
   base::Sleep sleep(wait);
   while (!message->written) {
     if (gone_ || writing_failed_) {
@@ -166,11 +176,18 @@ bool Connection::write_batch(Lock& lock) {
     return false;
   }
   for (const auto& done : outbox_.written(static_cast<std::size_t>(count))) {
-    if (done->sender != nullptr) {
-      done->sender->wake();
-    }
+    tell_sender(lock, *done);
   }
   return true;
+}
+
+// That its message is written, or never will be.
+void Connection::tell_sender(Lock& lock, const Outgoing& message) {
+  if (message.sender != nullptr) {
+    message.sender->wake();
+  } else if (!parked_.empty()) {
+    touch(lock, &message);
+  }
 }
 
 // Passes the writing to a thread that waits for its message to be written, else to the loop.
@@ -189,12 +206,9 @@ void Connection::release_writing(Lock& lock) {
 // What could not be written never will be. That the other side is gone the reader finds out, after
 // it has read what had still arrived.
 void Connection::fail_writing(Lock& lock) {
-  static_cast<void>(lock);
   writing_failed_ = true;
   for (const auto& dropped : outbox_.clear()) {
-    if (dropped->sender != nullptr) {
-      dropped->sender->wake();
-    }
+    tell_sender(lock, *dropped);
   }
 }
 

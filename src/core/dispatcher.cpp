@@ -15,16 +15,47 @@ Dispatcher::~Dispatcher() {
   }
 }
 
-void Dispatcher::start(Lock& lock) {
+bool Dispatcher::start(Lock& lock, bool in_greenlet) {
   static_cast<void>(lock);
-  if (ended_) {  // the connection was gone, and all was run
+  if (ended_ && thread_.joinable()) {  // the connection was gone, and all was run
     thread_.join();
     ended_ = false;
   }
-  if (!thread_.joinable()) {
-    // The thread keeps the connection until it ends.
-    thread_ = std::thread([this, connection = connection_.shared_from_this()] { run(); });
+  if (thread_.joinable() || in_greenlet_) {
+    return false;
   }
+  if (in_greenlet) {
+    in_greenlet_ = true;
+    thread_of_greenlet_ = std::this_thread::get_id();
+    return true;
+  }
+  // The thread keeps the connection until it ends.
+  thread_ = std::thread([this, connection = connection_.shared_from_this()] {
+    auto own_lock = connection->lock();
+    run(own_lock, {});
+    ended_ = true;
+    connection->touch(own_lock, &ended_);
+  });
+  return false;
+}
+
+void Dispatcher::run_in_greenlet(const base::Wait& wait) {
+  const auto connection = connection_.shared_from_this();
+  auto lock = connection_.lock();
+  const auto leave = [&] {
+    greenlet_ = nullptr;
+    in_greenlet_ = false;
+    connection_.touch(lock, &ended_);
+    connection_.touch(lock, &busy_);
+  };
+  greenlet_ = wait.greenlet;
+  try {
+    run(lock, wait);
+  } catch (...) {
+    leave();
+    throw;
+  }
+  leave();
 }
 
 void Dispatcher::push(Lock& lock, std::shared_ptr<ChannelState> channel, std::optional<base::Buffer> item) {
@@ -32,24 +63,25 @@ void Dispatcher::push(Lock& lock, std::shared_ptr<ChannelState> channel, std::op
   connection_.touch(lock, this);
 }
 
-void Dispatcher::run() {
-  auto lock = connection_.lock();
+void Dispatcher::run(Lock& lock, const base::Wait& wait) {
   for (;;) {
-    connection_.wait_until(lock, this, {}, [&] { return !calls_.empty() || connection_.gone(lock).has_value(); });
+    connection_.wait_until(lock, this, wait, [&] { return !calls_.empty() || connection_.gone(lock).has_value(); });
     if (calls_.empty()) {
-      break;
+      return;
     }
-    Call call = std::move(calls_.front());
-    calls_.pop_front();
-    busy_ = true;
-    run_one(lock, std::move(call));
-    busy_ = false;
-    if (calls_.empty()) {
-      connection_.touch(lock, &busy_);
-    }
+    run_next(lock);
   }
-  ended_ = true;
-  connection_.touch(lock, &ended_);
+}
+
+void Dispatcher::run_next(Lock& lock) {
+  Call call = std::move(calls_.front());
+  calls_.pop_front();
+  busy_ = true;
+  run_one(lock, std::move(call));
+  busy_ = false;
+  if (calls_.empty()) {
+    connection_.touch(lock, &busy_);
+  }
 }
 
 void Dispatcher::run_one(Lock& lock, Call call) {
@@ -82,25 +114,49 @@ void Dispatcher::run_one(Lock& lock, Call call) {
   lock.lock();
 }
 
-bool Dispatcher::wait_idle(Lock& lock, const base::Wait& wait) {
-  if (!thread_.joinable() || is_this_thread()) {
-    return true;
-  }
-  return connection_.wait_until(lock, &busy_, wait, [&] { return ended_ || (calls_.empty() && !busy_); });
+bool Dispatcher::runs_here(const base::Wait& wait) const {
+  return wait.hub != nullptr && in_greenlet_ ? greenlet_ == wait.greenlet
+                                             : thread_.get_id() == std::this_thread::get_id();
 }
 
-void Dispatcher::join(const base::Deadline& deadline) {
+bool Dispatcher::wait_idle(Lock& lock, const base::Wait& wait) {
+  if (!(thread_.joinable() || in_greenlet_) || runs_here(wait)) {
+    return true;
+  }
+  return connection_.wait_until(lock, &busy_, wait, [&] {
+    return ended_ || !(thread_.joinable() || in_greenlet_) || (calls_.empty() && !busy_);
+  });
+}
+
+void Dispatcher::join(const base::Wait& wait) {
   if (made_here_.in_forked_copy()) {
     return;
   }
-  {
-    auto lock = connection_.lock();
-    if (!thread_.joinable() || is_this_thread() ||
-        !connection_.wait_until(lock, &ended_, {.deadline = deadline}, [&] { return ended_; })) {
-      return;
+  auto lock = connection_.lock();
+  if (runs_here(wait)) {
+    return;
+  }
+  if (in_greenlet_) {
+    const bool blocked = wait.hub == nullptr && thread_of_greenlet_ == std::this_thread::get_id();
+    if (!blocked) {
+      connection_.wait_until(lock, &ended_, wait, [&] { return !in_greenlet_; });
+    }
+  } else if (thread_.joinable() && connection_.wait_until(lock, &ended_, wait, [&] { return ended_; })) {
+    lock.unlock();
+    thread_.join();
+  }
+}
+
+void Dispatcher::run_rest() {
+  if (made_here_.in_forked_copy()) {
+    return;
+  }
+  auto lock = connection_.lock();
+  if (in_greenlet_ && thread_of_greenlet_ == std::this_thread::get_id()) {
+    while (!calls_.empty() && !busy_) {
+      run_next(lock);
     }
   }
-  thread_.join();
 }
 
 }  // namespace execnet::core

@@ -4,6 +4,9 @@
 // Owner: its connection; whoever ends the connection also calls join(). All methods but join() are
 // called with the connection's mutex held. While it has nothing to run the thread waits like any
 // other, and so is the one who reads: a message goes from the socket to its callback without a hop.
+//
+// Where the first callback is given by a greenlet (base::Hub), a greenlet of the same thread takes the place of
+// the dispatcher's thread, so that callbacks can use what greenlets share.
 #pragma once
 
 #include <deque>
@@ -48,18 +51,25 @@ class Dispatcher {
   Dispatcher(const Dispatcher&) = delete;
   Dispatcher& operator=(const Dispatcher&) = delete;
 
-  // Starts the thread if there is none. It ends when the connection is gone and all is run.
-  void start(Lock& lock);
+  // Sees to it that the calls are run, by a thread until the connection is gone and all is run. True when
+  // `in_greenlet` is asked for and the caller is to have a new greenlet of its hub call run_in_greenlet().
+  [[nodiscard]] bool start(Lock& lock, bool in_greenlet);
+  // REQUIRES: start() has asked for it; the mutex is not held. What the hub throws passes through; then there is
+  // nobody to run the calls until the next start().
+  void run_in_greenlet(const base::Wait& wait);
   // Queues an item of the channel for its callback; none: its end.
   void push(Lock& lock, std::shared_ptr<ChannelState> channel, std::optional<base::Buffer> item);
-  // Waits until nothing is left to run; false if the deadline passed first. On the dispatcher thread
-  // itself, that is from within a callback, it does not wait.
+  // Waits until nothing is left to run; false if the deadline passed first. Within a callback it does not wait.
   bool wait_idle(Lock& lock, const base::Wait& wait);
-  [[nodiscard]] bool is_this_thread() const { return thread_.get_id() == std::this_thread::get_id(); }
+  // Whether a callback is what waits, on the dispatcher's thread or in its greenlet.
+  [[nodiscard]] bool runs_here(const base::Wait& wait) const;
 
-  // Waits for the end of the thread, at the longest until the deadline: a callback that blocks for
+  // Waits for the end of the thread or greenlet, at the longest until the deadline: a callback that blocks for
   // ever is left behind. REQUIRES: the connection is finished; its mutex is not held.
-  void join(const base::Deadline& deadline);
+  void join(const base::Wait& wait);
+  // Runs what is left in place of a greenlet that the calling thread keeps from running, if it does. REQUIRES: as
+  // join().
+  void run_rest();
 
  private:
   struct Call {
@@ -67,7 +77,8 @@ class Dispatcher {
     std::optional<base::Buffer> item;
   };
 
-  void run();
+  void run(Lock& lock, const base::Wait& wait);
+  void run_next(Lock& lock);
   void run_one(Lock& lock, Call call);
 
   const base::MadeHere made_here_;
@@ -76,6 +87,10 @@ class Dispatcher {
   std::deque<Call> calls_;
   bool busy_ = false;   // a callback runs
   bool ended_ = false;  // the thread is past its last look at this object's connection
+
+  bool in_greenlet_ = false;              // there is one, or there will be, instead of a thread
+  const void* greenlet_ = nullptr;        // which one
+  std::thread::id thread_of_greenlet_{};  // on whose hub it runs
 };
 
 }  // namespace execnet::core

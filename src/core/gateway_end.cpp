@@ -153,10 +153,8 @@ void GatewayEnd::on_hello(base::Buffer payload) {
 }
 
 void GatewayEnd::wait_started(const base::Wait& wait) {
-  base::Wait until = wait;
-  until.deadline = base::Clock::now() + kStartsWithin;
   auto lock = connection_->lock();
-  const bool answered = connection_->wait_until(lock, connection_.get(), until,
+  const bool answered = connection_->wait_until(lock, connection_.get(), wait.until(base::Clock::now() + kStartsWithin),
                                                 [&] { return info_ || refusal_ || connection_->gone(lock); });
   if (info_) {
     lock.unlock();
@@ -166,10 +164,10 @@ void GatewayEnd::wait_started(const base::Wait& wait) {
   const std::optional<std::string> refusal = refusal_;
   lock.unlock();
   if (!answered) {
-    fail_start("it did not answer within " + std::to_string(kStartsWithin.count()) + " seconds");
+    fail_start("it did not answer within " + std::to_string(kStartsWithin.count()) + " seconds", wait);
   }
   if (refusal) {
-    fail_start(*refusal);
+    fail_start(*refusal, wait);
   }
   std::string why = far_end_->ended().value_or("it closed the connection");
   if (why.starts_with("cannot start")) {  // said by the proxy
@@ -181,16 +179,16 @@ void GatewayEnd::wait_started(const base::Wait& wait) {
       why += "; " + *stream_error_;
     }
   }
-  fail_start(why);
+  fail_start(why, wait);
 }
 
-void GatewayEnd::fail_start(const std::string& why) {
+void GatewayEnd::fail_start(const std::string& why, const base::Wait& wait) {
   if (process::Process* process = far_end_->process()) {
     process->kill_tree();
   }
   connection_->shut_down();
   pollfd end{far_end_->end_fd(), POLLIN, 0};
-  base::poll_until(std::span(&end, 1), {.deadline = base::Clock::now() + kKilledWithin});
+  base::poll_until(std::span(&end, 1), {.deadline = base::Clock::now() + kKilledWithin, .hub = wait.hub});
   std::string text = "no usable Python for '" + spec_.text() + "': " + why;
   if (const std::string said = far_end_->said(); !said.empty()) {
     text += "\non its stderr: " + said;

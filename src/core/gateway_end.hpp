@@ -80,7 +80,7 @@ class GatewayEnd final : public ConnectionOwner, public std::enable_shared_from_
   void finish();
   // "gateway gw0 (popen) is gone: killed by SIGKILL; last on its stderr: ..."
   [[nodiscard]] std::string cause();
-  [[noreturn]] void fail_start(const std::string& why);
+  [[noreturn]] void fail_start(const std::string& why, const base::Wait& wait);
 
   const XSpec spec_;
   const std::string id_;

@@ -54,7 +54,7 @@ void end_processes(const Gateways& gateways, const base::Wait& wait) {
     for (const auto& gateway : running) {
       gateway->end()->ask_to_end();
     }
-    running = wait_for_ends(std::move(running), {base::Clock::now() + kAfterSigterm, wait.interrupted});
+    running = wait_for_ends(std::move(running), wait.until(base::Clock::now() + kAfterSigterm));
   }
   if (!running.empty()) {
     std::vector<process::Process*> roots;
@@ -67,14 +67,19 @@ void end_processes(const Gateways& gateways, const base::Wait& wait) {
     if (!roots.empty()) {
       process::kill_trees(roots);
     }
-    running = wait_for_ends(std::move(running), {base::Clock::now() + kAfterSigkill, wait.interrupted});
+    running = wait_for_ends(std::move(running), wait.until(base::Clock::now() + kAfterSigkill));
   }
   for (const auto& gateway : gateways) {
     gateway->end()->finish_terminated();
   }
-  const base::Deadline callbacks_run = base::Clock::now() + kCallbacksEndWithin;
+  base::Wait callbacks_run = wait.until(base::Clock::now() + kCallbacksEndWithin);
+  callbacks_run.interrupted = nullptr;
   for (const auto& gateway : gateways) {
-    gateway->end()->connection()->dispatcher().join(callbacks_run);
+    Dispatcher& dispatcher = gateway->end()->connection()->dispatcher();
+    if (wait.hub == nullptr) {
+      dispatcher.run_rest();
+    }
+    dispatcher.join(callbacks_run);
   }
 }
 
@@ -193,7 +198,9 @@ Gateways Membership::start(std::vector<XSpec> requested, const base::Wait& wait)
     wait_for_all();
   } catch (...) {
     failure = std::current_exception();
-    end_in_order(started, {.deadline = base::Clock::now()});
+  }
+  if (failure) {  // no longer while the exception is handled: a greenlet must not wait there
+    end_in_order(started, {.deadline = base::Clock::now(), .hub = wait.hub, .greenlet = wait.greenlet});
   }
   {
     const std::lock_guard lock(mutex_);
@@ -235,7 +242,7 @@ void Membership::terminate(std::optional<base::Seconds> timeout, const base::Wai
     ending.insert(ending.end(), leaving_.begin(), leaving_.end());
   }
   // They stay members until they are gone: who interrupts this can terminate again.
-  end_in_order(ending, {deadline, wait.interrupted});
+  end_in_order(ending, wait.until(deadline));
   {
     const std::lock_guard lock(mutex_);
     const auto ended = [&](const auto& gateway) {

@@ -55,7 +55,7 @@ void WorkerEnd::stop() {
     OpenedProcess::end_all({opened_.begin(), opened_.end()});
   }
   connection_->finish("the worker ends");
-  connection_->dispatcher().join(base::Clock::now() + kCallbacksEndWithin);
+  connection_->dispatcher().join({.deadline = base::Clock::now() + kCallbacksEndWithin});
 }
 
 // --- Setup ---
@@ -120,6 +120,10 @@ void WorkerEnd::on_exec(Lock& lock, const std::shared_ptr<ChannelState>& channel
   }
   channel->executing = true;
   Task task{connection_->handle(lock, channel), std::move(payload)};
+  if (setup_ && setup_->in_greenlets()) {
+    queued_.push_back(std::move(task));
+    return;
+  }
   const auto idle = std::find_if(runners_.begin(), runners_.end(), [](const Runner& runner) { return runner.idle; });
   if (idle != runners_.end()) {
     idle->idle = false;
@@ -209,6 +213,31 @@ void WorkerEnd::serve(const base::Wait& wait) {
   connection_->dispatcher().wait_idle(lock, {});  // or the process is ended
 }
 
+std::optional<WorkerEnd::Task> WorkerEnd::next_task(const base::Wait& wait) {
+  auto lock = connection_->lock();
+  connection_->wait_until(lock, connection_.get(), wait,
+                          [&] { return !queued_.empty() || (ending_ && in_greenlets_ == 0); });
+  if (queued_.empty()) {
+    connection_->dispatcher().wait_idle(lock, wait);  // or the process is ended
+    return std::nullopt;
+  }
+  Task task = std::move(queued_.front());
+  queued_.pop_front();
+  ++in_greenlets_;
+  return task;
+}
+
+void WorkerEnd::run(Task task) {
+  const std::optional<std::string> error = run_(task);
+  task.channel->set_executing(false);
+  {
+    auto lock = connection_->lock();
+    --in_greenlets_;
+    connection_->touch(lock, connection_.get());
+  }
+  task.channel->close(error);
+}
+
 // --- Proxy ---
 
 void WorkerEnd::on_open(Lock& lock, const std::shared_ptr<ChannelState>& channel, base::Buffer payload) {
@@ -228,7 +257,8 @@ void WorkerEnd::on_status_request(Lock& lock, std::uint32_t channel) {
   Dict status;
   const auto executing = std::count_if(runners_.begin(), runners_.end(), [](const Runner& r) { return !r.idle; });
   status["numchannels"] = static_cast<std::int64_t>(connection_->open_channels(lock));
-  status["numexecuting"] = static_cast<std::int64_t>(executing) + static_cast<std::int64_t>(queued_.size());
+  status["numexecuting"] =
+      static_cast<std::int64_t>(executing) + static_cast<std::int64_t>(queued_.size() + in_greenlets_);
   status["execmodel"] = setup_->execmodel;
   connection_->answer(lock, channel, encode_value(Value(std::move(status))));
 }

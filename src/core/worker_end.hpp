@@ -38,6 +38,9 @@ struct WorkerSetup {
   std::map<std::string, std::string> env;
   bool dont_write_bytecode = false;
   bool null_stdout = false;  // what is written to descriptor 1 is for nobody
+
+  // Whether tasks run in greenlets of the main thread.
+  [[nodiscard]] bool in_greenlets() const { return execmodel == "gevent" || execmodel == "eventlet"; }
 };
 
 // What a HELLO says back.
@@ -84,8 +87,13 @@ class WorkerEnd final : public ConnectionOwner, public std::enable_shared_from_t
   // main thread, which takes a task whenever it is free; others get threads of their own.
   void serve(const base::Wait& wait);
 
+  // The same for tasks in greenlets of the main thread: the next one, which is to be given to run() in a greenlet
+  // of its own; none when the worker was told to end and none runs any more.
+  std::optional<Task> next_task(const base::Wait& wait);
+  void run(Task task);
+
   // Ends the loop thread, and with it the timers that would end the process, and the connection.
-  // REQUIRES: serve() has returned or was never called; not called on the loop thread.
+  // REQUIRES: no task runs, and none will; not called on the loop thread.
   void stop();
 
   [[nodiscard]] const std::string& id() const { return setup_->id; }
@@ -126,7 +134,8 @@ class WorkerEnd final : public ConnectionOwner, public std::enable_shared_from_t
   bool ending_ = false;
   std::list<Runner> runners_;
   std::list<std::shared_ptr<OpenedProcess>> opened_;  // of gateways that this one is the proxy of
-  std::list<Task> queued_;                            // main_thread_only: waiting for the main thread to be free
+  std::list<Task> queued_;        // main_thread_only: waiting for the main thread to be free; else for a greenlet
+  std::size_t in_greenlets_ = 0;  // tasks that next_task() gave and that are not over
 };
 
 }  // namespace execnet::core

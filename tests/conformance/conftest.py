@@ -64,19 +64,22 @@ OTHER_WAYS = {
     "socket": ("socket//installvia=native-proxy", "popen//id=native-proxy"),
 }
 
-# EXECNET_TEST_WORKERS names the kinds to test, where not all are wanted: "native python3.11".
+# EXECNET_TEST_WORKERS names the kinds to test, where not all are wanted: "native python3.11". A kind can have an
+# execution model, "native:gevent"; some tests here are not for such, since their code blocks its thread.
 KINDS = os.environ.get("EXECNET_TEST_WORKERS", " ".join(["native", *interpreters.NAMES, *OTHER_WAYS])).split()
 
 
 @pytest.fixture(scope="session", params=KINDS)
 def worker(request: pytest.FixtureRequest, shared_group: execnet.Group) -> Worker:
-    name = request.param
+    name, _, execmodel = request.param.partition(":")
     spec, proxy = OTHER_WAYS.get(name, ("popen", None))
     if name != "native" and proxy is None:
         path = interpreters.find(name)
         if path is None:
             pytest.skip(f"{name}: not found")
         spec = f"popen//python={shlex.quote(path)}"
+    if execmodel:
+        spec += f"//execmodel={execmodel}"
     worker = Worker(name, spec, shared_group, proxy)
     if name not in shared_group:  # pytest sets a parameter up again when it comes back to it
         gateway = worker.make(shared_group, f"id={name}")

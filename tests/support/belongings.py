@@ -158,3 +158,15 @@ def thread_name(tid: int) -> str:
         return Path(f"/proc/self/task/{tid}/comm").read_text().strip()
     except OSError:
         return "gone"
+
+
+def sleeps(pid: int) -> bool:
+    """Whether the main thread sleeps in the kernel, and has not run between two looks."""
+    return doings(pid)[0] == "S" and doings(pid) == doings(pid)
+
+
+def doings(pid: int) -> tuple[str, ...]:
+    """State, user and system time, and switches of the main thread."""
+    stat = Path(f"/proc/{pid}/task/{pid}/stat").read_text().rpartition(")")[2].split()
+    switches = [line for line in Path(f"/proc/{pid}/task/{pid}/status").read_text().splitlines() if "ctxt" in line]
+    return stat[0], stat[11], stat[12], *switches

@@ -1,0 +1,33 @@
+// Waits of greenlets: in a program of gevent or eventlet a call that waits blocks its greenlet and not
+// its thread. The Python side of it is execnet/_green.py. THREAD: all of this needs the GIL.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+#include <functional>
+#include <optional>
+#include <string>
+
+#include "base/wait.hpp"
+#include "core/connection.hpp"
+
+namespace execnet::python {
+
+// The hub of an execution model; null for those that have threads. Lives as long as the process.
+// Throws ImportError where its package is not installed.
+const base::Hub* hub_of(const std::string& execmodel);
+
+// A wait of `timeout` seconds, none for ever, that Ctrl-C ends. In a greenlet: of a program that has chosen
+// `hub`, or whose process is monkey-patched.
+base::Wait wait_for(const base::Hub* hub, std::optional<double> timeout = std::nullopt);
+// The same for a call that uses the connection.
+inline base::Wait wait_for(const core::Connection& connection, std::optional<double> timeout = std::nullopt) {
+  return wait_for(connection.hub(), timeout);
+}
+
+// Runs the function in a new greenlet of the calling thread, with the GIL.
+void spawn(const base::Hub& hub, std::function<void()> function);
+// The hub as an object of execnet._green.
+nanobind::object as_python(const base::Hub& hub);
+
+}  // namespace execnet::python

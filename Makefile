@@ -63,6 +63,12 @@ tsan: ## C++ and Python tests with ThreadSanitizer
 	@$(call build,tsan,build/setup.cmake)
 	$(FIXED_ADDRESSES) $(CTEST) --preset tsan -j $(JOBS)
 
+.PHONY: fuzz
+fuzz: ## libFuzzer on decoder, frames and specifications; FUZZ_SECONDS=20 for each
+	@tools/setup fuzz
+	@$(call build,fuzz,build/setup.cmake build/fuzz.cmake)
+	tools/fuzz build/fuzz/fuzz
+
 .PHONY: docs
 docs: ## runs the code in the documentation
 	@tools/setup test

@@ -276,6 +276,20 @@ TEST(Connection, BytesThatAreNoFramesEndItWithAnExplanation) {
   EXPECT_FALSE(peer->hello);
 }
 
+TEST(Connection, AWorkerThatIsAskedForSomethingBeforeHelloEnds) {
+  for (const wire::FrameType type : {wire::FrameType::kStatus, wire::FrameType::kExec}) {
+    auto [here, there] = base::socket_pair();
+    const auto end = WorkerEnd::open(std::move(there), run_task, {kPatience, kPatience});
+    const auto header = wire::pack({.type = type, .channel = 1});
+    ASSERT_EQ(::send(here.get(), header.data(), header.size(), MSG_NOSIGNAL), static_cast<ssize_t>(header.size()));
+    EXPECT_FALSE(end->wait_setup(soon()));
+    auto lock = end->connection()->lock();
+    EXPECT_TRUE(end->connection()->gone(lock));
+    lock.unlock();
+    end->stop();
+  }
+}
+
 TEST(Connection, APeerThatIsNoWorkerIsQuoted) {
   auto [here, there] = base::socket_pair();
   const StartedPeer peer(std::move(here));

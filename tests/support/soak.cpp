@@ -51,12 +51,12 @@ void soak_report(const std::string& what) {
 }
 
 MemoryBound::MemoryBound(std::size_t more_megabytes) {
-  if (kSanitized) {
-    return;
-  }
   // The peak so far is that of other tests: forget it, where the system allows that.
   std::ofstream("/proc/self/clear_refs") << 5;
   resident_at_start_ = kilobytes("VmHWM");
+  if (kSanitized) {
+    return;
+  }
   rlimit limit{};
   base::check("getrlimit", [&] { return ::getrlimit(RLIMIT_AS, &limit); });
   before_ = limit;
@@ -70,8 +70,10 @@ MemoryBound::~MemoryBound() {
   }
 }
 
-std::size_t MemoryBound::peak() const { return kSanitized ? 0 : kilobytes("VmHWM") / 1024; }
+std::size_t MemoryBound::peak() const { return kilobytes("VmHWM") / 1024; }
 
-std::size_t MemoryBound::growth() const { return kSanitized ? 0 : (kilobytes("VmHWM") - resident_at_start_) / 1024; }
+std::size_t MemoryBound::growth() const { return (kilobytes("VmHWM") - resident_at_start_) / 1024; }
+
+bool MemoryBound::holds(std::size_t megabytes) const { return kSanitized || growth() < megabytes; }
 
 }  // namespace execnet::testing

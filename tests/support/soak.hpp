@@ -22,7 +22,7 @@ std::uint64_t soak_seed();
 void soak_report(const std::string& what);
 
 // Bounds the address space of this process for as long as it lives, and tells its peak memory since then.
-// Under a sanitizer it bounds nothing: these take address space as they like.
+// Under a sanitizer it bounds nothing: those take memory as they like.
 class MemoryBound {
  public:
   explicit MemoryBound(std::size_t more_megabytes);
@@ -30,9 +30,11 @@ class MemoryBound {
   MemoryBound(const MemoryBound&) = delete;
   MemoryBound& operator=(const MemoryBound&) = delete;
 
-  // Megabytes: the most that was resident, and what that is above the beginning. 0 under a sanitizer.
+  // Megabytes: the most that was resident, and what that is above the beginning.
   [[nodiscard]] std::size_t peak() const;
   [[nodiscard]] std::size_t growth() const;
+  // Whether it grew by less than that.
+  [[nodiscard]] bool holds(std::size_t megabytes) const;
 
  private:
   std::size_t resident_at_start_ = 0;

@@ -169,11 +169,10 @@ def test_mutated_frames_end_a_worker_process_in_order(worker: dict[str, Any], so
         with here, tempfile.TemporaryFile() as said:
             with there:
                 process = subprocess.Popen(
-                    ["/bin/sh", "-c", f'exec "$0" -c "$1" 3<&{there.fileno()} 4>&2', sys.executable, source],
-                    stdin=subprocess.DEVNULL,
+                    ["/bin/sh", "-c", 'exec "$0" -c "$1" 3<&0 4>&2 0</dev/null', sys.executable, source],
+                    stdin=there,
                     stdout=subprocess.DEVNULL,
                     stderr=said,
-                    pass_fds=[there.fileno()],
                     preexec_fn=None if sanitized else limit_memory,
                 )
             try:

@@ -268,11 +268,18 @@ void Connection::look_for_magic(std::string_view bytes, Incoming& incoming) {
 }
 
 void Connection::take_in(Lock& lock, Incoming incoming) {
-  const auto owner = owner_.lock();
+  // The owner's end ends this connection, which takes the lock: without it the reference is let go, which may
+  // be the last. So there is one only if it is needed, and until all messages are taken in.
+  std::shared_ptr<ConnectionOwner> owner;
   try {
     for (wire::Message& message : incoming.messages) {
-      if (owner && !gone_) {
-        dispatch(lock, *owner, std::move(message));
+      if (gone_) {
+        break;
+      }
+      if (!is_for_owner(message.type)) {
+        dispatch(lock, std::move(message));
+      } else if (owner || (owner = owner_.lock())) {
+        dispatch_to_owner(lock, *owner, std::move(message));
       }
     }
   } catch (const std::exception& error) {
@@ -284,14 +291,29 @@ void Connection::take_in(Lock& lock, Incoming incoming) {
     update_interest(lock);
     lock.unlock();
     shut_down();
-    if (owner) {
+    if (owner || (owner = owner_.lock())) {
       owner->on_stream_end(incoming.error);
     }
+    owner.reset();
+    lock.lock();
+  } else if (owner) {
+    lock.unlock();
+    owner.reset();
     lock.lock();
   }
 }
 
-void Connection::dispatch(Lock& lock, ConnectionOwner& owner, wire::Message message) {
+bool Connection::is_for_owner(wire::FrameType type) {
+  switch (type) {
+    case wire::FrameType::kHello:
+    case wire::FrameType::kExec:
+    case wire::FrameType::kTerminate:
+    case wire::FrameType::kStatus: return true;
+    default: return false;
+  }
+}
+
+void Connection::dispatch_to_owner(Lock& lock, ConnectionOwner& owner, wire::Message message) {
   const std::uint32_t id = message.channel;
   switch (message.type) {
     case wire::FrameType::kHello:
@@ -307,6 +329,18 @@ void Connection::dispatch(Lock& lock, ConnectionOwner& owner, wire::Message mess
         touch(lock, this);
       }
       break;
+    case wire::FrameType::kTerminate:
+      owner.on_terminate(lock);
+      touch(lock, this);
+      break;
+    case wire::FrameType::kStatus: owner.on_status_request(lock, id); break;
+    default: break;
+  }
+}
+
+void Connection::dispatch(Lock& lock, wire::Message message) {
+  const std::uint32_t id = message.channel;
+  switch (message.type) {
     case wire::FrameType::kData:
       if (const auto state = state_for(lock, id); state && !state->closed && !state->no_more_items) {
         if (state->callback) {
@@ -324,11 +358,6 @@ void Connection::dispatch(Lock& lock, ConnectionOwner& owner, wire::Message mess
         end_items(lock, state);
       }
       break;
-    case wire::FrameType::kTerminate:
-      owner.on_terminate(lock);
-      touch(lock, this);
-      break;
-    case wire::FrameType::kStatus: owner.on_status_request(lock, id); break;
     case wire::FrameType::kReconfigure: {
       const auto [py2str_as_py3str, py3str_as_py2str] =
           decode_value(message.payload.view()).as<std::pair<bool, bool>>();
@@ -340,7 +369,7 @@ void Connection::dispatch(Lock& lock, ConnectionOwner& owner, wire::Message mess
       }
       break;
     }
-    case wire::FrameType::kCredit: break;  // no window here
+    default: break;  // CREDIT: no window here
   }
 }
 

@@ -278,7 +278,10 @@ void Connection::take_in(Lock& lock, Incoming incoming) {
       }
       if (!is_for_owner(message.type)) {
         dispatch(lock, std::move(message));
-      } else if (owner || (owner = owner_.lock())) {
+        continue;
+      }
+      owner = owner_.lock();
+      if (owner) {
         dispatch_to_owner(lock, *owner, std::move(message));
       }
     }
@@ -291,7 +294,8 @@ void Connection::take_in(Lock& lock, Incoming incoming) {
     update_interest(lock);
     lock.unlock();
     shut_down();
-    if (owner || (owner = owner_.lock())) {
+    owner = owner_.lock();
+    if (owner) {
       owner->on_stream_end(incoming.error);
     }
     owner.reset();

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 import resource
+import signal
 import socket
 import subprocess
 import sys
@@ -190,7 +191,8 @@ def test_mutated_frames_end_a_worker_process_in_order(worker: dict[str, Any], so
                     process.kill()
             said.seek(0)
             text = said.read().decode()
-            assert status in (0, 1), (status, text, stream.hex())
+            # SIGINT is what it sends itself when, on a busy machine, its end takes longer than it should.
+            assert status in (0, 1, -signal.SIGINT), (status, text, stream.hex())
             assert "Traceback" not in text, (text, stream.hex())
             refused += "execnet worker" in text
     figures.report(inputs, f"{refused} refused")

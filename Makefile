@@ -69,6 +69,19 @@ tsan: ## C++ and Python tests with ThreadSanitizer
 	@$(call build,tsan,build/setup.cmake)
 	$(FIXED_ADDRESSES) $(CTEST) --preset tsan -j $(JOBS)
 
+.PHONY: soak
+soak: ## 1,000 runs of each race under ThreadSanitizer, 20 million wrong inputs; the log is build/soak.log
+	@tools/setup test
+	@$(call build,dev,build/setup.cmake build/interpreters.cmake)
+	@$(call build,tsan,build/setup.cmake)
+	tools/soak
+
+.PHONY: fuzz
+fuzz: ## libFuzzer on decoder, frames and specifications; FUZZ_SECONDS=20 for each
+	@tools/setup fuzz
+	@$(call build,fuzz,build/setup.cmake build/fuzz.cmake)
+	tools/fuzz build/fuzz/fuzz
+
 .PHONY: docs
 docs: ## runs the code in the documentation
 	@tools/setup test

@@ -243,7 +243,9 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void look_for_magic(std::string_view bytes, Incoming& incoming);
   void parse(Incoming& incoming);
   void take_in(Lock& lock, Incoming incoming);
-  void dispatch(Lock& lock, ConnectionOwner& owner, wire::Message message);
+  [[nodiscard]] static bool is_for_owner(wire::FrameType type);
+  void dispatch_to_owner(Lock& lock, ConnectionOwner& owner, wire::Message message);
+  void dispatch(Lock& lock, wire::Message message);
   std::shared_ptr<ChannelState> state_for(Lock& lock, std::uint32_t id);
   void on_peer_close(Lock& lock, std::uint32_t id, std::optional<std::string> error);
   void forget_if_over(const std::shared_ptr<ChannelState>& state);

@@ -324,11 +324,21 @@ void Connection::look_for_magic(std::string_view bytes, Incoming& incoming) {
 }
 
 void Connection::take_in(Lock& lock, Incoming incoming) {
-  const auto owner = owner_.lock();
+  // The owner's end ends this connection, which takes the lock: without it the reference is let go, which may
+  // be the last. So there is one only if it is needed, and until all messages are taken in.
+  std::shared_ptr<ConnectionOwner> owner;
   try {
     for (wire::Message& message : incoming.messages) {
-      if (owner && !gone_) {
-        dispatch(lock, *owner, std::move(message));
+      if (gone_) {
+        break;
+      }
+      if (!is_for_owner(message.type)) {
+        dispatch(lock, std::move(message));
+        continue;
+      }
+      owner = owner_.lock();
+      if (owner) {
+        dispatch_to_owner(lock, *owner, std::move(message));
       }
     }
   } catch (const std::exception& error) {
@@ -340,14 +350,31 @@ void Connection::take_in(Lock& lock, Incoming incoming) {
     update_interest(lock);
     lock.unlock();
     shut_down();
+    owner = owner_.lock();
     if (owner) {
       owner->on_stream_end(incoming.error);
     }
+    owner.reset();
+    lock.lock();
+  } else if (owner) {
+    lock.unlock();
+    owner.reset();
     lock.lock();
   }
 }
 
-void Connection::dispatch(Lock& lock, ConnectionOwner& owner, wire::Message message) {
+bool Connection::is_for_owner(wire::FrameType type) {
+  switch (type) {
+    case wire::FrameType::kHello:
+    case wire::FrameType::kExec:
+    case wire::FrameType::kOpen:
+    case wire::FrameType::kTerminate:
+    case wire::FrameType::kStatus: return true;
+    default: return false;
+  }
+}
+
+void Connection::dispatch_to_owner(Lock& lock, ConnectionOwner& owner, wire::Message message) {
   const std::uint32_t id = message.channel;
   switch (message.type) {
     case wire::FrameType::kHello:
@@ -371,6 +398,18 @@ void Connection::dispatch(Lock& lock, ConnectionOwner& owner, wire::Message mess
         owner.on_open(lock, state, std::move(message.payload));
       }
       break;
+    case wire::FrameType::kTerminate:
+      owner.on_terminate(lock);
+      touch(lock, this);
+      break;
+    case wire::FrameType::kStatus: owner.on_status_request(lock, id); break;
+    default: break;
+  }
+}
+
+void Connection::dispatch(Lock& lock, wire::Message message) {
+  const std::uint32_t id = message.channel;
+  switch (message.type) {
     case wire::FrameType::kData:
       if (const auto state = state_for(lock, id); state && !state->closed && !state->no_more_items) {
         if (const auto relay = state->relay.lock()) {
@@ -390,11 +429,6 @@ void Connection::dispatch(Lock& lock, ConnectionOwner& owner, wire::Message mess
         end_items(lock, state);
       }
       break;
-    case wire::FrameType::kTerminate:
-      owner.on_terminate(lock);
-      touch(lock, this);
-      break;
-    case wire::FrameType::kStatus: owner.on_status_request(lock, id); break;
     case wire::FrameType::kReconfigure: {
       const auto [py2str_as_py3str, py3str_as_py2str] =
           decode_value(message.payload.view()).as<std::pair<bool, bool>>();
@@ -406,7 +440,7 @@ void Connection::dispatch(Lock& lock, ConnectionOwner& owner, wire::Message mess
       }
       break;
     }
-    case wire::FrameType::kCredit: break;  // no window here
+    default: break;  // CREDIT: no window here
   }
 }
 

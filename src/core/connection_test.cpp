@@ -352,6 +352,61 @@ TEST(Connection, BytesThatAreNoFramesEndItWithAnExplanation) {
   EXPECT_FALSE(peer->hello);
 }
 
+TEST(Connection, AWorkerThatIsAskedForSomethingBeforeHelloEnds) {
+  for (const wire::FrameType type : {wire::FrameType::kStatus, wire::FrameType::kExec}) {
+    auto [here, there] = base::socket_pair();
+    const auto end = WorkerEnd::open(std::move(there), run_task, {kPatience, kPatience});
+    const auto header = wire::pack({.type = type, .channel = 1});
+    ASSERT_EQ(::send(here.get(), header.data(), header.size(), MSG_NOSIGNAL), static_cast<ssize_t>(header.size()));
+    EXPECT_FALSE(end->wait_setup(soon()));
+    auto lock = end->connection()->lock();
+    EXPECT_TRUE(end->connection()->gone(lock));
+    lock.unlock();
+    end->stop();
+  }
+}
+
+// An owner that is let go while its connection calls it, and then ends the connection, as a gateway does.
+class Dropped final : public ConnectionOwner {
+ public:
+  Dropped(std::shared_ptr<Connection> connection, std::shared_ptr<Dropped>& reference)
+      : connection_(std::move(connection)), reference_(reference) {}
+  ~Dropped() override { connection_->finish("dropped"); }
+  Dropped(const Dropped&) = delete;
+  Dropped& operator=(const Dropped&) = delete;
+
+  void on_hello(base::Buffer) override { reference_.reset(); }
+  void on_exec(Lock&, const std::shared_ptr<ChannelState>&, base::Buffer) override { FAIL(); }
+  void on_status_request(Lock&, std::uint32_t) override { FAIL(); }
+  void on_terminate(Lock&) override { FAIL(); }
+  void on_stream_end(const std::string&) override { reference_.reset(); }
+
+ private:
+  const std::shared_ptr<Connection> connection_;
+  std::shared_ptr<Dropped>& reference_;  // the only one
+};
+
+TEST(Connection, ItsOwnerMayBeLetGoWhileAThreadReads) {
+  for (const bool by_hello : {true, false}) {
+    auto [here, there] = base::socket_pair();
+    const auto loop = std::make_shared<loop::Loop>();
+    const auto connection = std::make_shared<Connection>(std::move(here), loop, Side::kCoordinator);
+    std::shared_ptr<Dropped> owner;
+    owner = std::make_shared<Dropped>(connection, owner);
+    connection->start(owner);
+    const auto hello = wire::pack({.type = wire::FrameType::kHello});
+    const std::string stream = std::string(wire::kMagic).append(hello.data(), by_hello ? hello.size() : 0);
+    ASSERT_EQ(::send(there.get(), stream.data(), stream.size(), MSG_NOSIGNAL), static_cast<ssize_t>(stream.size()));
+    ::shutdown(there.get(), by_hello ? SHUT_RD : SHUT_WR);
+    auto lock = connection->lock();
+    EXPECT_TRUE(
+        connection->wait_until(lock, connection.get(), soon(), [&] { return connection->gone(lock).has_value(); }));
+    lock.unlock();
+    EXPECT_FALSE(owner);
+    loop->stop();
+  }
+}
+
 TEST(Connection, APeerThatIsNoWorkerIsQuoted) {
   auto [here, there] = base::socket_pair();
   const StartedPeer peer(std::move(here));

@@ -114,7 +114,14 @@ void WorkerEnd::refuse(const std::string& why) {
 
 // --- Running ---
 
+void WorkerEnd::check_has_hello(const char* what) const {
+  if (!setup_) {
+    throw wire::ProtocolError(std::string(what) + " came before HELLO");
+  }
+}
+
 void WorkerEnd::on_exec(Lock& lock, const std::shared_ptr<ChannelState>& channel, base::Buffer payload) {
+  check_has_hello("EXEC");
   if (ending_) {
     return;
   }
@@ -129,7 +136,7 @@ void WorkerEnd::on_exec(Lock& lock, const std::shared_ptr<ChannelState>& channel
     idle->idle = false;
     idle->task = std::move(task);
     connection_->touch(lock, &*idle);
-  } else if (setup_ && setup_->execmodel == "main_thread_only") {
+  } else if (setup_->execmodel == "main_thread_only") {
     queue_for_main(std::move(task));
   } else {
     Runner& runner = runners_.emplace_back();
@@ -254,6 +261,7 @@ void WorkerEnd::on_open(Lock& lock, const std::shared_ptr<ChannelState>& channel
 }
 
 void WorkerEnd::on_status_request(Lock& lock, std::uint32_t channel) {
+  check_has_hello("STATUS");
   Dict status;
   const auto executing = std::count_if(runners_.begin(), runners_.end(), [](const Runner& r) { return !r.idle; });
   status["numchannels"] = static_cast<std::int64_t>(connection_->open_channels(lock));

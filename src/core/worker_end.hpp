@@ -116,6 +116,8 @@ class WorkerEnd final : public ConnectionOwner, public std::enable_shared_from_t
   };
 
   WorkerEnd(base::Fd stream, Run run, Patience patience);
+  // Throws ProtocolError unless the coordinator has said what the worker needs to know.
+  void check_has_hello(const char* what) const;
   void run_tasks(Runner& runner, const base::Wait& wait);
   void run_task(Runner& runner, Task task);
   void make_free(Runner& runner);

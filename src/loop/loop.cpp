@@ -216,26 +216,25 @@ void Loop::run_handler(Id watch, std::uint32_t ready) {
   {
     const std::lock_guard lock(mutex_);
     const auto found = watches_.find(watch);
-    if (found == watches_.end()) {
-      return;  // unwatched since epoll_wait returned
+    if (stopping_ || found == watches_.end()) {
+      return;  // since epoll_wait returned
     }
     handler = found->second.handler;
   }
   (*handler)(ready);
 }
 
+bool Loop::stopping() {
+  const std::lock_guard lock(mutex_);
+  return stopping_;
+}
+
 void Loop::run() {
   std::array<epoll_event, 64> events;
-  for (;;) {
+  while (!stopping()) {  // looked at after the wake-up was taken, not before: it may be that of stop()
     const int count = ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), until_next_timer());
     if (count < 0 && errno != EINTR) {
       base::throw_system_error(errno, "epoll_wait");
-    }
-    {
-      const std::lock_guard lock(mutex_);
-      if (stopping_) {
-        return;
-      }
     }
     for (int i = 0; i < count; ++i) {
       const epoll_event& event = events.at(static_cast<std::size_t>(i));

@@ -64,6 +64,7 @@ class Loop {
   };
 
   void run();
+  [[nodiscard]] bool stopping();
   void wake();
   void run_timers();
   void run_handler(Id watch, std::uint32_t ready);

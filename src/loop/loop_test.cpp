@@ -110,5 +110,44 @@ TEST(Waiter, AWakeUpBeforeTheSleepIsNotLost) {
   EXPECT_FALSE(base::poll_until({&fds, 1}, {.deadline = base::Clock::now()}));
 }
 
+// The wake-up of stop() must not be taken for that of a timer that was set just before.
+TEST(Loop, StopsAlsoWhileItIsAboutToNoticeATimer) {
+  for (int round = 0; round < 50; ++round) {
+    auto [read_end, write_end] = base::make_pipe();
+    Loop loop;
+    std::promise<void> busy;
+    std::promise<void> timer_is_set;
+    const auto is_stopping = [&] {
+      try {
+        loop.watch(-1, kRead, {});
+        return true;
+      } catch (const std::system_error&) {
+        return false;  // it tried to, and that is no descriptor
+      }
+    };
+    loop.watch(read_end.get(), kRead, [&, fd = read_end.get()](std::uint32_t) {
+      char byte = 0;
+      EXPECT_EQ(::read(fd, &byte, 1), 1);
+      if (byte == '1') {
+        busy.set_value();
+        timer_is_set.get_future().wait();
+        return;
+      }
+      while (!is_stopping()) {
+      }
+      for (int i = 0; i < 1000; ++i) {
+        std::this_thread::yield();  // its wake-up comes right after, and before the timer's is taken
+      }
+    });
+    ASSERT_EQ(::write(write_end.get(), "1", 1), 1);
+    busy.get_future().wait();
+    ASSERT_EQ(::write(write_end.get(), "2", 1), 1);
+    loop.call_after(std::chrono::minutes(1), [] {});
+    timer_is_set.set_value();
+    auto stopped = std::async(std::launch::async, [&] { loop.stop(); });
+    ASSERT_EQ(stopped.wait_for(kPatience), std::future_status::ready);
+  }
+}
+
 }  // namespace
 }  // namespace execnet::loop

@@ -1,0 +1,73 @@
+// Bytes as a stream of frames: a ProtocolError or messages, the same ones however the stream is cut,
+// and never more memory than there was input.
+#include <algorithm>
+#include <cstring>
+#include <optional>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "target.hpp"
+#include "wire/frame.hpp"
+
+namespace execnet::fuzz {
+namespace {
+
+struct Seen {
+  wire::FrameType type;
+  std::uint32_t channel;
+  std::string payload;
+  bool operator==(const Seen&) const = default;
+};
+
+struct Outcome {
+  std::vector<Seen> messages;
+  std::string error;
+  bool operator==(const Outcome&) const = default;
+};
+
+void take_frames(wire::FrameParser& parser, wire::MessageAssembler& assembler, std::size_t received, Outcome& outcome) {
+  while (auto frame = parser.next()) {
+    require(frame->payload.size() == frame->header.length, "a frame is as long as its header says");
+    if (auto message = assembler.add(std::move(*frame))) {
+      outcome.messages.push_back({message->type, message->channel, std::string(message->payload.view())});
+    }
+    require(assembler.pending() <= received, "no more is kept than came");
+  }
+}
+
+// `next_cut` gives the size of the next piece.
+template <typename NextCut>
+Outcome read(std::string_view stream, NextCut next_cut) {
+  wire::FrameParser parser;
+  wire::MessageAssembler assembler;
+  Outcome outcome;
+  try {
+    for (std::size_t at = 0; at < stream.size();) {
+      const std::span<char> space = parser.space();
+      require(!space.empty(), "there is always room to read to");
+      require(space.size() <= wire::kMaxFramePayload, "the room is for one frame at most");
+      const std::size_t count = std::min({next_cut(), space.size(), stream.size() - at});
+      std::memcpy(space.data(), stream.data() + at, count);
+      parser.received(count);
+      at += count;
+      take_frames(parser, assembler, at, outcome);
+    }
+  } catch (const wire::ProtocolError& error) {
+    outcome.error = error.what();
+  }
+  return outcome;
+}
+
+}  // namespace
+}  // namespace execnet::fuzz
+
+int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  using namespace execnet::fuzz;
+  const std::string_view stream = text_of(data, size);
+  std::minstd_rand random(static_cast<unsigned>(std::hash<std::string_view>{}(stream)));
+  const Outcome whole = read(stream, [&] { return stream.size(); });
+  require(whole == read(stream, [&] { return 1 + random() % 40; }), "small pieces make no difference");
+  require(whole == read(stream, [&] { return 1 + random() % 30'000; }), "large pieces make no difference");
+  return 0;
+}

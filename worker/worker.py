@@ -1250,8 +1250,10 @@ class Executor(object):
 
     def on_open(self, number, payload):
         connection = self._connection
+        request = load(payload, None)
+        check_open(request)
         channel = connection.channel_for(number)
-        opened = OpenedProcess(connection, channel, load(payload, None))
+        opened = OpenedProcess(connection, channel, *request[:2])
         with connection.lock:
             channel._state.relay = opened
             self._unfinished += 1
@@ -1376,11 +1378,9 @@ class OpenedProcess(object):
     Four threads: one waits for its end, the others copy its input, its output and its stderr.
     """
 
-    def __init__(self, connection, channel, request):
+    def __init__(self, connection, channel, argv, env):
         self._connection, self._channel, self._state = connection, channel, channel._state
-        if type(request) is not tuple or len(request) != 3 or not request[0] or request[2] is not True:
-            raise ProtocolError("OPEN without (argv, env, True)")
-        self._argv, self._env = request[:2]
+        self._argv, self._env = argv, env
         self._process = None
         self._ended = False
         self._spoken = False
@@ -1402,7 +1402,8 @@ class OpenedProcess(object):
                 self._argv, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, env=env, close_fds=True
             )
         except Exception as error:
-            why = getattr(error, "strerror", None) or error
+            number = getattr(error, "errno", None)
+            why = os.strerror(number) if number else error
             self._stream.close()
             self._channel.close("cannot start '%s': %s" % (native(portable(self._argv[0])), why))
             return
@@ -1500,6 +1501,17 @@ class OpenedProcess(object):
             except EnvironmentError:
                 pass  # nobody is there to read it
             self._unsaid = b""
+
+
+def check_open(request):
+    """Throws ProtocolError unless it is what OPEN has to carry for a pure worker."""
+    if type(request) is tuple and len(request) == 3:
+        argv, env, stdio = request
+        if type(argv) is list and argv and type(env) is dict and stdio is True:
+            words = argv + list(env) + list(env.values())
+            if all(isinstance(word, bytes) for word in words):
+                return
+    raise ProtocolError("OPEN without (argv, env, True)")
 
 
 def signal_name(number):

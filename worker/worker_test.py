@@ -598,6 +598,64 @@ class LiveTest(unittest.TestCase):
         self.addCleanup(watchdog.cancel)
 
 
+class Proxies(LiveTest):
+    def setUp(self):
+        LiveTest.setUp(self)
+        self.client = self.start()
+
+    def open(self, *argv):
+        number = self.client.new_id()
+        self.client.send(OPEN, number, dump(([word.encode("ascii") for word in argv], {b"COLOUR": b"red"}, True)))
+        return number
+
+    def test_standard_input_and_output_are_the_channel(self):
+        number = self.open("sh", "-c", "echo $COLOUR; exec cat")
+        self.assertEqual(self.client.receive(number), b"red\n")
+        self.client.item(number, b"ping")
+        self.assertEqual(self.client.receive(number), b"ping")
+        self.client.send(LAST, number)
+        self.assertEqual(self.client.error(number), "exit status 0")
+        self.assertEqual(self.client.terminate(), 0)
+
+    def test_the_end_is_told_with_what_was_said(self):
+        number = self.open("sh", "-c", "echo no luck >&2; kill -9 $$")
+        self.assertEqual(self.client.error(number), "killed by SIGKILL\nno luck")
+
+    def test_what_cannot_be_started_is_told(self):
+        number = self.open("nopython")
+        self.assertEqual(self.client.error(number), "cannot start 'nopython': No such file or directory")
+
+    def test_what_does_not_end_with_its_stream_is_killed_with_its_children(self):
+        number = self.open("sh", "-c", "trap '' TERM INT; sleep 1000 >/dev/null 2>&1 & echo $!; wait")
+        child = int(self.client.receive(number))
+        self.client.send(LAST, number)
+        self.assertEqual(self.client.error(number), "killed by SIGKILL")
+        with self.assertRaises(EnvironmentError):
+            while True:  # until whoever has inherited it has collected it
+                with open("/proc/%d/stat" % child) as stat:
+                    self.assertIn(stat.read().rpartition(")")[2].split()[0], "RSZXD")
+
+    def test_no_more_comes_than_the_window_allows(self):
+        size = 3 << 20
+        number = self.open("head", "-c", str(size), "/dev/zero")
+        came, allowed = 0, worker["WINDOW"]
+        while came < size:
+            while came < min(allowed, size):
+                came += len(self.client.receive(number))
+            self.assertEqual(came, min(allowed, size))
+            self.client.status()  # the answer is the next that comes
+            self.client.item(number, worker["WINDOW"])
+            allowed += worker["WINDOW"]
+        self.assertEqual(self.client.error(number), "exit status 0")
+
+    def test_what_is_not_of_the_form_ends_the_worker(self):
+        for request in ((), ([], {}, True), ([b"true"], {}, False)):
+            client = self.start()
+            client.send(OPEN, client.new_id(), dump(request))
+            self.assertIs(client.read(), None)
+            self.assertIn("OPEN without", client.captured(client.real_err))
+
+
 class Starting(LiveTest):
     def test_hello_says_what_runs(self):
         client = self.start()

@@ -377,6 +377,7 @@ class Dropped final : public ConnectionOwner {
 
   void on_hello(base::Buffer) override { reference_.reset(); }
   void on_exec(Lock&, const std::shared_ptr<ChannelState>&, base::Buffer) override { FAIL(); }
+  void on_open(Lock&, const std::shared_ptr<ChannelState>&, base::Buffer) override { FAIL(); }
   void on_status_request(Lock&, std::uint32_t) override { FAIL(); }
   void on_terminate(Lock&) override { FAIL(); }
   void on_stream_end(const std::string&) override { reference_.reset(); }

@@ -68,7 +68,7 @@ TEST(Group, LeavesNoDescriptorBehind) {
 
 TEST(Group, ReachesGatewaysThroughOthersAndOverSockets) {
   Group group{"popen//id=near", "popen//via=near//id=far", "popen//via=far", "socket//installvia=near"};
-  EXPECT_EQ(group["far"].repr(), "<PopenGateway id='far' receive-live, 0 active channels>");
+  EXPECT_EQ(group["gw0"].repr(), "<PopenGateway id='gw0' receive-live, 0 active channels>");
   EXPECT_EQ(group[3].repr(), "<SocketGateway id='gw1' receive-live, 0 active channels>");
   const auto channels = group.remote_exec("import os; channel.send(os.getppid())");
   const auto parents = channels.receive_each<std::int64_t>();

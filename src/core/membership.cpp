@@ -20,6 +20,8 @@ constexpr base::Seconds kOnDestruction{1.0};
 constexpr std::chrono::milliseconds kAfterSigterm{100};
 // After SIGKILL only the kernel's own work is left.
 constexpr std::chrono::seconds kAfterSigkill{2};
+// For a proxy to kill what has had its stream shut down. One that does not is to die itself, with all it has started.
+constexpr std::chrono::milliseconds kAfterCut{600};
 // For callbacks to be told the end; one that blocks for ever is left behind.
 constexpr std::chrono::milliseconds kCallbacksEndWithin{200};
 
@@ -67,7 +69,8 @@ void end_processes(const Gateways& gateways, const base::Wait& wait) {
     if (!roots.empty()) {
       process::kill_trees(roots);
     }
-    running = wait_for_ends(std::move(running), wait.until(base::Clock::now() + kAfterSigkill));
+    const auto patience = roots.empty() ? kAfterCut : std::chrono::milliseconds(kAfterSigkill);
+    running = wait_for_ends(std::move(running), wait.until(base::Clock::now() + patience));
   }
   for (const auto& gateway : gateways) {
     gateway->end()->finish_terminated();

@@ -104,6 +104,9 @@ class HostilePeer final : public core::ConnectionOwner, public std::enable_share
   void on_exec(Lock&, const std::shared_ptr<core::ChannelState>&, base::Buffer) override {
     throw wire::ProtocolError("EXEC came from a worker");
   }
+  void on_open(Lock&, const std::shared_ptr<core::ChannelState>&, base::Buffer) override {
+    throw wire::ProtocolError("OPEN came from a worker");
+  }
   void on_status_request(Lock&, std::uint32_t) override { throw wire::ProtocolError("STATUS came from a worker"); }
   void on_terminate(Lock&) override { throw wire::ProtocolError("TERMINATE came from a worker"); }
   void on_stream_end(const std::string& error) override { connection->finish("the stream ended: " + error); }

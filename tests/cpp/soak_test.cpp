@@ -117,6 +117,7 @@ class Coordinator final : public core::ConnectionOwner, public std::enable_share
 
   void on_hello(base::Buffer) override {}
   void on_exec(Lock&, const std::shared_ptr<core::ChannelState>&, base::Buffer) override { FAIL(); }
+  void on_open(Lock&, const std::shared_ptr<core::ChannelState>&, base::Buffer) override { FAIL(); }
   void on_status_request(Lock&, std::uint32_t) override { FAIL(); }
   void on_terminate(Lock&) override { FAIL(); }
   void on_stream_end(const std::string& error) override { connection->finish("the stream ended: " + error); }

@@ -21,7 +21,7 @@ from belongings import ends_gone, pidfd
 
 pytestmark = pytest.mark.timeout(60)
 
-RELEASED = Path(__file__).parents[2] / "build" / "released-execnet"
+RELEASED = Path(__file__).parents[2] / "build" / "released-execnet-{}.{}".format(*sys.version_info)
 ECHO = "for item in channel: channel.send(item)"
 DEAF_FOR_EVER = """
 import os, signal

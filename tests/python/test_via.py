@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -162,6 +163,17 @@ def test_terminate_kills_the_deaf_at_the_deadline(sub: execnet.Gateway, group: e
         assert time.monotonic() - before < 2.5
         assert has_ended(end)
     assert len(group) == 0
+
+
+def test_terminate_gets_by_a_proxy_that_is_stopped(
+    proxy: execnet.Gateway, sub: execnet.Gateway, group: execnet.Group
+) -> None:
+    with pidfd(sub.remote_exec(DEAF_FOR_EVER).receive()) as end:
+        os.kill(proxy._rinfo().pid, signal.SIGSTOP)
+        before = time.monotonic()
+        group.terminate(timeout=0.5)
+        assert time.monotonic() - before < 2.5
+        assert select.select([end], [], [], 5)[0]  # is waited for by nobody, but killed
 
 
 def test_what_is_idle_is_terminated_at_once_and_orderly(group: execnet.Group, tmp_path: Path) -> None:

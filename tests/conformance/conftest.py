@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import shlex
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -33,7 +35,7 @@ class Worker:
 
     @property
     def is_native(self) -> bool:
-        return self.name == "native"
+        return self.name.startswith("native")
 
 
 @pytest.fixture(scope="session")
@@ -43,21 +45,27 @@ def shared_group(long_lived: contextlib.ExitStack) -> execnet.Group:
     return group
 
 
-# EXECNET_TEST_WORKERS names the kinds to test, where not all are wanted: "native python3.11". A kind can have an
-# execution model, "native:gevent"; some tests here are not for such, since their code blocks its thread.
+# EXECNET_TEST_WORKERS names the kinds to test, where not all are wanted: "native python3.11". The code of some runs
+# in greenlets, whose stacks sanitizers do not know of.
+OWN = "python{}.{}".format(*sys.version_info)
 KINDS = os.environ.get("EXECNET_TEST_WORKERS", " ".join(["native", *interpreters.NAMES])).split()
+if "EXECNET_TEST_SANITIZER" not in os.environ:
+    KINDS += [f"{kind}:gevent" for kind in ("native", OWN) if kind in KINDS]
 
 
 @pytest.fixture(scope="session", params=KINDS)
 def worker(request: pytest.FixtureRequest, shared_group: execnet.Group) -> Worker:
-    name, _, execmodel = request.param.partition(":")
+    name = request.param
+    interpreter, _, execmodel = name.partition(":")
     spec = "popen"
-    if name != "native":
-        path = interpreters.find(name)
+    if interpreter != "native":
+        path = interpreters.find(interpreter)
         if path is None:
-            pytest.skip(f"{name}: not found")
+            pytest.skip(f"{interpreter}: not found")
         spec = f"popen//python={shlex.quote(path)}"
     if execmodel:
+        if importlib.util.find_spec(execmodel) is None:
+            pytest.skip(f"{execmodel}: not installed")
         spec += f"//execmodel={execmodel}"
     if name not in shared_group:  # pytest sets a parameter up again when it comes back to it
         gateway = shared_group.makegateway(f"{spec}//id={name}")
@@ -66,6 +74,12 @@ def worker(request: pytest.FixtureRequest, shared_group: execnet.Group) -> Worke
         channel.setcallback(lambda _: None)
         channel.waitclose(timeout=20)
     return Worker(name, spec, shared_group)
+
+
+@pytest.fixture(autouse=True)
+def _not_in_greenlets(request: pytest.FixtureRequest) -> None:
+    if request.node.get_closest_marker("needs_threads") and ":" in request.node.callspec.params["worker"]:
+        pytest.skip("its code blocks its thread, or asks for another one")
 
 
 @pytest.fixture

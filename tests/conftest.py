@@ -18,6 +18,7 @@ from sshd import PrivateSshd
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "runs_last: the test is run after all others")
+    config.addinivalue_line("markers", "needs_threads: the test is for workers whose code runs in threads")
     mark_children()
 
 

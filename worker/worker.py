@@ -1692,7 +1692,8 @@ class ExecModel(object):
             raise AttributeError(name)
         module = ("gevent." if gevent else "eventlet.green." if eventlet else "") + modules.get(name, name)
         __import__(module)
-        return getattr(sys.modules[module], name, sys.modules[module])
+        found = sys.modules[module]
+        return getattr(found, name) if name in ("RLock", "Event") else found
 
     def _start_thread(self, function, args=()):
         start_new_thread(function, args)

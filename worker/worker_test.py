@@ -697,7 +697,7 @@ class Starting(LiveTest):
     def test_what_cannot_be_applied_is_named(self):
         for changes, text in (
             ({"chdir": u"/dev/null/x"}, "chdir=/dev/null/x: "),
-            ({"execmodel": u"gevent"}, "execmodel=gevent: ValueError: "),
+            ({"execmodel": u"fibers"}, "execmodel=fibers: ValueError: there are thread, main_thread_only, gevent"),
             ({"protocol": 2}, "protocol=2: ValueError: "),
             ({"env": {u"A": u"b\0"}}, "env:A="),
         ):

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstdint>
 #include <string_view>
 #include <utility>
 
@@ -35,7 +34,7 @@ class PyHub final : public base::Hub {
   // The running greenlet; null where there are none.
   [[nodiscard]] const void* current() const {
     const bool in_main_thread = ::gettid() == ::getpid();
-    return reinterpret_cast<const void*>(nb::cast<std::uintptr_t>(current_(in_main_thread)));
+    return PyLong_AsVoidPtr(current_(in_main_thread).ptr());  // as id() made it
   }
 
   void wait_readable(int fd, const base::Deadline& deadline) const override {

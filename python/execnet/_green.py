@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import sys
 from collections.abc import Callable
 from types import ModuleType
@@ -37,12 +38,11 @@ class _TooLate(Exception):
 
 class _Gevent:
     def __init__(self) -> None:
-        import gevent.socket
-        from gevent._hub_local import get_hub_if_exists
-        from greenlet import getcurrent
-
-        self._getcurrent, self._get_hub_if_exists = getcurrent, get_hub_if_exists
-        self._wait_read, self.spawn, self._kill = gevent.socket.wait_read, gevent.spawn, gevent.kill
+        gevent = importlib.import_module("gevent")
+        self.spawn, self._kill = gevent.spawn, gevent.kill
+        self._wait_read = importlib.import_module("gevent.socket").wait_read
+        self._get_hub_if_exists = importlib.import_module("gevent._hub_local").get_hub_if_exists
+        self._getcurrent = importlib.import_module("greenlet").getcurrent
 
     def current(self, in_main_thread: bool) -> int:
         # The main thread makes its hub when it first waits.
@@ -58,12 +58,10 @@ class _Gevent:
 
 class _Eventlet:
     def __init__(self) -> None:
-        import eventlet
-        from eventlet import hubs
-        from greenlet import getcurrent
-
-        self._getcurrent, self._hubs = getcurrent, hubs
+        eventlet = importlib.import_module("eventlet")
         self.spawn, self._kill = eventlet.spawn, eventlet.kill
+        self._hubs = importlib.import_module("eventlet.hubs")
+        self._getcurrent = importlib.import_module("greenlet").getcurrent
 
     def current(self, in_main_thread: bool) -> int:
         return id(self._getcurrent()) if in_main_thread or hasattr(self._hubs._threadlocal, "hub") else 0
@@ -98,8 +96,7 @@ def run_tasks(hub: Hub, next_task: Callable[[], Callable[[], object] | None]) ->
 
     Ctrl-C interrupts those that run, as it does code in the main thread.
     """
-    from greenlet import getcurrent
-
+    getcurrent: Callable[[], Any] = importlib.import_module("greenlet").getcurrent
     running = set()
 
     def run(task: Callable[[], object]) -> None:

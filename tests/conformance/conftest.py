@@ -4,6 +4,7 @@ some that are reached another way: through proxies of both kinds, and over a soc
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import shlex
 import sys
@@ -36,7 +37,7 @@ class Worker:
 
     @property
     def is_native(self) -> bool:
-        return self.name in ("native", "via-native")
+        return self.name in ("native", "native:gevent", "via-native")
 
     @property
     def has_stdout(self) -> bool:
@@ -64,21 +65,27 @@ OTHER_WAYS = {
     "socket": ("socket//installvia=native-proxy", "popen//id=native-proxy"),
 }
 
-# EXECNET_TEST_WORKERS names the kinds to test, where not all are wanted: "native python3.11". A kind can have an
-# execution model, "native:gevent"; some tests here are not for such, since their code blocks its thread.
+# EXECNET_TEST_WORKERS names the kinds to test, where not all are wanted: "native python3.11". The code of some runs
+# in greenlets, whose stacks sanitizers do not know of.
+OWN = "python{}.{}".format(*sys.version_info)
 KINDS = os.environ.get("EXECNET_TEST_WORKERS", " ".join(["native", *interpreters.NAMES, *OTHER_WAYS])).split()
+if "EXECNET_TEST_SANITIZER" not in os.environ:
+    KINDS += [f"{kind}:gevent" for kind in ("native", OWN) if kind in KINDS]
 
 
 @pytest.fixture(scope="session", params=KINDS)
 def worker(request: pytest.FixtureRequest, shared_group: execnet.Group) -> Worker:
-    name, _, execmodel = request.param.partition(":")
+    name = request.param
+    interpreter, _, execmodel = name.partition(":")
     spec, proxy = OTHER_WAYS.get(name, ("popen", None))
-    if name != "native" and proxy is None:
-        path = interpreters.find(name)
+    if interpreter != "native" and proxy is None:
+        path = interpreters.find(interpreter)
         if path is None:
-            pytest.skip(f"{name}: not found")
+            pytest.skip(f"{interpreter}: not found")
         spec = f"popen//python={shlex.quote(path)}"
     if execmodel:
+        if importlib.util.find_spec(execmodel) is None:
+            pytest.skip(f"{execmodel}: not installed")
         spec += f"//execmodel={execmodel}"
     worker = Worker(name, spec, shared_group, proxy)
     if name not in shared_group:  # pytest sets a parameter up again when it comes back to it
@@ -88,6 +95,12 @@ def worker(request: pytest.FixtureRequest, shared_group: execnet.Group) -> Worke
         channel.setcallback(lambda _: None)
         channel.waitclose(timeout=20)
     return worker
+
+
+@pytest.fixture(autouse=True)
+def _not_in_greenlets(request: pytest.FixtureRequest) -> None:
+    if request.node.get_closest_marker("needs_threads") and ":" in request.node.callspec.params["worker"]:
+        pytest.skip("its code blocks its thread, or asks for another one")
 
 
 @pytest.fixture

@@ -183,6 +183,7 @@ def test_the_end_of_the_gateway_is_an_end_too(fresh: Any) -> None:
     assert until_end(items) == []
 
 
+@pytest.mark.needs_threads
 def test_the_code_can_have_callbacks(gw: execnet.Gateway) -> None:
     channel = gw.remote_exec(
         """

@@ -26,6 +26,7 @@ channel.receive()
 """
 
 
+@pytest.mark.needs_threads
 def test_the_first_runs_in_the_main_thread_and_others_beside_it(fresh: Fresh) -> None:
     gateway = fresh()
     channels = [gateway.remote_exec(TELL_THREAD) for _ in range(4)]
@@ -47,6 +48,7 @@ def test_one_after_the_other_all_run_in_the_main_thread(fresh: Fresh) -> None:
         channel.waitclose(10)
 
 
+@pytest.mark.needs_threads
 def test_two_can_wait_for_each_other(gw: execnet.Gateway) -> None:
     meeting = "import sys; e = sys.modules.setdefault('meeting', __import__('threading').Event());"
     waiting = gw.remote_exec(meeting + "channel.send(1); e.wait(30); channel.send(e.is_set())")
@@ -55,6 +57,7 @@ def test_two_can_wait_for_each_other(gw: execnet.Gateway) -> None:
     assert waiting.receive(timeout=10) is True
 
 
+@pytest.mark.needs_threads
 def test_programs_that_code_beside_the_main_thread_starts_can_be_signalled(gw: execnet.Gateway) -> None:
     # They inherit the signal mask of the thread that starts them. The main thread waits for something
     # else than the connection, so that another one reads what is to run beside it.
@@ -79,6 +82,7 @@ def test_programs_that_code_beside_the_main_thread_starts_can_be_signalled(gw: e
     occupied.waitclose(timeout=20)
 
 
+@pytest.mark.needs_threads
 def test_the_status_tells_what_runs(fresh: Fresh) -> None:
     gateway = fresh()
     assert status(gateway) == (0, 0, "thread")
@@ -107,6 +111,7 @@ def test_what_the_worker_is_can_be_asked_while_it_is_busy(fresh: Fresh) -> None:
     busy.waitclose(10)
 
 
+@pytest.mark.needs_threads
 def test_only_the_main_thread_runs_code_if_so_specified(fresh: Fresh) -> None:
     gateway = fresh("execmodel=main_thread_only")
     for _ in range(3):  # Back to back is fine.

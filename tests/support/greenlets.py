@@ -446,6 +446,7 @@ def callbacks_there(group: execnet.Group) -> None:
         channel.send(other)
         end.wait()
         channel.send([items.get() for _ in range(3)])
+        model.RLock(), model.get_ident(), model.subprocess.Popen, model.socket.socket
         model.start(channel.send, ("started",))
         model.sleep(0.001)
         """

@@ -39,6 +39,16 @@ SOURCES: dict[str, Callable[[Path], None]] = {
 }
 
 
+def settle() -> None:
+    """So that nobody pays for the one before: what was written is on the disk, and inodes are free again.
+
+    For five seconds ext4 does not use an inode again that was freed, and every new file is a long
+    search for another one.
+    """
+    os.sync()
+    time.sleep(6)
+
+
 def with_execnet(python: str, environment: dict[str, str]) -> Callable[[Path, list[Path]], Figures]:
     def measure(source: Path, targets: list[Path]) -> Figures:
         command = [python, str(MEASURE), str(source), *map(str, targets)]
@@ -100,13 +110,14 @@ def compare(directory: Path, released: str, package: str, rounds: int) -> dict[s
             shutil.rmtree(directory, ignore_errors=True)
             (directory / "source").mkdir(parents=True)
             make(directory / "source")
+            settle()
             results: dict[str, list[Figures]] = {who: [] for who in measures}
             for _ in range(rounds):
                 for who, measure in measures.items():
                     results[who].append(measure(directory / "source", targets))
                     for target in targets:
                         shutil.rmtree(target)
-                    os.sync()  # what one has written is not for the next to wait for
+                    settle()
             tables[name] = report(name, results)
     finally:
         shutil.rmtree(directory, ignore_errors=True)

@@ -23,7 +23,7 @@ namespace execnet {
 class EXECNET_EXPORT RSync {
  public:
   struct Options {
-    bool delete_others = true;            // whether to remove there what is not in the source
+    bool delete_others = false;           // whether to remove there what is not in the source
     std::function<void()> finished = {};  // called when this target is done
   };
 

@@ -54,7 +54,7 @@ class RSync:
         gateway: Gateway,
         destdir: Path,
         finishedcallback: Callable[[], object] | None = None,
-        delete: bool = True,
+        delete: bool = False,
     ) -> None:
         """Adds a target of the next send(): `destdir` there becomes like the source.
 

@@ -164,7 +164,7 @@ class Conversation {
   ~Conversation() {
     there_.reset();
     peer_->connection->finish("test over");
-    peer_->connection->dispatcher().join(base::Clock::now() + kPatience);
+    peer_->connection->dispatcher().join({.deadline = base::Clock::now() + kPatience});
   }
   Conversation(const Conversation&) = delete;
   Conversation& operator=(const Conversation&) = delete;

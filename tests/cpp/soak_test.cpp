@@ -155,7 +155,7 @@ class Pair {
     worker_.join();
     coordinator_->loop->stop();
     coordinator_->connection->finish("test over");
-    coordinator_->connection->dispatcher().join(base::Clock::now() + kPatience);
+    coordinator_->connection->dispatcher().join({.deadline = base::Clock::now() + kPatience});
   }
   Pair(const Pair&) = delete;
   Pair& operator=(const Pair&) = delete;

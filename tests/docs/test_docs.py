@@ -155,7 +155,9 @@ def compile_cpp(source: str, directory: Path) -> Path:
     """Builds a program against the public headers and the library."""
     (directory / "program.cpp").write_text(source, encoding="utf-8")
     program = directory / "program"
-    run([*COMPILER, f"-I{ROOT / 'include'}", "program.cpp", library(), "-lcrypto", "-pthread", "-o", program], directory)
+    run(
+        [*COMPILER, f"-I{ROOT / 'include'}", "program.cpp", library(), "-lcrypto", "-pthread", "-o", program], directory
+    )
     return program
 
 

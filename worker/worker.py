@@ -1651,6 +1651,8 @@ class Greenlets(object):
         else:
             from eventlet.hubs import trampoline
 
+            __import__("eventlet.green.threading")  # in a greenlet, on 3.13, it could not be
+
             self._wait = lambda fd, seconds: trampoline(fd, True, timeout=seconds, timeout_exc=self.late)
 
     def here(self):

@@ -61,6 +61,7 @@ class _Eventlet:
         eventlet = importlib.import_module("eventlet")
         self.spawn, self._kill = eventlet.spawn, eventlet.kill
         self._hubs = importlib.import_module("eventlet.hubs")
+        importlib.import_module("eventlet.green.threading")  # in a greenlet, on 3.13, it could not be
         self._getcurrent = importlib.import_module("greenlet").getcurrent
 
     def current(self, in_main_thread: bool) -> int:

@@ -477,7 +477,8 @@ def errors_there(group: execnet.Group) -> None:
 def interrupt_there(group: execnet.Group) -> None:
     """Ctrl-C is for the code that runs; the worker serves on."""
     gateway = there(group)
-    source = "channel.send(1)\ntry: channel.receive()\nexcept KeyboardInterrupt: channel.send('interrupted')"
+    # What has been sent has arrived before send() returns.
+    source = "try: channel.send(1); channel.receive()\nexcept KeyboardInterrupt: channel.send('interrupted')"
     channels = [gateway.remote_exec(source) for _ in range(2)]
     for channel in channels:
         assert channel.receive(timeout=20) == 1

@@ -122,6 +122,7 @@ def test_what_is_printed_reaches_standard_output_and_error_here(
         assert (printed, said) == ("", "from print\nfrom a child\nfrom stderr\n")
 
 
+@pytest.mark.needs_threads
 @pytest.mark.parametrize("keys", ["stdout=null", "execmodel=main_thread_only"])
 def test_what_is_printed_reaches_nobody_where_that_is_wanted(
     fresh: Fresh, keys: str, capfd: pytest.CaptureFixture[str]
@@ -140,6 +141,7 @@ def test_what_is_printed_reaches_nobody_where_that_is_wanted(
     assert "from" not in capfd.readouterr().out
 
 
+@pytest.mark.needs_threads
 def test_main_thread_only_can_print_all_the_same(fresh: Fresh, capfd: pytest.CaptureFixture[str]) -> None:
     fresh("execmodel=main_thread_only//stdout=inherit").remote_exec("print('from print')").waitclose(10)
     assert capfd.readouterr().out == "from print\n"

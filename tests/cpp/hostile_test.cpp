@@ -287,7 +287,8 @@ std::string hello_of_a_coordinator() {
                                              {"chdir", Value()},
                                              {"nice", Value()},
                                              {"env", Dict{}},
-                                             {"dont_write_bytecode", false}}))
+                                             {"dont_write_bytecode", false},
+                                             {"stdout", "inherit"}}))
                    .view());
 }
 

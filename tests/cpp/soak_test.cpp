@@ -148,7 +148,8 @@ class Pair {
                                                                  {"chdir", Value()},
                                                                  {"nice", Value()},
                                                                  {"env", Dict{}},
-                                                                 {"dont_write_bytecode", false}})));
+                                                                 {"dont_write_bytecode", false},
+                                                                 {"stdout", "inherit"}})));
   }
   ~Pair() {
     terminate();

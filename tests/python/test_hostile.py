@@ -48,6 +48,7 @@ HELLO_OF_A_COORDINATOR = {
     "nice": None,
     "env": {},
     "dont_write_bytecode": False,
+    "stdout": "inherit",
 }
 
 soaks = pytest.mark.timeout(3000 if "EXECNET_SOAK_INPUTS" in os.environ else 60)

@@ -3,6 +3,8 @@
 #pragma once
 
 #include <cstdint>
+#include <new>
+#include <thread>
 
 namespace execnet::base {
 
@@ -18,5 +20,9 @@ class MadeHere {
  private:
   std::uint64_t generation_ = process_generation();
 };
+
+// In a forked copy: a thread of the original, of which there is nothing here, not even the stack. To detach
+// it would touch that.
+inline void forget(std::thread& thread) { ::new (&thread) std::thread(); }
 
 }  // namespace execnet::base

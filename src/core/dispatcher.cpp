@@ -8,10 +8,10 @@
 namespace execnet::core {
 
 Dispatcher::~Dispatcher() {
-  if (thread_.joinable()) {
-    // Nobody has joined it: it has dropped the last reference to the connection itself, or is
-    // a thread of the process that this one was forked from.
-    thread_.detach();
+  if (connection_.in_forked_copy()) {
+    base::forget(thread_);
+  } else if (thread_.joinable()) {
+    thread_.detach();  // nobody has joined it: it has dropped the last reference to the connection itself
   }
 }
 

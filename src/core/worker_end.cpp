@@ -46,12 +46,9 @@ void WorkerEnd::stop() {
   loop_->stop();
   if (connection_->in_forked_copy()) {
     for (Runner& runner : runners_) {
-      if (runner.thread.joinable()) {
-        runner.thread.detach();  // there is no such thread here
-      }
+      base::forget(runner.thread);
     }
-  }
-  if (!connection_->in_forked_copy()) {
+  } else {
     OpenedProcess::end_all({opened_.begin(), opened_.end()});
   }
   connection_->finish("the worker ends");

@@ -76,9 +76,7 @@ Loop::~Loop() { stop(); }
 
 void Loop::stop() {
   if (made_here_.in_forked_copy()) {
-    if (thread_.joinable()) {
-      thread_.detach();  // there is nobody to wait for
-    }
+    base::forget(thread_);
     return;
   }
   {

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 
 import pytest
 
 import execnet
+from belongings import eventually
 
 
 def in_child(check: Callable[[], object], leave: Callable[[int], object] = os._exit) -> int:
@@ -73,6 +75,26 @@ class TestForkedChild:
         assert len(group) == 1
         channel.send(5)
         assert channel.receive() == 5
+
+    def test_it_forgets_threads_that_had_ended(self) -> None:
+        # Of those nobody has joined yet the copy has no stacks: to touch them ends it.
+        groups = [execnet.Group(["popen"]) for _ in range(8)]
+        try:
+            for number, group in enumerate(groups):
+                threads = set(os.listdir("/proc/self/task"))
+                over = threading.Event()
+                channel = group[0].remote_exec("channel.send(1); channel.receive()")
+                channel.setcallback(lambda item, over=over: over.set() if item is None else None, endmarker=None)
+                dispatcher = set(os.listdir("/proc/self/task")) - threads
+                assert len(dispatcher) == 1
+                if number % 2:
+                    group[0].exit()
+                    assert over.wait(20)
+                    assert eventually(lambda gone=dispatcher: not gone & set(os.listdir("/proc/self/task")))
+            assert in_child(lambda: None) == 0
+        finally:
+            for group in groups:
+                group.terminate(timeout=5)
 
     def test_its_end_leaves_the_gateways_alone(self, channel: execnet.Channel) -> None:
         def end_in_the_ordinary_way(status: int) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import os
+
 import pytest
 
 import execnet
@@ -88,3 +91,49 @@ def test_what_was_set_is_what_is_used(group: execnet.Group) -> None:
 def test_malformed_specifications_are_refused(text: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         XSpec(text)
+
+
+def test_any_attribute_can_be_set_and_what_is_read_for_a_gateway_counts(group: execnet.Group) -> None:
+    spec = XSpec("popen//env:EXECNET_A=1//nice=1")
+    spec.mine = [1]
+    spec.env["EXECNET_B"] = "2"
+    spec.dont_write_bytecode = True
+    spec.nice = 2
+    assert (spec.mine, spec.env, spec.dont_write_bytecode, spec.nice) == (
+        [1],
+        {"EXECNET_A": "1", "EXECNET_B": "2"},
+        True,
+        2,
+    )
+    assert str(spec) == "popen//env:EXECNET_A=1//nice=1"
+    channel = group.makegateway(spec).remote_exec(
+        "import os, sys; channel.send((os.environ['EXECNET_B'], sys.dont_write_bytecode, os.nice(0)))"
+    )
+    assert channel.receive(timeout=10) == ("2", True, min(19, os.nice(0) + 2))
+    spec.env = {}
+    spec.mine = None
+    assert (spec.env, spec.mine) == ({}, None)
+
+
+def test_a_copy_has_attributes_of_its_own() -> None:
+    spec = XSpec("popen//env:A=1")
+    spec.env["B"] = "2"
+    spec.mine = 3
+    other = copy.copy(spec)
+    assert (other, other.env, other.mine) == (spec, {"A": "1", "B": "2"}, 3)
+    other.env["C"] = "4"
+    other.mine = 5
+    assert (spec.env, spec.mine) == ({"A": "1", "B": "2"}, 3)
+
+
+def test_an_environment_that_is_no_dict_of_texts_is_refused_before_anything_is_started(group: execnet.Group) -> None:
+    spec = XSpec("popen")
+    spec.env = {"A": 1}
+    with pytest.raises(TypeError, match="dict of str"):
+        group.makegateway(spec)
+    assert len(group) == 0
+
+
+def test_the_text_cannot_be_set() -> None:
+    with pytest.raises(AttributeError, match="cannot be set"):
+        XSpec("popen")._spec = "ssh=host"  # type: ignore[misc]

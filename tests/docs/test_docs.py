@@ -33,8 +33,8 @@ BUILD = Path(execnet.__file__).parents[2]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md"))]
 COMPILER = [os.environ.get("CXX", "g++"), "-std=c++20", "-Wall", "-Wextra", "-Werror"]
 BLOCK = re.compile(r"^(?:<!-- test: (?P<note>.*) -->\n)?```(?P<language>\S*)\n(?P<code>.*?)^```$", re.M | re.S)
-HEADERS = """cassert chrono filesystem fstream future iostream string thread vector
-    sys/wait.h unistd.h execnet/execnet.hpp""".split()
+HEADERS = ["cassert", "chrono", "filesystem", "fstream", "future", "iostream", "string", "thread", "vector"]
+HEADERS += ["sys/wait.h", "unistd.h", "execnet/execnet.hpp"]
 LANGUAGES = {"python", "cpp", "cmake", "console", "text"}
 
 

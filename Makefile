@@ -57,6 +57,12 @@ lint: ## formatting, clang-tidy, ruff and mypy
 	@$(call build,dev,build/setup.cmake build/interpreters.cmake)
 	tools/lint $(call PACKAGE,dev)
 
+.PHONY: stubs
+stubs: ## makes the types and docstrings that editors and mypy see, python/execnet/_core.pyi
+	@tools/setup test lint
+	@$(call build,dev,build/setup.cmake build/interpreters.cmake)
+	tools/stubs $(call PACKAGE,dev)
+
 .PHONY: asan
 asan: ## C++ and Python tests with AddressSanitizer and UndefinedBehaviorSanitizer
 	@tools/setup test

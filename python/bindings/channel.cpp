@@ -240,11 +240,12 @@ void bind_channel(nb::module_& module) {
           },
           nb::arg("mode") = "w", nb::arg("proxyclose") = false,
           nb::sig("def makefile(self, mode: typing.Literal['r', 'w'] = 'w', proxyclose: bool = False) -> "
-                  "typing.Any"),
+                  "execnet._file.ChannelFile"),
           "A file to write to, each write an item, or to read from. Closing it closes the channel if `proxyclose`.")
       .def_prop_ro(
           "gateway", [](const PyChannel& c) { return c.gateway.is_valid() ? c.gateway : nb::none(); },
-          nb::sig("def gateway(self) -> typing.Any"), "The gateway this is a channel of.")
+          nb::sig("def gateway(self) -> Gateway"),
+          "The gateway this is a channel of. On the other side that is a WorkerGateway, which can do less.")
       .def_prop_ro(
           "id", [](const PyChannel& channel) { return channel.handle->id(); },
           "The number both ends know the channel by.")

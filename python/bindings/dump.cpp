@@ -139,7 +139,7 @@ void bind_dump(nb::module_& module) {
              "The bytes of a value of builtin types, for loads() anywhere. Raises DumpError.");
   module.def(
       "dump", [](const nb::object& stream, nb::handle value) { stream.attr("write")(dumps(value)); }, nb::arg("byteio"),
-      nb::arg("obj").none(), nb::sig("def dump(byteio: typing.Any, obj: object) -> None"),
+      nb::arg("obj").none(), nb::sig("def dump(byteio: execnet._streams.Writer, obj: object) -> None"),
       "Writes the bytes of a value to a binary file. Raises DumpError.");
   module.def("loads", &loads, nb::arg("bytestring"), nb::arg("py2str_as_py3str") = false,
              nb::arg("py3str_as_py2str") = false,
@@ -147,10 +147,11 @@ void bind_dump(nb::module_& module) {
                      "py3str_as_py2str: bool = False) -> typing.Any"),
              "The value that dumps() has made bytes of. Strings of Python 2 become str if `py2str_as_py3str`, else\n"
              "bytes; those of Python 3 become bytes if `py3str_as_py2str`. Raises LoadError.");
-  module.def("load", &load, nb::arg("io"), nb::arg("py2str_as_py3str") = false, nb::arg("py3str_as_py2str") = false,
-             nb::sig("def load(io: typing.Any, py2str_as_py3str: bool = False, py3str_as_py2str: bool = False) "
-                     "-> typing.Any"),
-             "The next value in a binary file; otherwise as loads().");
+  module.def(
+      "load", &load, nb::arg("io"), nb::arg("py2str_as_py3str") = false, nb::arg("py3str_as_py2str") = false,
+      nb::sig("def load(io: execnet._streams.Reader, py2str_as_py3str: bool = False, py3str_as_py2str: bool = False) "
+              "-> typing.Any"),
+      "The next value in a binary file; otherwise as loads().");
 }
 
 }  // namespace execnet::python

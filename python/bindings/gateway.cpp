@@ -130,7 +130,7 @@ void bind_gateway(nb::module_& module) {
       .def_prop_ro(
           "spec", [](const PyGateway& self) { return self.spec; }, nb::sig("def spec(self) -> XSpec"),
           "The specification it was made from.")
-      .def_prop_ro("execmodel", &execmodel, nb::sig("def execmodel(self) -> typing.Any"),
+      .def_prop_ro("execmodel", &execmodel, nb::sig("def execmodel(self) -> execnet._execmodel.ExecModel"),
                    "The execution model of this side, that of the group.")
       .def_prop_ro(
           "remoteaddress",

@@ -245,7 +245,7 @@ void serve(nb::handle module, int stream_fd, int stderr_fd) {
 void bind_worker(nb::module_& module) {
   nb::class_<WorkerGateway>(module, "WorkerGateway", "The gateway as code on its other side sees it.")
       .def_prop_ro("id", [](const WorkerGateway& self) { return self.end->id(); })
-      .def_prop_ro("execmodel", &execmodel, nb::sig("def execmodel(self) -> typing.Any"),
+      .def_prop_ro("execmodel", &execmodel, nb::sig("def execmodel(self) -> execnet._execmodel.ExecModel"),
                    "The execution model of this side.")
       .def("newchannel", &newchannel, nb::sig("def newchannel(self) -> Channel"),
            "A channel nobody uses yet, to be sent over another one.")

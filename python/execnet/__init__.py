@@ -6,6 +6,12 @@
 42
 """
 
+# Programs that have imported only `execnet` use its modules.
+from execnet import gateway as gateway
+from execnet import gateway_base as gateway_base
+from execnet import gateway_bootstrap as gateway_bootstrap
+from execnet import gateway_io as gateway_io
+from execnet import xspec as xspec
 from execnet._core import (
     Channel,
     DataFormatError,

@@ -1,153 +1,365 @@
-"""The extension module: python/bindings. Its docstrings are there, at run time."""
-
 import builtins
 import types
 from collections.abc import Callable
-from typing import Any, Literal, Protocol, TypeAlias, overload
+from typing import Any, Literal, TypeAlias, overload
 
-from execnet._execmodel import ExecModel
+import execnet._execmodel
+import execnet._streams
+import execnet.rsync
 from execnet._file import ChannelFileRead, ChannelFileWrite
+from execnet.multi import Group
+
+# Made by `make stubs` from python/bindings. Do not edit.
 
 __version__: str
 
-class _Reader(Protocol):
-    def read(self, size: int, /) -> bytes: ...
-
-class _Writer(Protocol):
-    def write(self, data: bytes, /) -> object: ...
-
 class RemoteError(Exception):
+    """
+    The code on the other side raised; `formatted` is its traceback, as text.
+    """
     @property
-    def formatted(self) -> str: ...
-
-class TimeoutError(builtins.TimeoutError): ...
-class DataFormatError(Exception): ...
-class DumpError(DataFormatError): ...
-
-class LoadError(DataFormatError):
-    offset: int
-
-class HostNotFound(ConnectionError): ...
-class GatewayGone(OSError, EOFError): ...
+    def formatted(self) -> str:
+        """The traceback of the other side, as text."""
 
 _RemoteError: TypeAlias = RemoteError
+
+class TimeoutError(builtins.TimeoutError):
+    """Nothing came within the given time."""
+
 _TimeoutError: TypeAlias = TimeoutError
 
-def dumps(obj: object) -> bytes: ...
-def dump(byteio: _Writer, obj: object) -> None: ...
+class DataFormatError(Exception):
+    """A value does not fit the dump format, or bytes are not of it."""
+
+class DumpError(DataFormatError):
+    """A value cannot be dumped; the text has the path to the item."""
+
+class LoadError(DataFormatError):
+    """Bytes cannot be loaded; `offset` tells where in them, in bytes."""
+
+    offset: int
+
+class HostNotFound(ConnectionError):
+    """No usable interpreter at the other end of a specification, and why."""
+
+class GatewayGone(OSError, EOFError):
+    """
+    The other side is gone: its exit status or signal and last words on stderr.
+    """
+
+def dumps(obj: object) -> bytes:
+    """
+    The bytes of a value of builtin types, for loads() anywhere. Raises DumpError.
+    """
+
+def dump(byteio: execnet._streams.Writer, obj: object) -> None:
+    """Writes the bytes of a value to a binary file. Raises DumpError."""
+
 def loads(
     bytestring: bytes | bytearray | memoryview, py2str_as_py3str: bool = False, py3str_as_py2str: bool = False
-) -> Any: ...
-def load(io: _Reader, py2str_as_py3str: bool = False, py3str_as_py2str: bool = False) -> Any: ...
+) -> Any:
+    """
+    The value that dumps() has made bytes of. Strings of Python 2 become str if `py2str_as_py3str`, else
+    bytes; those of Python 3 become bytes if `py3str_as_py2str`. Raises LoadError.
+    """
+
+def load(io: execnet._streams.Reader, py2str_as_py3str: bool = False, py3str_as_py2str: bool = False) -> Any:
+    """The next value in a binary file; otherwise as loads()."""
 
 class XSpec:
+    """
+    A gateway specification: "type[=value]//key[=value]//...", with its keys as attributes. A bare
+    key is True, one that was not given None.
+
+        spec = XSpec("ssh=host//chdir=run//env:LANG=C")
+        spec.ssh, spec.chdir, spec.env, spec.nice == "host", "run", {"LANG": "C"}, None
+
+    Raises ValueError for a malformed text.
+    """
+
     def __init__(self, string: str) -> None: ...
     @property
-    def _spec(self) -> str: ...
-    @property
-    def env(self) -> dict[str, str]: ...
-    # Keys that were not given are None, those without a value True.
-    def __getattr__(self, name: str, /) -> Any: ...
-    def __setattr__(self, name: str, value: object, /) -> None: ...
+    def _spec(self) -> str:
+        """The exact text."""
+
+    chdir: str | None
+    dont_write_bytecode: bool | None
+    env: dict[str, str]
+    """The variables given with env:NAME=value; may be changed."""
+    execmodel: str | None
+    id: str | None
+    installvia: str | None
+    nice: str | None
+    popen: bool | None
+    python: str | None
+    socket: str | None
+    ssh: str | None
+    ssh_config: str | None
+    stdout: str | None
+    vagrant_ssh: str | None
+    via: str | None
+
+    def __getattr__(self, name: str) -> Any: ...
+    def __setattr__(self, name: str, value: object) -> None: ...
+    def __str__(self) -> str: ...
+    def __repr__(self) -> str: ...
     def __hash__(self) -> int: ...
     def __eq__(self, other: object, /) -> bool: ...
     def __copy__(self) -> XSpec: ...
-    def _samefilesystem(self) -> bool: ...
-
-NO_ENDMARKER_WANTED: object
+    def _samefilesystem(self) -> bool:
+        """Whether a gateway's working directory is this process's own."""
 
 class Channel:
-    RemoteError: type[_RemoteError]
-    TimeoutError: type[_TimeoutError]
-    @property
-    def id(self) -> int: ...
-    @property
-    def gateway(self) -> Any: ...  # Gateway; on the worker's side WorkerGateway
-    def send(self, item: object) -> None: ...
-    def receive(self, timeout: float | None = None) -> Any: ...
-    def close(self, error: str | None = None) -> None: ...
-    def isclosed(self) -> bool: ...
-    def waitclose(self, timeout: float | None = None) -> None: ...
-    def setcallback(self, callback: Callable[[Any], object], endmarker: object = ...) -> None: ...
-    def _getremoteerror(self) -> Exception | None: ...
+    """
+    One end of a two-way stream of values between the two sides of a gateway. When the last
+    reference to it goes, it closes.
+
+        channel = gateway.remote_exec("channel.send(channel.receive() + 1)")
+        channel.send(41)
+        assert channel.receive() == 42
+    """
+
+    def send(self, item: object) -> None:
+        """
+        Sends a value of builtin types; channels of the same gateway may be in it. Waits while the other
+        side's buffers are full. Raises DumpError (nothing was sent), and OSError when the channel is
+        closed or the other side is gone.
+        """
+
+    def receive(self, timeout: float | None = None) -> Any:
+        """
+        The next value from the other side. Waits for it, at most `timeout` seconds: TimeoutError. Raises
+        RemoteError when the other side raised; EOFError when it has closed, or, as GatewayGone, is gone.
+        """
+
+    def close(self, error: str | None = None) -> None:
+        """
+        Closes both directions; with an error text the other side gets a RemoteError. May be repeated.
+        """
+
+    def isclosed(self) -> bool:
+        """Whether this end can no longer send."""
+
+    def waitclose(self, timeout: float | None = None) -> None:
+        """
+        Waits until the other side sends no more, at most `timeout` seconds: TimeoutError. Raises
+        RemoteError when the other side raised, GatewayGone when it is gone.
+        """
+
+    def reconfigure(self, py2str_as_py3str: bool = True, py3str_as_py2str: bool = False) -> None:
+        """
+        How strings between Python 2 and 3 are loaded on this channel, at both ends.
+        """
+
+    def setcallback(self, callback: Callable[[Any], object], endmarker: object = ...) -> None:
+        """
+        From now on items are given to the callback, on a thread of the gateway, one at a time and in
+        order; those that have arrived first. If an endmarker is given, the callback is called with it
+        once, after the last item. A callback that raises closes the channel with that error. It stays
+        active when the last reference to the channel goes. Raises OSError if there is one already.
+        """
+
+    def _getremoteerror(self) -> Exception | None:
+        """
+        What ended the channel, once: RemoteError, or GatewayGone (an EOFError); None if neither did.
+        """
+
     def __iter__(self) -> Channel: ...
     def __next__(self) -> Any: ...
-    def next(self) -> Any: ...
+    def next(self) -> Any:
+        """As next(channel)."""
+
     @overload
-    def makefile(self, mode: Literal["w"] = "w", proxyclose: bool = False) -> ChannelFileWrite: ...
+    def makefile(self, mode: Literal["w"] = "w", proxyclose: bool = False) -> ChannelFileWrite:
+        """
+        A file to write to, each write an item, or to read from. Closing it closes the channel if `proxyclose`.
+        """
     @overload
     def makefile(self, mode: Literal["r"], proxyclose: bool = False) -> ChannelFileRead: ...
+    @property
+    def gateway(self) -> Gateway:
+        """
+        The gateway this is a channel of. On the other side that is a WorkerGateway, which can do less.
+        """
+
+    @property
+    def id(self) -> int:
+        """The number both ends know the channel by."""
+
+    def __repr__(self) -> str: ...
     def __hash__(self) -> int: ...
     def __eq__(self, other: object, /) -> bool: ...
 
+    RemoteError: type[_RemoteError]
+
+    TimeoutError: type[_TimeoutError]
+
+NO_ENDMARKER_WANTED: object = ...
+
 class RInfo:
+    """What the other side said of itself when it started."""
+
     @property
-    def executable(self) -> str: ...
+    def executable(self) -> str:
+        """Path of the interpreter."""
+
     @property
-    def version_info(self) -> tuple[int, int, int, str, int]: ...
+    def version_info(self) -> tuple[int, int, int, str, int]:
+        """As sys.version_info there."""
+
     @property
-    def platform(self) -> str: ...
+    def platform(self) -> str:
+        """As sys.platform there."""
+
     @property
-    def cwd(self) -> str: ...
+    def cwd(self) -> str:
+        """The working directory it started in."""
+
     @property
     def pid(self) -> int: ...
     @property
-    def implementation(self) -> str: ...
+    def implementation(self) -> str:
+        """Of the worker: 'native' or 'pure'."""
+
+    def __repr__(self) -> str: ...
 
 class RemoteStatus:
+    """What the other side is doing."""
+
     @property
-    def numchannels(self) -> int: ...
+    def numchannels(self) -> int:
+        """Channels that are open."""
+
     @property
-    def numexecuting(self) -> int: ...
+    def numexecuting(self) -> int:
+        """Sources that run."""
+
     @property
     def execmodel(self) -> str: ...
+    def __repr__(self) -> str: ...
 
 class Gateway:
-    _group: Any  # the Group, set by it
+    """
+    A Python interpreter somewhere, with a connection to it. Made by Group.makegateway(); lives
+    until its group terminates it. Programs may set attributes of their own.
+    """
+
     @property
     def id(self) -> str: ...
     @property
-    def spec(self) -> XSpec: ...
+    def spec(self) -> XSpec:
+        """The specification it was made from."""
+
     @property
-    def execmodel(self) -> ExecModel: ...
+    def execmodel(self) -> execnet._execmodel.ExecModel:
+        """The execution model of this side, that of the group."""
+
     @property
-    def remoteaddress(self) -> str: ...
+    def remoteaddress(self) -> str:
+        """The host, as the specification names it."""
+
     def remote_exec(
         self, source: str | types.FunctionType | Callable[..., object] | types.ModuleType, **kwargs: object
-    ) -> Channel: ...
-    def newchannel(self) -> Channel: ...
-    def _rinfo(self, update: bool = False) -> RInfo: ...
-    def remote_status(self) -> RemoteStatus: ...
-    def hasreceiver(self) -> bool: ...
-    def reconfigure(self, py2str_as_py3str: bool = True, py3str_as_py2str: bool = False) -> None: ...
-    def exit(self) -> None: ...
-    def join(self, timeout: float | None = None) -> None: ...
+    ) -> Channel:
+        """
+        Runs source on the other side; `channel` in its globals is the other end of what this returns. A
+        function is called with the channel and the keyword arguments; it must not use globals.
+        Raises ValueError for a function that cannot be sent, DumpError for its arguments, GatewayGone.
+        What the code raises arrives as RemoteError on the channel.
+        """
+
+    def newchannel(self) -> Channel:
+        """A channel nobody uses yet, to be sent over another one."""
+
+    def _rinfo(self, update: bool = False) -> RInfo:
+        """
+        What the other side said of itself when it started: costs nothing. There is nothing to `update`.
+        """
+
+    def remote_status(self) -> RemoteStatus:
+        """Asks the other side what it is doing."""
+
+    def hasreceiver(self) -> bool:
+        """Whether the other side is there."""
+
+    def reconfigure(self, py2str_as_py3str: bool = True, py3str_as_py2str: bool = False) -> None:
+        """How strings between Python 2 and 3 are loaded, at both ends."""
+
+    def exit(self) -> None:
+        """
+        Tells the other side to end and leaves the group, whose terminate() still sees to its process. Does
+        not wait; may be repeated.
+        """
+
+    def join(self, timeout: float | None = None) -> None:
+        """
+        Waits until the other side is gone, at most `timeout` seconds: TimeoutError.
+        """
+
+    def __repr__(self) -> str: ...
+
+    _group: Group
 
 class Membership:
-    def __init__(self, python: bytes, native_module: bytes) -> None: ...
-    def set_execmodel(self, execmodel: str) -> None: ...
-    def start(self, specs: list[XSpec]) -> list[Gateway]: ...
-    def launch_args(self, spec: XSpec) -> list[str]: ...
-    def terminate(self, timeout: float | None = None) -> None: ...
-    def allocate_id(self, spec: XSpec) -> None: ...
+    """The gateways of one Group, from start to end."""
 
-class _RSyncObserver(Protocol):
-    def filter(self, path: bytes, /) -> Any: ...
-    def on_list(self, target: int, size: int, /) -> None: ...
-    def on_send_file(self, target: int, relative: bytes, /) -> None: ...
-    def on_ack(self, target: int, size: int, /) -> None: ...
-    def on_finished(self, target: int, /) -> None: ...
+    def __init__(self, python: bytes, native_module: bytes) -> None:
+        """
+        Paths: the interpreter of plain popen gateways, and this extension, which it can load.
+        """
 
-def start_rsync_target(gateway: Gateway) -> Channel: ...
-def send_tree(source: bytes, targets: list[tuple[Channel, bytes, bool]], observer: _RSyncObserver) -> None: ...
+    def set_execmodel(self, execmodel: str) -> None:
+        """The execution model of this side, for members to come."""
+
+    def start(self, specs: list[XSpec]) -> list[Gateway]:
+        """
+        Starts a gateway for each, all at the same time; when one fails none stays.
+        """
+
+    def launch_args(self, spec: XSpec) -> list[str]:
+        """
+        The command line that start() would run. Raises ValueError for what it would refuse.
+        """
+
+    def terminate(self, timeout: float | None = None) -> None:
+        """Ends all, and waits until their processes are gone."""
+
+    def allocate_id(self, spec: XSpec) -> None:
+        """Gives the specification a free id, if it has none."""
+
+def start_rsync_target(gateway: Gateway) -> Channel:
+    """Starts the receiving side of RSync; the channel is for send_tree()."""
+
+def send_tree(source: bytes, targets: list[tuple[Channel, bytes, bool]], observer: execnet.rsync._Observer) -> None:
+    """
+    Copies a directory or a file. A target is a channel, a destination, and whether to remove what else is
+    there. The observer is called with the position of the target.
+    """
+
+def end_greenlets() -> None:
+    """
+    For the end of the interpreter: from now on calls that wait block their thread.
+    """
 
 class WorkerGateway:
+    """The gateway as code on its other side sees it."""
+
     @property
     def id(self) -> str: ...
     @property
-    def execmodel(self) -> ExecModel: ...
-    def newchannel(self) -> Channel: ...
-    def reconfigure(self, py2str_as_py3str: bool = True, py3str_as_py2str: bool = False) -> None: ...
+    def execmodel(self) -> execnet._execmodel.ExecModel:
+        """The execution model of this side."""
 
-def end_greenlets() -> None: ...
-def serve(stream_fd: int, stderr_fd: int) -> None: ...
+    def newchannel(self) -> Channel:
+        """A channel nobody uses yet, to be sent over another one."""
+
+    def reconfigure(self, py2str_as_py3str: bool = True, py3str_as_py2str: bool = False) -> None:
+        """How strings between Python 2 and 3 are loaded, at both ends."""
+
+    def __repr__(self) -> str: ...
+
+def serve(stream_fd: int, stderr_fd: int) -> None:
+    """
+    The life of a worker, on the main thread of an interpreter started for it: `stream_fd` is the connection,
+    `stderr_fd` the stderr to take over once all is well.
+    """

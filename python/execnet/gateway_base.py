@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from execnet import _core
 from execnet._core import (
@@ -24,6 +24,7 @@ from execnet._core import Gateway as BaseGateway
 from execnet._execmodel import ExecModel, get_execmodel
 from execnet._file import ChannelFile, ChannelFileRead, ChannelFileWrite
 from execnet._pool import Reply, WorkerPool
+from execnet._streams import Reader
 
 __all__ = [
     "DUMPFORMAT_VERSION",
@@ -84,14 +85,10 @@ class opcode:
     COMPLEX = b"T"
 
 
-class _Reader(Protocol):
-    def read(self, size: int, /) -> bytes: ...
-
-
 class _Versioned:
     """A file that begins with the version byte that the dump in it lacks."""
 
-    def __init__(self, stream: _Reader) -> None:
+    def __init__(self, stream: Reader) -> None:
         self._stream = stream
         self._begun = False
 
@@ -110,7 +107,7 @@ class Unserializer:
     """
 
     def __init__(
-        self, stream: _Reader, channel_or_gateway: object = None, strconfig: tuple[bool, bool] | None = None
+        self, stream: Reader, channel_or_gateway: object = None, strconfig: tuple[bool, bool] | None = None
     ) -> None:
         self.stream = stream
         self.py2str_as_py3str, self.py3str_as_py2str = strconfig or (True, False)

@@ -32,7 +32,7 @@ __all__ = [
 def new_membership() -> _core.Membership:
     """What a group is inside; its plain `popen` members run this interpreter and this extension."""
     origin = _core.__spec__.origin if _core.__spec__ else None
-    return _core.Membership(python=os.fsencode(sys.executable), native_module=os.fsencode(origin or ""))
+    return _core.Membership(python=os.fsencode(sys.executable or ""), native_module=os.fsencode(origin or ""))
 
 
 class Group:

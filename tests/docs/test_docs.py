@@ -33,6 +33,8 @@ BUILD = Path(execnet.__file__).parents[2]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md"))]
 COMPILER = [os.environ.get("CXX", "g++"), "-std=c++20", "-Wall", "-Wextra", "-Werror"]
 BLOCK = re.compile(r"^(?:<!-- test: (?P<note>.*) -->\n)?```(?P<language>\S*)\n(?P<code>.*?)^```$", re.M | re.S)
+HEADERS = ["cassert", "chrono", "filesystem", "fstream", "future", "iostream", "string", "thread", "vector"]
+HEADERS += ["sys/wait.h", "unistd.h", "execnet/execnet.hpp"]
 LANGUAGES = {"python", "cpp", "cmake", "console", "text"}
 
 
@@ -97,7 +99,8 @@ def test_every_block_has_a_language_that_is_tested() -> None:
 def test_links_lead_to_files() -> None:
     broken = []
     for document in DOCUMENTS:
-        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text(encoding="utf-8")):
+        prose = BLOCK.sub("", document.read_text(encoding="utf-8"))
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", prose):
             if not target.startswith("https://") and not (document.parent / target).exists():
                 broken.append(f"{document.relative_to(ROOT)}: {target}")
     assert not broken
@@ -164,8 +167,7 @@ def compile_cpp(source: str, directory: Path) -> Path:
 @pytest.fixture(scope="module")
 def snippets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One program of all C++ blocks that are not programs; its argument is the block to run."""
-    source = ["#include <cassert>", "#include <chrono>", "#include <execnet/execnet.hpp>", "#include <iostream>"]
-    source += ["#include <filesystem>", "#include <fstream>", "#include <string>", "#include <vector>"]
+    source = [f"#include <{header}>" for header in HEADERS]
     cases = []
     for number, block in enumerate(BLOCKS):
         if block.language == "cpp" and not block.is_program:

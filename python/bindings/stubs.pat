@@ -1,0 +1,89 @@
+# For `make stubs`: what the signatures in the bindings cannot say. The form is that of nanobind.stubgen.
+
+^execnet\._core\.__prefix__$:
+    # Made by `make stubs` from python/bindings. Do not edit.
+
+^execnet\._core\.__version__$:
+    __version__: str
+
+^execnet\._core\._error_types$:
+
+# --- Exceptions: made by hand, in the name of the package ---
+
+^execnet\._core\.RemoteError$:
+    \from typing import TypeAlias
+    class RemoteError(Exception):
+        \doc
+        @property
+        def formatted(self) -> str:
+            """The traceback of the other side, as text."""
+
+    _RemoteError: TypeAlias = RemoteError
+
+^execnet\._core\.TimeoutError$:
+    \import builtins
+    class TimeoutError(builtins.TimeoutError):
+        \doc
+
+    _TimeoutError: TypeAlias = TimeoutError
+
+^execnet\._core\.DataFormatError$:
+    class DataFormatError(Exception):
+        \doc
+
+^execnet\._core\.DumpError$:
+    class DumpError(DataFormatError):
+        \doc
+
+^execnet\._core\.LoadError$:
+    class LoadError(DataFormatError):
+        \doc
+        offset: int
+
+^execnet\._core\.HostNotFound$:
+    class HostNotFound(ConnectionError):
+        \doc
+
+^execnet\._core\.GatewayGone$:
+    class GatewayGone(OSError, EOFError):
+        \doc
+
+# --- XSpec: the keys that have a meaning; others may be of any type ---
+
+^execnet\._core\.XSpec\.env$:
+    chdir: str | None
+    dont_write_bytecode: bool | None
+    env: dict[str, str]
+    """The variables given with env:NAME=value; may be changed."""
+    execmodel: str | None
+    id: str | None
+    installvia: str | None
+    nice: str | None
+    popen: bool | None
+    python: str | None
+    socket: str | None
+    ssh: str | None
+    ssh_config: str | None
+    stdout: str | None
+    vagrant_ssh: str | None
+    via: str | None
+
+# --- Channel and Gateway ---
+
+^execnet\._core\.Channel\.(RemoteError|TimeoutError)$:
+    \1: type[_\1]
+
+# The mode says which kind of file it is.
+^execnet\._core\.Channel\.makefile$:
+    \from typing import Literal, overload
+    \from execnet._file import ChannelFileRead, ChannelFileWrite
+    @overload
+    def makefile(self, mode: Literal["w"] = "w", proxyclose: bool = False) -> ChannelFileWrite:
+        \doc
+    @overload
+    def makefile(self, mode: Literal["r"], proxyclose: bool = False) -> ChannelFileRead: ...
+
+# Set by the group.
+^execnet\._core\.Gateway\.__suffix__$:
+    \from execnet.multi import Group
+    _group: Group

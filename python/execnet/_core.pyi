@@ -293,7 +293,7 @@ class Gateway:
 
     def join(self, timeout: float | None = None) -> None:
         """
-        Waits until the other side is gone, at most `timeout` seconds: TimeoutError.
+        Waits until the other side is gone, at most `timeout` seconds; hasreceiver() tells whether it is.
         """
 
     def __repr__(self) -> str: ...

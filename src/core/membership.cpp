@@ -89,14 +89,12 @@ void end_processes(const Gateways& gateways, const base::Wait& wait) {
 // Proxies after what hangs on them: a wave are those that nothing left hangs on.
 void end_in_order(Gateways gateways, const base::Wait& wait) {
   while (!gateways.empty()) {
-    std::set<std::string> needed;
+    std::set<std::shared_ptr<GatewayEnd>> needed;
     for (const auto& gateway : gateways) {
-      if (const auto id = leader(gateway->spec())) {
-        needed.insert(*id);
-      }
+      needed.insert(gateway->end()->leader());
     }
     const auto last = std::stable_partition(gateways.begin(), gateways.end(),
-                                            [&](const auto& gateway) { return needed.contains(gateway->id()); });
+                                            [&](const auto& gateway) { return needed.contains(gateway->end()); });
     const Gateways wave(last, gateways.end());
     gateways.erase(last, gateways.end());
     for (const auto& gateway : wave) {

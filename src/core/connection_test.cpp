@@ -408,6 +408,45 @@ TEST(Connection, ItsOwnerMayBeLetGoWhileAThreadReads) {
   }
 }
 
+// An owner that learns a little later why the stream has ended, as a gateway does.
+class Inquirer final : public ConnectionOwner {
+ public:
+  explicit Inquirer(const std::shared_ptr<Connection>& connection) : connection_(connection) {}
+
+  void on_hello(base::Buffer) override {}
+  void on_exec(Lock&, const std::shared_ptr<ChannelState>&, base::Buffer) override { FAIL(); }
+  void on_open(Lock&, const std::shared_ptr<ChannelState>&, base::Buffer) override { FAIL(); }
+  void on_status_request(Lock&, std::uint32_t) override { FAIL(); }
+  void on_terminate(Lock&) override { FAIL(); }
+  void on_stream_end(const std::string& error) override {
+    errors.push_back(error);
+    const auto connection = connection_.lock();
+    connection->loop()->call_after(std::chrono::milliseconds(20), [connection] { connection->finish("known now"); });
+  }
+
+  std::vector<std::string> errors;
+
+ private:
+  const std::weak_ptr<Connection> connection_;
+};
+
+TEST(Connection, WhatIsWrongWithAFrameIsToldOnceWhoeverReads) {
+  auto [here, there] = base::socket_pair();
+  const auto loop = std::make_shared<loop::Loop>();
+  const auto connection = std::make_shared<Connection>(std::move(here), loop, Side::kCoordinator);
+  const auto owner = std::make_shared<Inquirer>(connection);
+  connection->start(owner);
+  const auto wrong = wire::pack({.type = wire::FrameType::kExec, .channel = 2});
+  const std::string stream = std::string(wire::kMagic).append(wrong.data(), wrong.size());
+  auto lock = connection->lock();  // so that this thread is the one who reads
+  ASSERT_EQ(::send(there.get(), stream.data(), stream.size(), MSG_NOSIGNAL), static_cast<ssize_t>(stream.size()));
+  EXPECT_TRUE(
+      connection->wait_until(lock, connection.get(), soon(), [&] { return connection->gone(lock).has_value(); }));
+  lock.unlock();
+  loop->stop();
+  EXPECT_EQ(owner->errors, std::vector<std::string>{"EXEC for channel 2 came from the wrong side"});
+}
+
 TEST(Connection, APeerThatIsNoWorkerIsQuoted) {
   auto [here, there] = base::socket_pair();
   const StartedPeer peer(std::move(here));

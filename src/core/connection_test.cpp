@@ -1,6 +1,7 @@
 // A coordinator's connection against a real WorkerEnd whose code is C++, over a socket pair.
 #include "core/connection.hpp"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -364,6 +365,23 @@ TEST(Connection, AWorkerThatIsAskedForSomethingBeforeHelloEnds) {
     lock.unlock();
     end->stop();
   }
+}
+
+TEST(Connection, AWorkerEndsThoughNobodyTakesWhatItHasToSay) {
+  auto [here, there] = base::socket_pair();
+  const auto [unread, full] = base::make_pipe();
+  base::check("fcntl", [&full = full] { return ::fcntl(full.get(), F_SETFL, O_NONBLOCK); });
+  while (::write(full.get(), "much", 4) > 0) {
+  }
+  base::check("fcntl", [&full = full] { return ::fcntl(full.get(), F_SETFL, 0); });
+  const base::Fd stderr_before(::dup(STDERR_FILENO));
+  ::dup2(full.get(), STDERR_FILENO);
+  const auto end = WorkerEnd::open(std::move(there), run_task, {kPatience, kPatience});
+  ASSERT_EQ(::send(here.get(), "half", 4, MSG_NOSIGNAL), 4);  // of a frame
+  here.reset();
+  EXPECT_FALSE(end->wait_setup(soon()));
+  end->stop();
+  ::dup2(stderr_before.get(), STDERR_FILENO);
 }
 
 // An owner that is let go while its connection calls it, and then ends the connection, as a gateway does.

@@ -584,7 +584,7 @@ def test_whoever_is_killed_the_file_is_the_old_or_the_new_one(
     for name in "abcdef":
         assert (target / name).read_bytes() in (old, new)
     assert (target / "f").read_bytes() == old
-    sync(source, target, group.makegateway("popen"))
+    sync(source, target, group.makegateway("popen"), delete=True)
     assert content(target) == content(source)  # with what was left half-written removed
 
 

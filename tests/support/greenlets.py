@@ -440,9 +440,9 @@ def task_waits_in_every_way(group: execnet.Group) -> None:
         other = channel.gateway.newchannel()
         channel.send(other)
         other.waitclose()
-        channel.send(channel.gateway.execmodel.backend)
         event = channel.gateway.execmodel.Event()
         sys.shared.append(event)
+        channel.send(channel.gateway.execmodel.backend)
         event.wait()
         channel.send("released")
         """

@@ -119,11 +119,7 @@ void setcallback(const PyChannel& channel, nb::object function, nb::object endma
     in_greenlet = handle->set_callback(std::move(callback), hub != nullptr);
   }
   if (in_greenlet) {
-    spawn(*hub, [hub, connection = handle->connection().shared_from_this()] {
-      const base::Wait wait = wait_for(hub);
-      const nb::gil_scoped_release nogil;
-      connection->dispatcher().run_in_greenlet(wait);
-    });
+    spawn_dispatcher(*hub, handle->connection());
   }
 }
 

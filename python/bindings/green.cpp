@@ -111,8 +111,12 @@ base::Wait wait_for(const base::Hub* hub, std::optional<double> timeout) {
   return wait;
 }
 
-void spawn(const base::Hub& hub, std::function<void()> function) {
-  as_python(hub).attr("spawn")(nb::cpp_function(std::move(function)));
+void spawn_dispatcher(const base::Hub& hub, core::Connection& connection) {
+  as_python(hub).attr("spawn")(nb::cpp_function([&hub, connection = connection.shared_from_this()] {
+    const base::Wait wait = wait_for(&hub);
+    const nb::gil_scoped_release nogil;
+    connection->dispatcher().run_in_greenlet(wait);
+  }));
 }
 
 nb::object as_python(const base::Hub& hub) { return static_cast<const PyHub&>(hub).object(); }

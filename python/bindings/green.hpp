@@ -4,7 +4,6 @@
 
 #include <nanobind/nanobind.h>
 
-#include <functional>
 #include <optional>
 #include <string>
 
@@ -25,8 +24,8 @@ inline base::Wait wait_for(const core::Connection& connection, std::optional<dou
   return wait_for(connection.hub(), timeout);
 }
 
-// Runs the function in a new greenlet of the calling thread, with the GIL.
-void spawn(const base::Hub& hub, std::function<void()> function);
+// Has a new greenlet of the calling thread run the connection's callbacks, as Dispatcher::start() has asked for.
+void spawn_dispatcher(const base::Hub& hub, core::Connection& connection);
 // The hub as an object of execnet._green.
 nanobind::object as_python(const base::Hub& hub);
 

@@ -12,7 +12,7 @@
 #include "bindings.hpp"
 #include "channel.hpp"
 #include "gateway.hpp"
-#include "interrupt.hpp"
+#include "green.hpp"
 
 namespace execnet::python {
 namespace {
@@ -21,8 +21,9 @@ nb::object start_rsync_target(nb::handle_t<PyGateway> gateway) {
   const auto end = nb::cast<const PyGateway&>(gateway).gateway->end();
   std::shared_ptr<core::ChannelHandle> channel;
   {
+    const base::Wait wait = wait_for(*end->connection());
     const nb::gil_scoped_release nogil;
-    channel = core::start_rsync_target(*end, wait_for());
+    channel = core::start_rsync_target(*end, wait);
   }
   return make_channel(std::move(channel), gateway);
 }
@@ -62,6 +63,23 @@ class PythonObserver final : public core::RSyncObserver {
   const nb::handle object_;
 };
 
+// The first who has something called back decides where the program's callbacks run, too: in a program of
+// greenlets not on a thread.
+void run_callbacks_as(const base::Wait& wait, core::Connection& connection) {
+  if (wait.hub == nullptr) {
+    return;
+  }
+  bool in_greenlet = false;
+  {
+    const nb::gil_scoped_release nogil;
+    auto lock = connection.lock();
+    in_greenlet = connection.dispatcher().start(lock, true);
+  }
+  if (in_greenlet) {
+    spawn_dispatcher(*wait.hub, connection);
+  }
+}
+
 void send_tree(const nb::bytes& source, const nb::list& targets, const nb::object& observer) {
   std::vector<core::RSyncTarget> to;
   for (const nb::handle target : targets) {
@@ -72,8 +90,13 @@ void send_tree(const nb::bytes& source, const nb::list& targets, const nb::objec
   }
   const std::string path(source.c_str(), source.size());
   PythonObserver calls(observer);
+  base::Wait wait = wait_for(nullptr);
+  for (const core::RSyncTarget& target : to) {
+    wait = wait.hub != nullptr ? wait : wait_for(target.channel->connection());
+    run_callbacks_as(wait, target.channel->connection());
+  }
   const nb::gil_scoped_release nogil;
-  core::send_tree(path, to, calls, wait_for());
+  core::send_tree(path, to, calls, wait);
 }
 
 }  // namespace

@@ -201,7 +201,12 @@ void Connection::answer(Lock& lock, std::uint32_t id, base::Buffer payload) {
 
 void Connection::end_receiving(Lock& lock) {
   receiving_ended_ = true;
-  for (auto& [id, state] : channels_) {
+  std::vector<std::shared_ptr<ChannelState>> states;  // a relay may let go of the mutex: the channels change
+  states.reserve(channels_.size());
+  for (const auto& [id, state] : channels_) {
+    states.push_back(state);
+  }
+  for (const auto& state : states) {
     end_items(lock, state);
   }
 }

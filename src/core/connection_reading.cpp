@@ -146,10 +146,8 @@ base::Woken Connection::Waiting::sleep(base::Sleep& sleep) {
     lock_.lock();
     asleep_ = false;
     ++connection_.activity_;
-    if (incoming.ended) {
-      reads_ = false;
-    }
     connection_.take_in(lock_, std::move(incoming));
+    reads_ = connection_.reader_ == Reader::kCaller;  // or the stream has ended, by what was in it
   } else {
     lock_.lock();
     asleep_ = false;

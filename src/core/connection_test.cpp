@@ -1,6 +1,7 @@
 // A coordinator's connection against a real WorkerEnd whose code is C++, over a socket pair.
 #include "core/connection.hpp"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -366,6 +367,23 @@ TEST(Connection, AWorkerThatIsAskedForSomethingBeforeHelloEnds) {
   }
 }
 
+TEST(Connection, AWorkerEndsThoughNobodyTakesWhatItHasToSay) {
+  auto [here, there] = base::socket_pair();
+  const auto [unread, full] = base::make_pipe();
+  base::check("fcntl", [&full = full] { return ::fcntl(full.get(), F_SETFL, O_NONBLOCK); });
+  while (::write(full.get(), "much", 4) > 0) {
+  }
+  base::check("fcntl", [&full = full] { return ::fcntl(full.get(), F_SETFL, 0); });
+  const base::Fd stderr_before(::dup(STDERR_FILENO));
+  ::dup2(full.get(), STDERR_FILENO);
+  const auto end = WorkerEnd::open(std::move(there), run_task, {kPatience, kPatience});
+  ASSERT_EQ(::send(here.get(), "half", 4, MSG_NOSIGNAL), 4);  // of a frame
+  here.reset();
+  EXPECT_FALSE(end->wait_setup(soon()));
+  end->stop();
+  ::dup2(stderr_before.get(), STDERR_FILENO);
+}
+
 // An owner that is let go while its connection calls it, and then ends the connection, as a gateway does.
 class Dropped final : public ConnectionOwner {
  public:
@@ -406,6 +424,45 @@ TEST(Connection, ItsOwnerMayBeLetGoWhileAThreadReads) {
     EXPECT_FALSE(owner);
     loop->stop();
   }
+}
+
+// An owner that learns a little later why the stream has ended, as a gateway does.
+class Inquirer final : public ConnectionOwner {
+ public:
+  explicit Inquirer(const std::shared_ptr<Connection>& connection) : connection_(connection) {}
+
+  void on_hello(base::Buffer) override {}
+  void on_exec(Lock&, const std::shared_ptr<ChannelState>&, base::Buffer) override { FAIL(); }
+  void on_open(Lock&, const std::shared_ptr<ChannelState>&, base::Buffer) override { FAIL(); }
+  void on_status_request(Lock&, std::uint32_t) override { FAIL(); }
+  void on_terminate(Lock&) override { FAIL(); }
+  void on_stream_end(const std::string& error) override {
+    errors.push_back(error);
+    const auto connection = connection_.lock();
+    connection->loop()->call_after(std::chrono::milliseconds(20), [connection] { connection->finish("known now"); });
+  }
+
+  std::vector<std::string> errors;
+
+ private:
+  const std::weak_ptr<Connection> connection_;
+};
+
+TEST(Connection, WhatIsWrongWithAFrameIsToldOnceWhoeverReads) {
+  auto [here, there] = base::socket_pair();
+  const auto loop = std::make_shared<loop::Loop>();
+  const auto connection = std::make_shared<Connection>(std::move(here), loop, Side::kCoordinator);
+  const auto owner = std::make_shared<Inquirer>(connection);
+  connection->start(owner);
+  const auto wrong = wire::pack({.type = wire::FrameType::kExec, .channel = 2});
+  const std::string stream = std::string(wire::kMagic).append(wrong.data(), wrong.size());
+  auto lock = connection->lock();  // so that this thread is the one who reads
+  ASSERT_EQ(::send(there.get(), stream.data(), stream.size(), MSG_NOSIGNAL), static_cast<ssize_t>(stream.size()));
+  EXPECT_TRUE(
+      connection->wait_until(lock, connection.get(), soon(), [&] { return connection->gone(lock).has_value(); }));
+  lock.unlock();
+  loop->stop();
+  EXPECT_EQ(owner->errors, std::vector<std::string>{"EXEC for channel 2 came from the wrong side"});
 }
 
 TEST(Connection, APeerThatIsNoWorkerIsQuoted) {

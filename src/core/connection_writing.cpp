@@ -21,7 +21,7 @@ constexpr std::size_t kMostParts = 64;
 void Connection::send(Lock& lock, wire::FrameType type, std::uint32_t channel, base::Buffer payload,
                       const base::Wait& wait) {
   if (gone_ || writing_failed_) {
-    throw_gone(lock);
+    throw_gone(lock, wait);
   }
   const auto message = std::make_shared<Outgoing>();
   message->type = type;

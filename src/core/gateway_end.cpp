@@ -83,7 +83,8 @@ std::shared_ptr<GatewayEnd> GatewayEnd::start(const XSpec& spec, const transport
       far_end = std::make_shared<LocalProcess>(std::move(link.process), std::move(link.stderr_pipe), loop);
     }
   }
-  const std::shared_ptr<GatewayEnd> end(new GatewayEnd(spec, std::move(launch), std::move(far_end), std::move(stream),
+  const std::shared_ptr<GatewayEnd> end(new GatewayEnd(spec, other, std::move(launch), std::move(far_end),
+                                                       std::move(stream),
                                                        std::move(loop)));  // NOLINT: private constructor
   end->run(std::move(first), hello_follows);
   return end;
@@ -95,10 +96,11 @@ transport::LocalPython GatewayEnd::python_for_others(const transport::LocalPytho
   return {.executable = info_->executable, .native_module = native ? ours.native_module : "", .stdio_only = !native};
 }
 
-GatewayEnd::GatewayEnd(const XSpec& spec, transport::Launch launch, std::shared_ptr<FarEnd> far_end, base::Fd stream,
-                       std::shared_ptr<loop::Loop> loop)
+GatewayEnd::GatewayEnd(const XSpec& spec, const std::shared_ptr<GatewayEnd>& leader, transport::Launch launch,
+                       std::shared_ptr<FarEnd> far_end, base::Fd stream, std::shared_ptr<loop::Loop> loop)
     : spec_(spec),
       id_(spec.get("id").value()),
+      leader_(leader),
       launch_(std::move(launch)),
       loop_(std::move(loop)),
       far_end_(std::move(far_end)),

@@ -40,6 +40,9 @@ class GatewayEnd final : public ConnectionOwner, public std::enable_shared_from_
 
   [[nodiscard]] const std::string& id() const { return id_; }
   [[nodiscard]] const XSpec& spec() const { return spec_; }
+  // The proxy, or who has listened; null if there was none or it is no more. Not by its id: that may have
+  // been given to another one since.
+  [[nodiscard]] std::shared_ptr<GatewayEnd> leader() const { return leader_.lock(); }
   // "Popen", "Ssh", "Socket", "VagrantSsh"
   [[nodiscard]] const std::string& kind() const { return launch_.kind; }
   // The host of an ssh gateway, host and port of a socket; else empty.
@@ -72,8 +75,8 @@ class GatewayEnd final : public ConnectionOwner, public std::enable_shared_from_
   void on_stream_end(const std::string& error) override;
 
  private:
-  GatewayEnd(const XSpec& spec, transport::Launch launch, std::shared_ptr<FarEnd> far_end, base::Fd stream,
-             std::shared_ptr<loop::Loop> loop);
+  GatewayEnd(const XSpec& spec, const std::shared_ptr<GatewayEnd>& leader, transport::Launch launch,
+             std::shared_ptr<FarEnd> far_end, base::Fd stream, std::shared_ptr<loop::Loop> loop);
   void run(base::Buffer first, bool hello_follows);
   [[nodiscard]] transport::LocalPython python_for_others(const transport::LocalPython& ours) const;
   void on_far_end_ended();
@@ -84,6 +87,7 @@ class GatewayEnd final : public ConnectionOwner, public std::enable_shared_from_
 
   const XSpec spec_;
   const std::string id_;
+  const std::weak_ptr<GatewayEnd> leader_;
   const transport::Launch launch_;
   const std::shared_ptr<loop::Loop> loop_;
   const std::shared_ptr<FarEnd> far_end_;

@@ -86,17 +86,20 @@ void end_processes(const Gateways& gateways, const base::Wait& wait) {
   }
 }
 
-// Proxies after what hangs on them: a wave are those that nothing left hangs on.
+// Proxies after what hangs on them: a wave are those that nothing left hangs on. When the time is up it is all that go
+// through a proxy, at once, for a chain must not take longer the longer it is: a proxy that loses its stream ends what
+// goes through it.
 void end_in_order(Gateways gateways, const base::Wait& wait) {
   while (!gateways.empty()) {
-    std::set<std::string> needed;
+    const bool late = base::has_passed(wait.deadline);
+    std::set<std::shared_ptr<GatewayEnd>> needed;
     for (const auto& gateway : gateways) {
-      if (const auto id = leader(gateway->spec())) {
-        needed.insert(*id);
-      }
+      needed.insert(gateway->end()->leader());
     }
-    const auto last = std::stable_partition(gateways.begin(), gateways.end(),
-                                            [&](const auto& gateway) { return needed.contains(gateway->id()); });
+    const auto last = std::stable_partition(gateways.begin(), gateways.end(), [&](const auto& gateway) {
+      const bool goes_through = gateway->spec().has("via");
+      return needed.contains(gateway->end()) && !(late && goes_through);
+    });
     const Gateways wave(last, gateways.end());
     gateways.erase(last, gateways.end());
     for (const auto& gateway : wave) {

@@ -5,9 +5,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <execnet/error.hpp>
 #include <future>
 #include <thread>
+#include <vector>
 
 #include "base/syscall.hpp"
 #include "core/value_message.hpp"
@@ -167,6 +169,30 @@ TEST_F(RelayTest, TheEndOfTheChannelComesAfterWhatWasSent) {
   EXPECT_EQ(read_bytes(there_->stream, 2 * much.size()).size(), much.size());
   EXPECT_TRUE(there_->wait_until([&](auto& lock) { return there_->relay->flushed(lock); }));
   writer.join();
+}
+
+// A relay that learns its end may write, which lets go of the mutex: others make and drop channels meanwhile.
+TEST_F(RelayTest, AllChannelsLearnTheirEndWhateverBecomesOfOthersMeanwhile) {
+  struct Busy final : RelayOwner {
+    explicit Busy(Connection& busy_connection) : connection(busy_connection) {}
+    void on_relay_change(Connection::Lock& lock) override {
+      for (int i = 0; i < 500; ++i) {
+        connection.new_state(lock);
+      }
+    }
+    Connection& connection;
+  };
+  Connection& connection = *there_->connection;
+  auto lock = connection.lock();
+  std::vector<std::shared_ptr<ChannelState>> states;
+  for (int i = 0; i < 100; ++i) {
+    states.push_back(connection.new_state(lock));
+  }
+  const auto owner = std::make_shared<Busy>(connection);
+  const auto relay = std::make_shared<Relay>(there_->connection, states[50], owner);
+  relay->take_channel(lock);
+  connection.end_receiving(lock);
+  EXPECT_TRUE(std::all_of(states.begin(), states.end(), [](const auto& state) { return state->no_more_items; }));
 }
 
 TEST_F(RelayTest, TheErrorOfTheOtherEndIsKept) {

@@ -70,7 +70,7 @@ def listen(channel, token, argv, env, seconds):
 
 base::Wait within(std::chrono::seconds most, const base::Wait& wait) {
   const auto limit = base::Clock::now() + most;
-  return {wait.deadline ? std::min(*wait.deadline, limit) : limit, wait.interrupted};
+  return wait.until(wait.deadline ? std::min(*wait.deadline, limit) : limit);
 }
 
 std::string make_token() {

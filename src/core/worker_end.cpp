@@ -1,5 +1,6 @@
 #include "core/worker_end.hpp"
 
+#include <poll.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -278,7 +279,8 @@ void WorkerEnd::on_terminate(Lock& lock) {
 }
 
 void WorkerEnd::on_stream_end(const std::string& error) {
-  if (!error.empty()) {
+  pollfd out{STDERR_FILENO, POLLOUT, 0};
+  if (!error.empty() && ::poll(&out, 1, 0) > 0) {  // else nobody reads it, and this must not wait for that
     const std::string text = "execnet worker: " + error + "\n";
     static_cast<void>(!::write(STDERR_FILENO, text.data(), text.size()));
   }

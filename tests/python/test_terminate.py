@@ -102,6 +102,15 @@ def test_exit_may_be_called_again_and_on_a_dead_one(group: execnet.Group) -> Non
     gateway.exit()
 
 
+def test_an_id_may_come_back_as_that_of_what_goes_through_what_its_first_owner_installed(group: execnet.Group) -> None:
+    group.makegateway("popen//id=first")
+    group.makegateway("socket//installvia=first//id=second")
+    group["first"].exit()
+    group.makegateway("popen//via=second//id=first")
+    assert seconds(lambda: group.terminate(timeout=10.0)) < 5.0
+    assert repr(group) == "<Group []>"
+
+
 def test_join_waits_for_the_end(gateway: execnet.Gateway) -> None:
     gateway.join(timeout=0.01)
     assert gateway.hasreceiver()

@@ -176,6 +176,18 @@ def test_terminate_gets_by_a_proxy_that_is_stopped(
         assert select.select([end], [], [], 5)[0]  # is waited for by nobody, but killed
 
 
+@pytest.mark.parametrize("stopped", [0, 1, 3])
+def test_terminate_of_a_chain_takes_no_longer_the_longer_it_is(stopped: int, group: execnet.Group) -> None:
+    pids = [group.makegateway("popen//id=link0")._rinfo().pid]
+    for number in range(1, 5):
+        pids.append(group.makegateway(f"popen//via=link{number - 1}//id=link{number}")._rinfo().pid)
+    os.kill(pids[stopped], signal.SIGSTOP)
+    before = time.monotonic()
+    group.terminate(timeout=0.5)
+    assert time.monotonic() - before < 2.5
+    assert ends_gone(pids)
+
+
 def test_what_is_idle_is_terminated_at_once_and_orderly(group: execnet.Group, tmp_path: Path) -> None:
     for spec in ("popen//id=a", "popen//via=a//id=b", "popen//via=b//id=c"):
         gateway = group.makegateway(spec)

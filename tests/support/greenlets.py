@@ -187,6 +187,35 @@ def makegateway(group: execnet.Group) -> None:
     gate.remove()
 
 
+def installvia(group: execnet.Group) -> None:
+    host = Stopped(group.makegateway(popen("//id=host")))
+    gateway = released(lambda: group.makegateway("socket//installvia=host"), host.go)
+    assert gateway.remote_exec("channel.send(1)").receive(timeout=20) == 1
+
+
+def rsync(group: execnet.Group) -> None:
+    """To a gateway whose callbacks run in a greenlet, and to one that has had none; it has them there afterwards."""
+    first, second = group.makegateway(popen()), group.makegateway(popen())
+    items: list[object] = []
+    first.remote_exec("channel.send(1)").setcallback(items.append, endmarker=None)
+    with tempfile.TemporaryDirectory() as directory:
+        source = os.path.join(directory, "source")
+        with open(source, "wb") as file:
+            file.write(b"x" * BIG)
+        sync = execnet.RSync(source, verbose=False)
+        for gateway in (first, second):
+            sync.add_target(gateway, os.path.join(directory, gateway.id))
+        stopped = Stopped(second)
+        released(sync.send, stopped.go)
+        for gateway in (first, second):
+            assert os.path.getsize(os.path.join(directory, gateway.id)) == BIG
+    assert items == [1, None]
+    second.remote_exec("channel.send(1)").setcallback(lambda _: items.append(threading.get_native_id()), 3)
+    while len(items) < 4:
+        green.sleep(0.001)
+    assert items[2:] == [os.getpid()] * 2
+
+
 def terminate(group: execnet.Group) -> None:
     gate = Gate()
     gateway = group.makegateway(popen("//execmodel=thread"))
@@ -411,9 +440,9 @@ def task_waits_in_every_way(group: execnet.Group) -> None:
         other = channel.gateway.newchannel()
         channel.send(other)
         other.waitclose()
-        channel.send(channel.gateway.execmodel.backend)
         event = channel.gateway.execmodel.Event()
         sys.shared.append(event)
+        channel.send(channel.gateway.execmodel.backend)
         event.wait()
         channel.send("released")
         """
@@ -525,6 +554,8 @@ HERE = (
     remote_exec,
     remote_status,
     makegateway,
+    installvia,
+    rsync,
     terminate,
     failed_start,
     many_wait,

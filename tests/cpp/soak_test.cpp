@@ -115,7 +115,7 @@ class Coordinator final : public core::ConnectionOwner, public std::enable_share
       : loop(std::make_shared<loop::Loop>()),
         connection(std::make_shared<Connection>(std::move(stream), loop, core::Side::kCoordinator)) {}
 
-  void on_hello(base::Buffer) override {}
+  void on_hello(base::Buffer) override { served.set_value(); }
   void on_exec(Lock&, const std::shared_ptr<core::ChannelState>&, base::Buffer) override { FAIL(); }
   void on_open(Lock&, const std::shared_ptr<core::ChannelState>&, base::Buffer) override { FAIL(); }
   void on_status_request(Lock&, std::uint32_t) override { FAIL(); }
@@ -124,6 +124,7 @@ class Coordinator final : public core::ConnectionOwner, public std::enable_share
 
   const std::shared_ptr<loop::Loop> loop;
   const std::shared_ptr<Connection> connection;
+  std::promise<void> served;  // the worker has said HELLO: what comes before that is noise
 };
 
 // A connection with a worker's end on a thread of its own.
@@ -150,6 +151,8 @@ class Pair {
                                                                  {"env", Dict{}},
                                                                  {"dont_write_bytecode", false},
                                                                  {"stdout", "inherit"}})));
+    lock.unlock();
+    EXPECT_EQ(coordinator_->served.get_future().wait_for(kPatience), std::future_status::ready);
   }
   ~Pair() {
     terminate();

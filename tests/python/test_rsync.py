@@ -18,7 +18,7 @@ import pytest
 
 import execnet
 import interpreters
-from belongings import eventually
+from belongings import eventually, stop
 
 BLOCK = 256 * 1024
 KINDS = ["native", "python2.7", "python3.6", f"python3.{sys.version_info[1]}", "pypy3"]
@@ -601,7 +601,7 @@ def test_a_slow_target_does_not_hold_up_the_others(group: execnet.Group, source:
     class Stopping(Recording):
         def _report_send_file(self, gateway: execnet.Gateway, modified_rel_path: str) -> None:
             if gateway is slow:
-                os.kill(pid, signal.SIGSTOP)
+                stop(pid)
 
     recording = Stopping(source)
     recording.add_target(slow, str(tmp_path / "slow"), finishedcallback=lambda: order.append("slow"))

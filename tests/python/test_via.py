@@ -15,7 +15,7 @@ import pytest
 
 import execnet
 import interpreters
-from belongings import ends_gone, has_ended, pidfd
+from belongings import ends_gone, has_ended, pidfd, stop
 from sshd import PrivateSshd
 
 pytestmark = pytest.mark.timeout(60)
@@ -169,7 +169,7 @@ def test_terminate_gets_by_a_proxy_that_is_stopped(
     proxy: execnet.Gateway, sub: execnet.Gateway, group: execnet.Group
 ) -> None:
     with pidfd(sub.remote_exec(DEAF_FOR_EVER).receive()) as end:
-        os.kill(proxy._rinfo().pid, signal.SIGSTOP)
+        stop(proxy._rinfo().pid)
         before = time.monotonic()
         group.terminate(timeout=0.5)
         assert time.monotonic() - before < 2.5
@@ -181,7 +181,7 @@ def test_terminate_of_a_chain_takes_no_longer_the_longer_it_is(stopped: int, gro
     pids = [group.makegateway("popen//id=link0")._rinfo().pid]
     for number in range(1, 5):
         pids.append(group.makegateway(f"popen//via=link{number - 1}//id=link{number}")._rinfo().pid)
-    os.kill(pids[stopped], signal.SIGSTOP)
+    stop(pids[stopped])
     before = time.monotonic()
     group.terminate(timeout=0.5)
     assert time.monotonic() - before < 2.5
@@ -208,7 +208,7 @@ def test_a_slow_reader_costs_the_proxy_no_memory(proxy: execnet.Gateway, sub: ex
     channel.send(b"x" * MIB)
     channel.receive()
     before = peak_memory(proxy._rinfo().pid)
-    os.kill(sub._rinfo().pid, signal.SIGSTOP)
+    stop(sub._rinfo().pid)
     try:
         sender = threading.Thread(target=lambda: [channel.send(b"x" * MIB) for _ in range(64)], daemon=True)
         sender.start()

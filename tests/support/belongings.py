@@ -11,6 +11,7 @@ import gc
 import os
 import secrets
 import select
+import signal
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -158,6 +159,17 @@ def thread_name(tid: int) -> str:
         return Path(f"/proc/self/task/{tid}/comm").read_text().strip()
     except OSError:
         return "gone"
+
+
+def stop(pid: int) -> None:
+    """Stops a process, and waits until none of its threads runs any more: the signal alone does not."""
+    os.kill(pid, signal.SIGSTOP)
+
+    def stopped() -> bool:
+        states = [stat.read_text().rpartition(")")[2].split()[0] for stat in Path(f"/proc/{pid}/task").glob("*/stat")]
+        return set(states) == {"T"}
+
+    assert eventually(stopped, 20)
 
 
 def sleeps(pid: int) -> bool:

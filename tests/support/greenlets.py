@@ -20,7 +20,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from belongings import children, eventually, sleeps
+from belongings import children, eventually, sleeps, stop
 
 if TYPE_CHECKING:
     import execnet
@@ -95,7 +95,7 @@ class Stopped:
 
     def __init__(self, gateway: execnet.Gateway) -> None:
         self.pid = gateway._rinfo().pid
-        os.kill(self.pid, signal.SIGSTOP)
+        stop(self.pid)
 
     def go(self) -> None:
         os.kill(self.pid, signal.SIGCONT)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 
 import execnet
-from belongings import children
+from belongings import children, stop
 
 
 def say(**facts: object) -> None:
@@ -88,7 +88,7 @@ def send(group: execnet.Group) -> None:
     gateway = group.makegateway("popen")
     channel = gateway.remote_exec("channel.send(channel.receive())")
     pid = gateway._rinfo().pid
-    os.kill(pid, signal.SIGSTOP)
+    stop(pid)
     try:
         interrupted(lambda: channel.send(b"x" * 20_000_000))
     finally:
@@ -120,7 +120,7 @@ def makegateway(group: execnet.Group) -> None:
 def remote_status(group: execnet.Group) -> None:
     gateway = group.makegateway("popen")
     pid = gateway._rinfo().pid
-    os.kill(pid, signal.SIGSTOP)
+    stop(pid)
     try:
         interrupted(gateway.remote_status)
     finally:

@@ -224,7 +224,6 @@ gone.join(timeout=10)
 show(
     "exit",
     gone in group,
-    gone.hasreceiver(),
     raised(channel.receive, 10)[1][-1],
     raised(gone.remote_exec, "pass")[1][0],
 )

@@ -17,6 +17,7 @@
 #include "core/channel_handle.hpp"
 #include "core/value_message.hpp"
 #include "core/worker_end.hpp"
+#include "hello.hpp"
 
 namespace execnet::core {
 namespace {
@@ -68,12 +69,6 @@ struct StartedPeer {
   const std::shared_ptr<Peer> peer;
 };
 
-base::Buffer setup_message() {
-  Dict hello{{"protocol", 1},   {"id", "gw0"},   {"execmodel", "thread"},        {"chdir", Value()},
-             {"nice", Value()}, {"env", Dict{}}, {"dont_write_bytecode", false}, {"stdout", "inherit"}};
-  return encode_value(Value(hello));
-}
-
 // Runs tasks by name: what a Python worker would do, in C++.
 std::optional<std::string> run_task(const WorkerEnd::Task& task) {
   ChannelHandle& channel = *task.channel;
@@ -101,7 +96,7 @@ std::optional<std::string> run_task(const WorkerEnd::Task& task) {
   return error;
 }
 
-class ConnectionTest : public testing::Test {
+class ConnectionTest : public ::testing::Test {
  protected:
   ConnectionTest() {
     auto [here, there] = base::socket_pair();
@@ -115,7 +110,7 @@ class ConnectionTest : public testing::Test {
       end->stop();
     });
     auto lock = peer_->connection->lock();
-    peer_->connection->post(lock, wire::FrameType::kHello, 0, setup_message());
+    peer_->connection->post(lock, wire::FrameType::kHello, 0, testing::coordinator_hello());
     EXPECT_TRUE(
         peer_->connection->wait_until(lock, peer_->connection.get(), soon(), [&] { return peer_->hello.has_value(); }));
   }

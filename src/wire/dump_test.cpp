@@ -1,7 +1,6 @@
 #include "wire/dump.hpp"
 
 #include <cstdint>
-#include <fstream>
 #include <map>
 #include <sstream>
 #include <string>
@@ -9,24 +8,20 @@
 
 #include <gtest/gtest.h>
 
+#include "vectors.hpp"
 #include "wire/encoder.hpp"
 
 namespace execnet {
 
 namespace {
 
+using testing::from_hex;
+using testing::rows;
+
 // Stands for a channel, of which this layer knows only that references to the same one are equal.
 ChannelRef stand_in() {
   const auto owner = std::make_shared<char>();
   return {owner, reinterpret_cast<core::ChannelHandle*>(owner.get())};
-}
-
-std::string from_hex(const std::string& hex) {
-  std::string bytes;
-  for (std::size_t i = 0; i + 1 < hex.size(); i += 2) {
-    bytes.push_back(static_cast<char>(std::stoi(hex.substr(i, 2), nullptr, 16)));
-  }
-  return bytes;
 }
 
 std::string to_hex(std::string_view bytes) {
@@ -37,25 +32,6 @@ std::string to_hex(std::string_view bytes) {
     hex += kDigits[static_cast<unsigned char>(c) & 15];
   }
   return hex;
-}
-
-// The lines of tests/vectors/<file>, cut at " | ".
-std::vector<std::vector<std::string>> vectors(const std::string& file) {
-  std::ifstream in(std::string(EXECNET_SOURCE_DIR "/tests/vectors/") + file);
-  std::vector<std::vector<std::string>> rows;
-  for (std::string line; std::getline(in, line);) {
-    if (line.empty() || line.front() == '#') {
-      continue;
-    }
-    auto& row = rows.emplace_back();
-    std::size_t start = 0;
-    for (std::size_t bar = 0; (bar = line.find(" | ", start)) != std::string::npos; start = bar + 3) {
-      row.push_back(line.substr(start, bar - start));
-    }
-    row.push_back(line.substr(start));
-  }
-  EXPECT_FALSE(rows.empty()) << file;
-  return rows;
 }
 
 class Channels : public wire::ChannelTable {
@@ -111,7 +87,9 @@ Value nested(std::size_t levels) {
 }
 
 TEST(DumpTest, GoldenValues) {
-  for (const auto& row : vectors("values.txt")) {
+  const auto vectors = rows("values.txt");
+  ASSERT_FALSE(vectors.empty());
+  for (const auto& row : vectors) {
     ASSERT_EQ(row.size(), 4U) << row[0];
     const std::string& mode = row[1];
     const std::string bytes = from_hex(row[2]);
@@ -136,7 +114,9 @@ TEST(DumpTest, GoldenValues) {
 }
 
 TEST(DumpTest, MalformedBytesAreRefusedWithTheirOffset) {
-  for (const auto& row : vectors("malformed.txt")) {
+  const auto vectors = rows("malformed.txt");
+  ASSERT_FALSE(vectors.empty());
+  for (const auto& row : vectors) {
     ASSERT_EQ(row.size(), 3U) << row[0];
     SCOPED_TRACE(row[0]);
     try {

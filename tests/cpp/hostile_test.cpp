@@ -16,6 +16,7 @@
 #include "core/channel_handle.hpp"
 #include "core/value_message.hpp"
 #include "core/worker_end.hpp"
+#include "hello.hpp"
 #include "mutator.hpp"
 #include "soak.hpp"
 #include "vectors.hpp"
@@ -279,18 +280,7 @@ class WithoutStderr {
   const base::Fd before_;
 };
 
-std::string hello_of_a_coordinator() {
-  return frame(wire::FrameType::kHello, 0,
-               core::encode_value(Value(Dict{{"protocol", 1},
-                                             {"id", "gw0"},
-                                             {"execmodel", "thread"},
-                                             {"chdir", Value()},
-                                             {"nice", Value()},
-                                             {"env", Dict{}},
-                                             {"dont_write_bytecode", false},
-                                             {"stdout", "inherit"}}))
-                   .view());
-}
+std::string hello_of_a_coordinator() { return frame(wire::FrameType::kHello, 0, testing::coordinator_hello().view()); }
 
 // What a worker in C++ would do with a request: decode it and use the channels that come out of it.
 std::optional<std::string> run_request(const core::WorkerEnd::Task& task) {

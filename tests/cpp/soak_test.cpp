@@ -20,6 +20,7 @@
 #include "core/channel_handle.hpp"
 #include "core/value_message.hpp"
 #include "core/worker_end.hpp"
+#include "hello.hpp"
 #include "soak.hpp"
 
 namespace execnet {
@@ -142,15 +143,7 @@ class Pair {
       end->stop();
     });
     auto lock = coordinator_->connection->lock();
-    coordinator_->connection->post(lock, wire::FrameType::kHello, 0,
-                                   core::encode_value(Value(Dict{{"protocol", 1},
-                                                                 {"id", "gw0"},
-                                                                 {"execmodel", "thread"},
-                                                                 {"chdir", Value()},
-                                                                 {"nice", Value()},
-                                                                 {"env", Dict{}},
-                                                                 {"dont_write_bytecode", false},
-                                                                 {"stdout", "inherit"}})));
+    coordinator_->connection->post(lock, wire::FrameType::kHello, 0, testing::coordinator_hello());
     lock.unlock();
     EXPECT_EQ(coordinator_->served.get_future().wait_for(kPatience), std::future_status::ready);
   }

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import venv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +17,10 @@ import pytest
 import execnet
 import interpreters
 from belongings import ends_gone, pidfd
+from environments import clean_environ, environment
 
 pytestmark = pytest.mark.timeout(60)
 
-RELEASED = Path(__file__).parents[2] / "build" / "released-execnet-{}.{}".format(*sys.version_info)
 ECHO = "for item in channel: channel.send(item)"
 DEAF_FOR_EVER = """
 import os, signal
@@ -44,25 +43,20 @@ class Server:
 
 
 @pytest.fixture(scope="session")
-def released_python() -> Path:
+def released_python() -> str:
     """An interpreter that has the released execnet, from the package index, and nothing else."""
-    python = RELEASED / "bin" / "python"
-    if not (RELEASED / "installed").exists():
-        venv.create(RELEASED, with_pip=True, clear=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "execnet"], check=True, timeout=300)
-        (RELEASED / "installed").touch()
-    return python
+    return environment("released-execnet-{}.{}".format(*sys.version_info), ["execnet"])
 
 
 @pytest.fixture
-def server(released_python: Path, tmp_path: Path) -> Iterator[Server]:
+def server(released_python: str, tmp_path: Path) -> Iterator[Server]:
     """The script as it was released; it says on its stdout where it listens."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environ = clean_environ()
     where = "import execnet.script.socketserver as s; print(s.__file__)"
-    script = subprocess.check_output([released_python, "-c", where], env=environment, text=True, timeout=30).strip()
+    script = subprocess.check_output([released_python, "-c", where], env=environ, text=True, timeout=30).strip()
     with subprocess.Popen(
         [released_python, "-u", script, "127.0.0.1:0"],
-        env=environment,
+        env=environ,
         cwd=tmp_path,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -1,0 +1,21 @@
+// What a coordinator says first, for tests that are one. Any thread.
+#pragma once
+
+#include "base/buffer.hpp"
+#include "core/value_message.hpp"
+
+namespace execnet::testing {
+
+// The payload of its HELLO, as docs/wire_format.md has it.
+inline base::Buffer coordinator_hello() {
+  return core::encode_value(Value(Dict{{"protocol", 1},
+                                       {"id", "gw0"},
+                                       {"execmodel", "thread"},
+                                       {"chdir", Value()},
+                                       {"nice", Value()},
+                                       {"env", Dict{}},
+                                       {"dont_write_bytecode", false},
+                                       {"stdout", "inherit"}}));
+}
+
+}  // namespace execnet::testing

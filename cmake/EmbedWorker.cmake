@@ -1,4 +1,4 @@
-# Compiles the bytes of Python files that are sent to the other side into a target.
+# Compiles the bytes of files into a target: of Python files that are sent to the other side, of the guard.
 set(EXECNET_EMBED_SCRIPT ${CMAKE_CURRENT_LIST_DIR}/embed_worker_script.cmake)
 
 # execnet_embed(target file NAME function HEADER header [GZIP]): `header` declares, in the namespace of its folder

@@ -2,6 +2,7 @@
 
 #include <poll.h>
 #include <signal.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 
 #include <cerrno>
@@ -53,7 +54,8 @@ std::string ExitStatus::describe() const {
   return "killed by " + (name != nullptr ? std::string(name) : "signal " + std::to_string(signal));
 }
 
-Process::Process(pid_t pid, base::Fd pidfd) : pid_(pid), pidfd_(std::move(pidfd)) {}
+Process::Process(pid_t pid, base::Fd pidfd, base::Fd guard)
+    : pid_(pid), pidfd_(std::move(pidfd)), guard_(std::move(guard)) {}
 
 std::optional<ExitStatus> Process::poll() {
   const std::lock_guard lock(mutex_);
@@ -101,6 +103,16 @@ void Process::signal(int number) {
 void Process::kill_tree() {
   Process* self = this;
   kill_trees(std::span(&self, 1));
+}
+
+bool Process::have_guard_kill() {
+  if (!guard_) {
+    return false;
+  }
+  // One that somebody has stopped is woken first. A second byte finds the first one still there, or nobody.
+  static_cast<void>(pidfd_send_signal(pidfd_.get(), SIGCONT));
+  static_cast<void>(::send(guard_.get(), "", 1, MSG_DONTWAIT | MSG_NOSIGNAL));
+  return true;
 }
 
 }  // namespace execnet::process

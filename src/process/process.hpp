@@ -1,4 +1,8 @@
-// A started process: its pidfd, its end, and how to end it.
+// A started process: its end, and how to end it.
+//
+// Two kinds. What `spawn` has started stands under a guard (guard/guard.cpp), which is the child of ours: it passes
+// signals on, has the same end, and has it when nothing of the process is left. And processes that
+// somebody else has started, of which there is a pidfd.
 //
 // Owner: whoever started it; shared by pointer between a gateway and the loop. Any thread may call
 // any method. Signals go through the pidfd, so a pid that the kernel has given to a stranger is
@@ -29,13 +33,14 @@ struct ExitStatus {
 
 class Process {
  public:
-  Process(pid_t pid, base::Fd pidfd);
-  ~Process() = default;  // does not wait: the group decides how a process ends
+  // Without a socket to a guard, the pidfd is that of the process itself.
+  Process(pid_t pid, base::Fd pidfd, base::Fd guard = base::Fd());
+  ~Process() = default;  // does not wait: a guard ends all of it in a moment
   Process(const Process&) = delete;
   Process& operator=(const Process&) = delete;
 
   [[nodiscard]] pid_t pid() const { return pid_; }
-  // Readable when the process has ended.
+  // Readable when the process has ended, under a guard with all that it had started.
   [[nodiscard]] int pidfd() const { return pidfd_.get(); }
 
   // The exit status if the process has ended; collects it. Does not wait.
@@ -44,13 +49,15 @@ class Process {
   std::optional<ExitStatus> wait(const base::Wait& wait);
   // Sends a signal; nothing happens if the process has ended.
   void signal(int number);
-  // SIGKILL to the process and to every descendant that /proc still shows as such; see tree.hpp.
-  // The end is still to be waited for.
+  // SIGKILL to the process and all that it has started; see tree.hpp. The end is still to be waited for.
   void kill_tree();
+  // Has the guard do that. False when there is none.
+  bool have_guard_kill();
 
  private:
   const pid_t pid_;
   const base::Fd pidfd_;
+  const base::Fd guard_;  // its end tells the guard that nobody wants the process any more
   std::mutex mutex_;
   std::optional<ExitStatus> status_;  // guarded by mutex_
 };

@@ -90,7 +90,8 @@ TEST(Process, AnImpossibleSignalIsAnError) {
 
 TEST(Process, AStatusThatSomebodyElseCollectedIsUnknown) {
   const auto process = shell("exit 3");
-  ASSERT_EQ(::waitpid(process->pid(), nullptr, 0), process->pid());
+  while (::waitpid(-1, nullptr, 0) > 0) {
+  }
   EXPECT_EQ(process->wait(soon()), ExitStatus{.known = false});
 }
 

@@ -3,6 +3,8 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -15,7 +17,10 @@
 
 #include "base/fd.hpp"
 #include "base/syscall.hpp"
+#include "base/wait.hpp"
 #include "process/close_on_exec.hpp"
+#include "process/guard_program.hpp"
+#include "process/guard_report.hpp"
 #include "process/pidfd.hpp"
 
 namespace execnet::process {
@@ -23,23 +28,14 @@ namespace {
 
 using Environment = std::vector<std::pair<std::string, std::string>>;
 
-enum class Step : int { kDup, kExec };
-
-// What the child sends home when it cannot become the program.
-struct Failure {
-  Step step;
-  int error;
-};
-
 // Everything the child needs, made beforehand: it may call nothing that allocates or locks.
 struct Plan {
-  std::vector<const char*> candidates;
+  int guard = -1;  // what it becomes
   std::vector<char*> argv;
   std::vector<char*> envp;
   std::vector<std::pair<int, int>> fds;
-  int first_free = 3;  // above every number that the program is to have
+  int first_free = 3;  // above every number that the guard is to have
   int report = -1;
-  volatile bool child_shares_memory = false;
 };
 
 bool has_nul(const std::string& text) { return text.find('\0') != std::string::npos; }
@@ -77,8 +73,8 @@ std::vector<char*> pointers_to(std::vector<std::string>& texts) {
 // --- in the child, from here to exec: async-signal-safe calls only --------------------------------
 
 [[noreturn]] void fail(int report, Step step) {
-  const Failure failure{step, errno};
-  static_cast<void>(!::write(report, &failure, sizeof failure));  // Less than PIPE_BUF: all or nothing.
+  const Report failure{step, errno, 0};
+  static_cast<void>(!::write(report, &failure, sizeof failure));
   ::_exit(127);
 }
 
@@ -96,52 +92,31 @@ void reset_signals() {
 }
 
 [[noreturn]] void run_child(Plan& plan) {
-  plan.child_shares_memory = true;
-
   // Out of the way of the numbers to be set, and before anything that may fail after them: the
   // report first, so that it can be told, then all sources, since a number may be both a source
   // and somebody else's target. The copies are close-on-exec; dup2 clears that on the target.
   const int report = ::fcntl(plan.report, F_DUPFD_CLOEXEC, plan.first_free);
-  if (report < 0) {
-    fail(plan.report, Step::kDup);
+  const int guard = ::fcntl(plan.guard, F_DUPFD_CLOEXEC, plan.first_free);
+  if (report < 0 || guard < 0) {
+    fail(plan.report, Step::kDescriptors);
   }
   for (auto& [source, target] : plan.fds) {
     source = ::fcntl(source, F_DUPFD_CLOEXEC, plan.first_free);
     if (source < 0) {
-      fail(report, Step::kDup);
+      fail(report, Step::kDescriptors);
     }
   }
   // Before the targets are set: it would mark those above 2 as well.
   close_all_on_exec(3);
   for (const auto& [source, target] : plan.fds) {
     if (::dup2(source, target) < 0) {
-      fail(report, Step::kDup);
+      fail(report, Step::kDescriptors);
     }
   }
-
-  // Dispositions before the mask: a signal that waits must not find a handler of the embedding
-  // program, whose memory this still is.
+  // All signals stay blocked, for the guard: it unblocks them in the program.
   reset_signals();
-  sigset_t none;
-  ::sigemptyset(&none);
-  ::sigprocmask(SIG_SETMASK, &none, nullptr);
-
-  // As execvp goes through PATH: what is not there or not reachable is passed over, and that a file
-  // was there but not allowed is what to tell in the end. A file without a magic number is not
-  // handed to /bin/sh as execvp would: for a wrong python= its error is the clearer one.
-  bool denied = false;
-  for (const char* candidate : plan.candidates) {
-    ::execve(candidate, plan.argv.data(), plan.envp.data());
-    denied = denied || errno == EACCES;
-    if (errno != EACCES && errno != ENOENT && errno != ENOTDIR && errno != ESTALE && errno != ENODEV &&
-        errno != ETIMEDOUT) {
-      fail(report, Step::kExec);
-    }
-  }
-  if (denied) {
-    errno = EACCES;
-  }
-  fail(report, Step::kExec);
+  ::syscall(SYS_execveat, guard, "", plan.argv.data(), plan.envp.data(), AT_EMPTY_PATH);
+  fail(report, Step::kGuard);
 }
 
 // vfork and not fork: the parent's page tables are not copied. Measured on two cores, to the exec
@@ -149,7 +124,7 @@ void reset_signals() {
 // 0.9 ms against 1.2 ms. The child borrows the memory and this thread's stack until it execs, so
 // it stays in run_child, whose frames lie below this one. TSan turns vfork into fork (its checks
 // could not follow two processes in one memory), ASan knows vfork: nothing above depends on which
-// of both it is, since failures come home through a pipe.
+// of both it is, since failures come home through a socket.
 [[gnu::noinline]] pid_t start_child(Plan& plan) {
   const pid_t pid = ::vfork();
   if (pid == 0) {
@@ -177,19 +152,21 @@ class BlockedSignals {
   sigset_t before_;
 };
 
-// What the child reported; none when it has become the program.
-std::optional<Failure> read_report(int fd, bool child_is_past_exec) {
-  if (child_is_past_exec) {
-    // Then the report is there or will never be. The end of file is not to be waited for: another
-    // thread may have forked in between, and its child may keep the pipe open for as long as it lives.
-    pollfd entry{.fd = fd, .events = POLLIN, .revents = 0};
-    if (base::check("poll", [&] { return ::poll(&entry, 1, 0); }) == 0) {
+// What the child, or the guard that it has become, has to say; none when it ended without a word. Its end is waited for
+// as well as that of the socket: another thread may have forked meanwhile, whose child has a copy.
+std::optional<Report> read_report(int socket, int pidfd) {
+  for (;;) {
+    pollfd entries[] = {{socket, POLLIN, 0}, {pidfd, POLLIN, 0}};
+    base::check("poll", [&] { return ::poll(entries, 2, -1); });
+    Report report{};
+    const auto size = ::recv(socket, &report, sizeof report, MSG_DONTWAIT);
+    if (size == sizeof report) {
+      return report;
+    }
+    if (size == 0 || entries[1].revents != 0) {
       return std::nullopt;
     }
   }
-  Failure failure{};
-  const auto size = base::check("read", [&] { return ::read(fd, &failure, sizeof failure); }, "spawn report");
-  return size == sizeof failure ? std::optional(failure) : std::nullopt;
 }
 
 void collect(pid_t pid) {
@@ -225,22 +202,28 @@ std::shared_ptr<Process> spawn(const SpawnRequest& request) {
       std::any_of(request.argv.begin(), request.argv.end(), has_nul)) {
     base::throw_system_error(EINVAL, "spawn", "arguments are empty or contain a NUL byte");
   }
-  const std::vector<std::string> candidates = program_candidates(request.argv[0], request.set_env);
-  std::vector<std::string> argv = request.argv;
-  std::vector<std::string> environment = environment_with(request.set_env);
-  auto [report_in, report_out] = base::make_pipe();
+  auto [ours, theirs] = base::socket_pair();
+  const base::Fd myself = pidfd_open(::getpid());
+  if (!myself) {
+    base::throw_system_error(errno, "pidfd_open", errno == ENOSYS ? "Linux 5.4 or later is needed" : "");
+  }
+  const base::Fd guard = make_guard_file();
 
   Plan plan;
-  for (const std::string& candidate : candidates) {
-    plan.candidates.push_back(candidate.c_str());
-  }
-  plan.argv = pointers_to(argv);
-  plan.envp = pointers_to(environment);
+  plan.guard = guard.get();
+  plan.report = theirs.get();
   plan.fds = request.fds;
   for (const auto& [source, target] : request.fds) {
     plan.first_free = std::max(plan.first_free, target + 1);
   }
-  plan.report = report_out.get();
+  const int guards_socket = plan.first_free++;
+  const int coordinator = plan.first_free++;
+  plan.fds.insert(plan.fds.end(), {{theirs.get(), guards_socket}, {myself.get(), coordinator}});
+  std::vector<std::string> argv = guard_arguments(guards_socket, coordinator,
+                                                  program_candidates(request.argv[0], request.set_env), request.argv);
+  plan.argv = pointers_to(argv);
+  std::vector<std::string> environment = environment_with(request.set_env);
+  plan.envp = pointers_to(environment);
 
   pid_t pid = -1;
   int error = 0;
@@ -252,18 +235,11 @@ std::shared_ptr<Process> spawn(const SpawnRequest& request) {
   if (pid < 0) {
     base::throw_system_error(error, "vfork");
   }
-  report_out.reset();
+  theirs.reset();
   // Before anything that may fail or wait: an uncollected child keeps its number.
   base::Fd pidfd = pidfd_open(pid);
-  error = errno;
-  if (const auto failure = read_report(report_in.get(), plan.child_shares_memory)) {
-    collect(pid);
-    if (failure->step == Step::kExec) {
-      throw ExecError(failure->error, std::generic_category(), "exec(" + request.argv[0] + ")");
-    }
-    base::throw_system_error(failure->error, "dup2", "descriptors for " + request.argv[0]);
-  }
   if (!pidfd) {
+    error = errno;
     if (error == ESRCH) {
       base::throw_system_error(error, "pidfd_open",
                                request.argv[0] +
@@ -272,9 +248,28 @@ std::shared_ptr<Process> spawn(const SpawnRequest& request) {
     }
     ::kill(pid, SIGKILL);
     collect(pid);
-    base::throw_system_error(error, "pidfd_open", error == ENOSYS ? "Linux 5.4 or later is needed" : "");
+    base::throw_system_error(error, "pidfd_open");
   }
-  return std::make_shared<Process>(pid, std::move(pidfd));
+  const auto report = read_report(ours.get(), pidfd.get());
+  if (report && report->step == Step::kRunning) {
+    return std::make_shared<Process>(report->pid, std::move(pidfd), std::move(ours));
+  }
+  collect(pid);
+  if (!report) {
+    base::throw_system_error(ECHILD, "spawn", "the guard of " + request.argv[0] + " was killed");
+  }
+  // Longer than exec takes are the program's arguments: the guard has hardly any of its own.
+  if (report->step == Step::kExec || (report->step == Step::kGuard && report->error == E2BIG)) {
+    throw ExecError(report->error, std::generic_category(), "exec(" + request.argv[0] + ")");
+  }
+  const auto [call, arguments] = [&]() -> std::pair<std::string, std::string> {
+    switch (report->step) {
+      case Step::kDescriptors: return {"dup2", "descriptors for " + request.argv[0]};
+      case Step::kGuard: return {"execveat", "execnet's guard, a file in memory: may those be executed here?"};
+      default: return {"fork", request.argv[0]};
+    }
+  }();
+  base::throw_system_error(report->error, call, arguments);
 }
 
 }  // namespace execnet::process

@@ -1,4 +1,5 @@
-// Starts a program. The child has
+// Starts a program under a guard (guard/guard.cpp): when it ends, or this process does, nothing that it
+// has started is left. The program has
 //   - the descriptors it was given, the standard ones (0, 1, 2) that it was not given as they are
 //     here, and no other;
 //   - default signal dispositions, but that SIGHUP, SIGINT and SIGQUIT stay ignored if they are
@@ -30,7 +31,7 @@ class ExecError : public std::system_error {
   using std::system_error::system_error;
 };
 
-// Returns when the program runs, that is after exec has succeeded in the child. Any thread; reads
+// Returns when the program runs, that is after exec has succeeded. Any thread; reads
 // `environ`, which nobody may be changing meanwhile.
 // Throws ExecError, or std::system_error that names the step that failed; nothing is left then.
 //   auto process = spawn({.argv = {"true"}, .set_env = {}, .fds = {}});

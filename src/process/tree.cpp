@@ -193,7 +193,16 @@ class Hunt {
 }  // namespace
 
 void kill_trees(std::span<Process* const> roots) {
-  Hunt hunt(roots);
+  std::vector<Process*> unguarded;
+  for (Process* root : roots) {
+    if (!root->have_guard_kill()) {
+      unguarded.push_back(root);
+    }
+  }
+  if (unguarded.empty()) {
+    return;
+  }
+  Hunt hunt(unguarded);
   hunt.stop_all();
   hunt.kill_all();
 }

@@ -7,7 +7,8 @@
 
 namespace execnet::process {
 
-// SIGKILL to the processes and to every descendant that /proc shows as such, those included that
+// SIGKILL to the processes and all that they have started. A guard does it by itself, and ends when nothing is left.
+// Without a guard: to every descendant that /proc shows as such, those included that
 // are forked while this runs: all trees are stopped first and then killed. What has detached itself
 // before, by outliving its parent, is no descendant any more. Without /proc the processes
 // themselves are killed. A fleet given at once costs hardly more than one process, since the

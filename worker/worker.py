@@ -1521,7 +1521,8 @@ def signal_name(number):
     return "signal %d" % number
 
 
-def kill_tree(pid):
+def children_of_all():
+    """The process table: parent -> list of children; empty without /proc."""
     children = {}
     for name in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
         if name.isdigit():
@@ -1531,6 +1532,11 @@ def kill_tree(pid):
             except EnvironmentError:
                 continue  # it has just ended
             children.setdefault(parent, []).append(int(name))
+    return children
+
+
+def kill_tree(pid):
+    children = children_of_all()
     doomed = [pid]
     for one in doomed:
         doomed += children.get(one, [])
@@ -1539,6 +1545,162 @@ def kill_tree(pid):
             os.kill(one, signal.SIGKILL)
         except EnvironmentError:
             pass  # it has just ended
+
+
+# --- The guard ----------------------------------------------------------------------------------
+
+MOMENT = 0.3  # seconds for a worker whose stream has ended, and for what a worker leaves behind, to end by itself
+LINUX = sys.platform.startswith("linux")
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+POLLRDHUP = 0x2000 if LINUX else 0
+
+
+def prctl(option, value):
+    """Whether this is a Linux whose C library can be called, and agrees."""
+    try:
+        import ctypes
+
+        return LINUX and ctypes.CDLL(None).prctl(option, value, 0, 0, 0) == 0
+    except Exception:
+        return False
+
+
+def fork_under_guard(stream_fd):
+    """Returns in a child of a child, as the worker. The two processes above see to it that nothing of it stays.
+
+    Where no program of ours runs, that is over ssh, behind a pure proxy and at a socket server. It is what guard/guard.cpp
+    is elsewhere: both adopt what the worker leaves behind, either notices when the other one is killed, and when the
+    stream ends so do all, even if the worker is in C code and keeps the interpreter's lock.
+    """
+    if not hasattr(os, "fork"):
+        return
+    above = None  # a pipe that ends with the process above
+    for _ in range(2):
+        alive, keep = os.pipe()
+        child = os.fork()
+        if child:
+            try:
+                Guard(child, [fd for fd in (stream_fd, above) if fd is not None], keep).run()
+            finally:
+                os._exit(1)
+        os.close(keep)
+        if above is not None:
+            os.close(above)
+        above = alive
+    os.close(above)
+    if not LINUX:
+        os.setpgid(0, 0)
+
+
+def die_with_guard(guard):
+    """Ends this process when its parent does, whatever it is doing then."""
+    if prctl(PR_SET_PDEATHSIG, signal.SIGKILL) and os.getppid() != guard:
+        os._exit(1)
+
+
+class Guard(object):
+    def __init__(self, child, ends, keep):
+        import select
+
+        self._child = child
+        self._status = None
+        for fd in range(256):
+            if fd not in ends and fd != keep:
+                try:
+                    os.close(fd)  # nobody is to wait for the end of what we hold
+                except EnvironmentError:
+                    pass
+        try:
+            os.setpgid(0, 0)  # `kill -9 -GROUP` is to be survived
+        except EnvironmentError:
+            pass  # leads a session
+        self._wakeup, wakeup = os.pipe()
+        import fcntl
+
+        fcntl.fcntl(wakeup, fcntl.F_SETFL, os.O_NONBLOCK)
+        signal.set_wakeup_fd(wakeup)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+            signal.signal(number, self._pass_on)
+        prctl(PR_SET_CHILD_SUBREAPER, 1)
+        self._error = select.error
+        self._poll = select.poll()
+        self._poll.register(self._wakeup, select.POLLIN)
+        for fd in ends:
+            self._poll.register(fd, POLLRDHUP)
+        self._ends = ends
+
+    def run(self):
+        deadline = None
+        while self._collect(os.WNOHANG):
+            left = None if deadline is None else deadline - now()
+            if left is not None and left <= 0:
+                self._sweep()
+                break
+            try:
+                ready = self._poll.poll(None if left is None else int(left * 1000) + 1)
+            except (EnvironmentError, self._error):
+                ready = ()  # a signal
+            for fd, _ in ready:
+                if fd == self._wakeup:
+                    os.read(fd, 512)
+                else:
+                    self._poll.unregister(fd)
+            ended = self._status is not None or any(fd != self._wakeup for fd, _ in ready)
+            if ended and deadline is None:
+                deadline = now() + MOMENT
+        self._end_like_child()
+
+    def _pass_on(self, number, frame):
+        if self._status is None:
+            os.kill(self._child, number)
+
+    def _collect(self, options):
+        """Whether there are children left."""
+        try:
+            while True:
+                pid, status = os.waitpid(-1, options)
+                if pid == 0:
+                    return True
+                if pid == self._child:
+                    self._status = status
+                options = os.WNOHANG
+        except EnvironmentError:
+            return False
+
+    def _sweep(self):
+        while True:
+            killed = refused = 0
+            for kill, target in self._targets():
+                try:
+                    kill(target, signal.SIGKILL)
+                    killed += 1
+                except EnvironmentError:
+                    refused += 1
+            if (refused and not killed) or not self._collect(0):
+                return
+
+    def _targets(self):
+        if LINUX:
+            targets = [(os.kill, pid) for pid in children_of_all().get(os.getpid(), ())]
+            if targets:
+                return targets
+        return [(os.kill, self._child)] if LINUX or self._status is None else [(os.killpg, self._child)]
+
+    def _end_like_child(self):
+        status = self._status
+        if status is None:
+            os._exit(1)
+        if os.WIFEXITED(status):
+            os._exit(os.WEXITSTATUS(status))
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # there is one of the child's already
+        number = os.WTERMSIG(status)
+        if number != signal.SIGKILL:
+            signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+        os._exit(128 + number)
 
 
 def check_exec(request):
@@ -1826,6 +1988,9 @@ def serve(stream, write_fd, stderr_fd):
     """
     # Until the main thread is ready to be interrupted.
     sigint = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if stderr_fd is None:
+        fork_under_guard(stream.fileno())
+        guard = os.getppid()
     close_on_exec(stream.fileno())
     close_on_exec(write_fd)
     if stderr_fd is None:  # the code that runs here must not get at the stream
@@ -1863,6 +2028,8 @@ def serve(stream, write_fd, stderr_fd):
     start_thread("poster", connection.run_poster)
     outcome = []
     start_thread("receiver", receive_all, messages, connection, executor, outcome)
+    if stderr_fd is None:
+        die_with_guard(guard)  # here, for the import takes its time
     executor.run_main(sigint)
     status, orderly = outcome[0]
     flush(sys.stdout)

@@ -8,18 +8,20 @@
 
 #include <chrono>
 #include <cstdlib>
-#include <fstream>
 #include <string>
 #include <vector>
 
 #include "base/syscall.hpp"
 #include "process/spawn.hpp"
 #include "process/tree.hpp"
+#include "processes.hpp"
 
 namespace execnet::process {
 namespace {
 
 using namespace std::chrono_literals;
+using testing::parent_of;
+using testing::starter_of;
 
 base::Wait soon() { return {.deadline = base::Clock::now() + 20s}; }
 
@@ -64,17 +66,6 @@ struct Fleet {
   base::Fd pipe;
 };
 
-pid_t parent_of(pid_t pid) {
-  std::ifstream status("/proc/" + std::to_string(pid) + "/status");
-  for (std::string line; std::getline(status, line);) {
-    if (line.starts_with("PPid:")) {
-      return std::stoi(line.substr(5));
-    }
-  }
-  ADD_FAILURE() << "no process " << pid;
-  return -1;
-}
-
 TEST(Guard, EndsAsTheProgramDoes) {
   const auto status = [](const std::string& command) {
     return spawn({.argv = {"/bin/sh", "-c", command}, .set_env = {}, .fds = {}})->wait(soon());
@@ -92,7 +83,7 @@ TEST(Guard, ProgramIsKnownByItsOwnNumberAndStaysInTheGroupOfItsStarter) {
   EXPECT_EQ(::getpgid(fleet.process->pid()), ::getpgrp());
   const pid_t inner = parent_of(fleet.process->pid());
   EXPECT_NE(inner, ::getpid());
-  EXPECT_EQ(parent_of(parent_of(inner)), ::getpid());
+  EXPECT_EQ(starter_of(fleet.process->pid()), ::getpid());
   EXPECT_NE(::getpgid(inner), ::getpgrp());
 }
 

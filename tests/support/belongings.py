@@ -113,24 +113,44 @@ def children() -> list[int]:
     return pids
 
 
-def our_processes() -> list[int]:
-    """Descendants of this process, and orphans that carry our mark."""
-    mark = f"{MARK}={os.environ.get(MARK)}".encode()
+def all_parents() -> dict[int, int]:
+    """The process table: pid -> parent."""
     parents: dict[int, int] = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
             with contextlib.suppress(OSError):
-                # After the command's name, which may have anything in it: state, parent, ...
-                parents[int(name)] = int(Path("/proc", name, "stat").read_text().rpartition(")")[2].split()[1])
-    ours = {os.getpid()}
+                parents[int(name)] = parent_of(int(name))
+    return parents
+
+
+def descendants_of(root: int, parents: dict[int, int] | None = None) -> set[int]:
+    parents = all_parents() if parents is None else parents
+    found = {root}
     # A child has mostly a higher pid than its parent; where pids have wrapped around, look again.
-    while more := {pid for pid, parent in parents.items() if parent in ours and pid not in ours}:
-        ours |= more
-    ours.remove(os.getpid())
+    while more := {pid for pid, parent in parents.items() if parent in found and pid not in found}:
+        found |= more
+    return found - {root}
+
+
+def our_processes() -> list[int]:
+    """Descendants of this process, and orphans that carry our mark."""
+    mark = f"{MARK}={os.environ.get(MARK)}".encode()
+    parents = all_parents()
+    ours = descendants_of(os.getpid(), parents)
     for pid in parents.keys() - ours - {os.getpid()}:
         if is_marked(pid, mark):
             ours.add(pid)
     return sorted(ours)
+
+
+def parent_of(pid: int) -> int:
+    # After the command's name, which may have anything in it: state, parent, ...
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def starter_of(worker: int) -> int:
+    """Who has started a worker: above it are its two guards."""
+    return parent_of(parent_of(parent_of(worker)))
 
 
 def is_marked(pid: int, mark: bytes) -> bool:

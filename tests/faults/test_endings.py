@@ -1,0 +1,144 @@
+"""Nothing is left, however it ends: every way of a worker to be busy, on every transport, for every end of the coordinator.
+
+For each ending a table: processes left behind, and milliseconds until the last one was gone. They are appended to the file
+that EXECNET_TEST_TABLES names, which `make test` prints; nothing here depends on how fast this machine is today.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from belongings import descendants_of, parent_of
+from endings import COLUMNS, ROWS
+from sshd import PrivateSshd
+
+pytestmark = pytest.mark.timeout(180)
+
+PATIENCE = 10.0  # seconds; what is still there then is left behind
+
+
+@dataclass
+class Coordinator:
+    """A program with a gateway whose worker is busy."""
+
+    process: subprocess.Popen[str]
+    pids: list[int]  # what the worker has started, the worker itself, the last one
+
+    @property
+    def worker(self) -> int:
+        return self.pids[-1]
+
+    @property
+    def guards(self) -> tuple[int, int]:
+        """Of the worker: the outer and the inner one."""
+        inner = parent_of(self.worker)
+        return parent_of(inner), inner
+
+    def family(self) -> set[int]:
+        """Everything it has started, here and where the worker is."""
+        return {*descendants_of(self.process.pid), *self.pids, *self.guards}
+
+
+@contextlib.contextmanager
+def coordinators(column: str, ending: str) -> Iterator[dict[str, Coordinator]]:
+    """One for each row, all ready."""
+    program = [sys.executable, str(Path(__file__).parent / "endings.py"), column]
+    with contextlib.ExitStack() as stack:
+        started = {}
+        for row in ROWS:
+            process = subprocess.Popen(
+                [*program, row, ending],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+            )
+            stack.callback(process.communicate)
+            started[row] = process
+        ready = {}
+        for row, process in started.items():
+            assert process.stdout is not None
+            ready[row] = Coordinator(process, json.loads(process.stdout.readline()))
+        yield ready
+
+
+def left_after(act: Callable[[], None], family: set[int]) -> tuple[int, float]:
+    """Does it, and waits until the family is gone: how many are left, and after how many milliseconds the last one went."""
+    with contextlib.ExitStack() as stack:
+        running = set()
+        for pid in family:
+            with contextlib.suppress(ProcessLookupError):
+                running.add(os.pidfd_open(pid))
+        for fd in running:
+            stack.callback(os.close, fd)
+        begin = last = time.monotonic()
+        act()
+        while running and (left := begin + PATIENCE - time.monotonic()) > 0:
+            ended, _, _ = select.select(running, [], [], left)
+            last = time.monotonic() if ended else last
+            running -= set(ended)
+        for fd in running:
+            signal.pidfd_send_signal(fd, signal.SIGKILL)
+        return len(running), (last - begin) * 1000
+
+
+def kill(number: int) -> Callable[[Coordinator], None]:
+    return lambda coordinator: os.kill(coordinator.process.pid, number)
+
+
+def say(coordinator: Coordinator) -> None:
+    assert coordinator.process.stdin is not None
+    coordinator.process.stdin.write("\n")
+    coordinator.process.stdin.flush()
+
+
+ENDINGS: dict[str, Callable[[Coordinator], None]] = {
+    "SIGKILL": kill(signal.SIGKILL),
+    "SIGTERM": kill(signal.SIGTERM),
+    "os._exit": say,
+    "unhandled exception": say,
+    "sys.exit with threads alive": say,
+    "outer guard killed": lambda coordinator: os.kill(coordinator.guards[0], signal.SIGKILL),
+    "inner guard killed": lambda coordinator: os.kill(coordinator.guards[1], signal.SIGKILL),
+}
+
+
+def table(ending: str, cells: dict[tuple[str, str], tuple[int, float]]) -> str:
+    lines = [f"{ending}: processes left, milliseconds until the last one was gone"]
+    lines.append(f"{'':24}" + "".join(f"{column:>16}" for column in COLUMNS))
+    for row in ROWS:
+        texts = [f"{left} {ms:6.0f} ms" for left, ms in (cells[row, column] for column in COLUMNS)]
+        lines.append(f"{row:24}" + "".join(f"{text:>16}" for text in texts))
+    return "\n".join(lines) + "\n\n"
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_nothing_is_left(ending: str, sshd: PrivateSshd) -> None:
+    del sshd
+    cells = {}
+    for column in COLUMNS:
+        with coordinators(column, ending) as ready:
+            for row, coordinator in ready.items():
+                if "guard" in ending:
+                    family = {*coordinator.pids[: -len(COLUMNS[column])], coordinator.worker, *coordinator.guards}
+                else:
+                    family = coordinator.family()
+                cells[row, column] = left_after(lambda c=coordinator: ENDINGS[ending](c), family)
+    text = table(ending, cells)
+    print(text)
+    if path := os.environ.get("EXECNET_TEST_TABLES"):
+        with open(path, "a") as file:
+            file.write(text)
+    assert [(cell, left) for cell, (left, _) in cells.items() if left] == []

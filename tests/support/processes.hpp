@@ -1,0 +1,14 @@
+// What /proc says about processes, for tests.
+#pragma once
+
+#include <sys/types.h>
+
+namespace execnet::testing {
+
+// Of a process that there is.
+pid_t parent_of(pid_t pid);
+
+// Who has started a worker: above it are its two guards.
+pid_t starter_of(pid_t worker);
+
+}  // namespace execnet::testing

@@ -29,7 +29,7 @@ FAIL_ON_BOTH = {
 }
 # These assert which worker got which test, which nobody promises: they fail now and then on both, and have to
 # pass once in so many tries.
-TRIES = 5
+TRIES = 12
 DEPEND_ON_TIMING = {
     "acceptance_test.py::TestLoadScope::test_workqueue_ordered_by_size",
     "acceptance_test.py::TestLoadScope::test_workqueue_ordered_by_input",

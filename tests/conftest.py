@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -20,6 +21,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "runs_last: the test is run after all others")
     config.addinivalue_line("markers", "needs_threads: the test is for workers whose code runs in threads")
     mark_children()
+    # A shell that is not interactive has its background jobs ignore Ctrl-C, with all that they start: tests
+    # that press it would wait in vain.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(trylast=True)

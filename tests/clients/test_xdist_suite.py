@@ -33,8 +33,6 @@ TRIES = 12
 DEPEND_ON_TIMING = {
     "acceptance_test.py::TestLoadScope::test_workqueue_ordered_by_size",
     "acceptance_test.py::TestLoadScope::test_workqueue_ordered_by_input",
-    # Not of this kind: its SIGINT was missed once, on a machine with five compilers running, and never again.
-    "acceptance_test.py::TestDistribution::test_keyboard_interrupt_dist",
 }
 
 

@@ -37,9 +37,9 @@ demo: ## the sessions of the reference page, live, and a job spread over gateway
 test: ## all tests, C++ and Python, with every interpreter found
 	@tools/setup test
 	@$(call build,dev,build/setup.cmake build/interpreters.cmake)
-	@rm -f build/dev/endings-*.txt
+	@rm -f build/dev/faults*.txt
 	$(CTEST) --preset dev -j $(JOBS)
-	@cat build/dev/endings-sigkill.txt build/dev/endings-others.txt
+	@cat build/dev/faults-alone.txt build/dev/faults.txt
 
 .PHONY: clients
 clients: wheel ## programs that people have today, on this execnet and on the released one

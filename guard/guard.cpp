@@ -1,12 +1,12 @@
 // The guard: the parent of a program that a group has started, and of all that this one starts and
 // leaves. It sees to it that none of them outlives the program, or who wanted it.
 //
-//   execnet-guard SOCKET COORDINATOR COUNT CANDIDATE... ARGUMENT...
+//   execnet-guard SOCKET COORDINATOR ISOLATION COUNT CANDIDATE... ARGUMENT...
 //
-// SOCKET is the other end of the coordinator's (process/process.hpp), COORDINATOR a pidfd of it. Of the COUNT
-// candidates, files, the first that can be executed is the program; the arguments are its own, the
-// environment and all other descriptors, too. The program has this program's signal dispositions, an
-// empty signal mask, and the process group that this one was started in.
+// SOCKET is the other end of the coordinator's (process/process.hpp), COORDINATOR a pidfd of it, ISOLATION "none" or
+// "pidns". Of the COUNT candidates, files, the first that can be executed is the program; the arguments are its own,
+// the environment and all other descriptors, too. The program has this program's signal dispositions, an empty signal
+// mask, and the process group that this one was started in.
 //
 // Two processes of the same kind stand above the program, one the parent of the other, so that also
 // the end of either leaves nobody unguarded: the kernel hands orphans to the nearest of them
@@ -22,11 +22,18 @@
 //   - for a signal: the child gets it.
 // It ends when nothing is left, with the exit status or the signal of its child.
 //
+// With "pidns" the inner one is the first process of a PID namespace (pid_namespaces(7)), with a /proc of its own: with
+// it the kernel ends all that is in there, also what forks faster than anybody can look. Who is not root gets a user
+// namespace for that, in which the user is the same.
+//
 // One thread, no allocation, nothing but system calls: it cannot fail later on for want of anything.
 #include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
@@ -39,7 +46,9 @@
 #include <cerrno>
 #include <climits>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
+#include <cstring>
 
 #include "process/guard_report.hpp"
 
@@ -51,6 +60,8 @@ using execnet::process::Step;
 // For a worker whose coordinator has gone, to end by itself and clean up; and for what a program
 // leaves behind, such as multiprocessing's resource tracker, which cleans up after it.
 constexpr int kMoment = 100;  // milliseconds
+
+constexpr int kStillRuns = -1;  // no wait status
 
 constexpr int kPidfdOpen = 434;  // SYS_pidfd_open; not every header we are built with has the name
 constexpr int kCloseRange = 436;
@@ -121,10 +132,53 @@ pid_t start(const Program& program, int socket, pid_t group) {
   return error == 0 ? pid : -1;
 }
 
+// --- Isolation ---------------------------------------------------------------------------------------
+
+bool write_file(const char* path, const char* text) {
+  const int file = ::open(path, O_WRONLY | O_CLOEXEC);
+  const bool written = file >= 0 && ::write(file, text, std::strlen(text)) > 0;
+  ::close(file);
+  return written;
+}
+
+// The next child is the first process of a namespace.
+bool enter_namespace() {
+  if (::unshare(CLONE_NEWPID) == 0) {
+    return true;
+  }
+  const uid_t user = ::geteuid();
+  const gid_t group = ::getegid();
+  if (errno != EPERM || ::unshare(CLONE_NEWUSER | CLONE_NEWPID) != 0) {
+    return false;
+  }
+  char users[32];
+  char groups[32];
+  std::snprintf(users, sizeof users, "%u %u 1", user, user);
+  std::snprintf(groups, sizeof groups, "%u %u 1", group, group);
+  return write_file("/proc/self/uid_map", users) && write_file("/proc/self/setgroups", "deny") &&
+         write_file("/proc/self/gid_map", groups);
+}
+
+// For that child: /proc would show the processes outside, by the numbers they have there.
+bool mount_proc() {
+  return ::unshare(CLONE_NEWNS) == 0 && ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
+         ::mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, nullptr) == 0;
+}
+
 // --- Its end -----------------------------------------------------------------------------------------
+
+// The first process of a namespace cannot end by a signal: here it leaves what the outer one is to end like.
+int* isolated_status = nullptr;
 
 // Ends as the child has ended.
 [[noreturn]] void end_like(int status) {
+  if (isolated_status != nullptr) {
+    if (::getpid() == 1) {
+      *isolated_status = status;
+      ::_exit(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
+    }
+    status = *isolated_status != kStillRuns ? *isolated_status : status;
+  }
   if (WIFEXITED(status)) {
     ::_exit(WEXITSTATUS(status));
   }
@@ -378,12 +432,13 @@ void guard_what_follows() {
 }  // namespace
 
 int main(int argc, char** argv, char** envp) {
-  if (argc < 6) {
+  if (argc < 7) {
     return 2;
   }
   const int socket = number_in(argv[1]);
   const int coordinator = number_in(argv[2]);
-  const Program program{argv + 4, number_in(argv[3]), argv + 4 + number_in(argv[3]), envp};
+  const bool isolate = std::strcmp(argv[3], "pidns") == 0;
+  const Program program{argv + 5, number_in(argv[4]), argv + 5 + number_in(argv[4]), envp};
   ::fcntl(socket, F_SETFD, FD_CLOEXEC);
   ::fcntl(coordinator, F_SETFD, FD_CLOEXEC);
   sigset_t all;
@@ -395,6 +450,15 @@ int main(int argc, char** argv, char** envp) {
   ::setpgid(0, 0);
   guard_what_follows();
   const int outer = static_cast<int>(::syscall(kPidfdOpen, ::getpid(), 0));
+  if (isolate) {
+    void* shared = ::mmap(nullptr, sizeof(int), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (shared == MAP_FAILED || !enter_namespace()) {
+      report(socket, Step::kIsolate, errno, 0);
+      return 127;
+    }
+    isolated_status = static_cast<int*>(shared);
+    *isolated_status = kStillRuns;
+  }
   const pid_t inner = ::fork();
   if (inner < 0) {
     report(socket, Step::kProcess, errno, 0);
@@ -406,6 +470,10 @@ int main(int argc, char** argv, char** envp) {
   }
   guard_what_follows();
   ::fcntl(outer, F_SETFD, FD_CLOEXEC);
+  if (isolate && !mount_proc()) {
+    report(socket, Step::kIsolate, errno, 0);
+    return 127;
+  }
   const pid_t child = start(program, socket, group);
   if (child < 0) {
     return 127;

@@ -19,6 +19,7 @@ from sshd import PrivateSshd
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "runs_last: the test is run after all others")
+    config.addinivalue_line("markers", "alone: the test measures times; ctest runs it with nothing else beside it")
     config.addinivalue_line("markers", "needs_threads: the test is for workers whose code runs in threads")
     mark_children()
     # A shell that is not interactive has its background jobs ignore Ctrl-C, with all that they start: tests

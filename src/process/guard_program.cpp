@@ -17,10 +17,11 @@ base::Fd make_guard_file() {
   return file;
 }
 
-std::vector<std::string> guard_arguments(int socket, int coordinator, const std::vector<std::string>& candidates,
+std::vector<std::string> guard_arguments(int socket, int coordinator, bool isolate,
+                                         const std::vector<std::string>& candidates,
                                          const std::vector<std::string>& argv) {
   std::vector<std::string> words{"execnet-guard", std::to_string(socket), std::to_string(coordinator),
-                                 std::to_string(candidates.size())};
+                                 isolate ? "pidns" : "none", std::to_string(candidates.size())};
   words.insert(words.end(), candidates.begin(), candidates.end());
   words.insert(words.end(), argv.begin(), argv.end());
   return words;

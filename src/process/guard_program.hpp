@@ -12,14 +12,15 @@ namespace execnet::process {
 // The executable, compiled into this library: so there is nothing to install beside it, and nothing to find.
 std::string_view guard_program();
 
-// It as a file in memory (memfd_create(2)), close-on-exec. A new one each time, for a few microseconds: a descriptor that is
-// kept is closed by programs that become daemons, and its number is then another file's.
-// Throws std::system_error.
+// It as a file in memory (memfd_create(2)), close-on-exec. A new one each time, for a few microseconds: a descriptor
+// that is kept is closed by programs that become daemons, and its number is then another file's. Throws
+// std::system_error.
 base::Fd make_guard_file();
 
 // Its arguments: `socket` and `coordinator` are descriptors there, the candidates files of which the first that can be
-// executed is to be run with `argv`.
-std::vector<std::string> guard_arguments(int socket, int coordinator, const std::vector<std::string>& candidates,
+// executed is to be run with `argv`, in a PID namespace of its own or not.
+std::vector<std::string> guard_arguments(int socket, int coordinator, bool isolate,
+                                         const std::vector<std::string>& candidates,
                                          const std::vector<std::string>& argv);
 
 }  // namespace execnet::process

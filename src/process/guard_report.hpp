@@ -9,6 +9,7 @@ namespace execnet::process {
 enum class Step : int {
   kDescriptors,  // to give the program its descriptors
   kGuard,        // to become the guard
+  kIsolate,      // to make a namespace for it
   kProcess,      // to make a process for the program
   kExec,         // to become the program
   kRunning,      // done: it runs

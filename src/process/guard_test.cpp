@@ -107,10 +107,9 @@ TEST(Guard, WhatAProgramLeavesBehindHasAMomentToEndByItself) {
 }
 
 TEST(Guard, PassesSignalsOn) {
-  const auto process =
-      spawn({.argv = {"/bin/sh", "-c", "trap 'exit 9' TERM; kill -USR1 $PPID; while :; do :; done"},
-             .set_env = {},
-             .fds = {}});
+  const auto process = spawn({.argv = {"/bin/sh", "-c", "trap 'exit 9' TERM; kill -USR1 $PPID; while :; do :; done"},
+                              .set_env = {},
+                              .fds = {}});
   // The program's own SIGUSR1 to its parent comes back to it, and ends it.
   EXPECT_EQ(process->wait(soon()), ExitStatus{.signal = SIGUSR1});
 

@@ -219,7 +219,7 @@ std::shared_ptr<Process> spawn(const SpawnRequest& request) {
   const int guards_socket = plan.first_free++;
   const int coordinator = plan.first_free++;
   plan.fds.insert(plan.fds.end(), {{theirs.get(), guards_socket}, {myself.get(), coordinator}});
-  std::vector<std::string> argv = guard_arguments(guards_socket, coordinator,
+  std::vector<std::string> argv = guard_arguments(guards_socket, coordinator, request.isolate,
                                                   program_candidates(request.argv[0], request.set_env), request.argv);
   plan.argv = pointers_to(argv);
   std::vector<std::string> environment = environment_with(request.set_env);
@@ -261,6 +261,9 @@ std::shared_ptr<Process> spawn(const SpawnRequest& request) {
   // Longer than exec takes are the program's arguments: the guard has hardly any of its own.
   if (report->step == Step::kExec || (report->step == Step::kGuard && report->error == E2BIG)) {
     throw ExecError(report->error, std::generic_category(), "exec(" + request.argv[0] + ")");
+  }
+  if (report->step == Step::kIsolate) {
+    throw IsolationError(report->error, std::generic_category(), "unshare");
   }
   const auto [call, arguments] = [&]() -> std::pair<std::string, std::string> {
     switch (report->step) {

@@ -21,6 +21,7 @@ struct SpawnRequest {
   std::vector<std::string> argv;                             // argv[0] is looked up in PATH
   std::vector<std::pair<std::string, std::string>> set_env;  // on top of this process's environment
   std::vector<std::pair<int, int>> fds;                      // {descriptor here, number there}; may overlap
+  bool isolate = false;                                      // in a PID namespace of its own
 };
 
 // The program itself cannot be run: it is missing (ENOENT), may not be executed (EACCES), is of no
@@ -31,9 +32,15 @@ class ExecError : public std::system_error {
   using std::system_error::system_error;
 };
 
+// A PID namespace cannot be had: user namespaces are switched off (EPERM, ENOSPC), ...
+class IsolationError : public std::system_error {
+ public:
+  using std::system_error::system_error;
+};
+
 // Returns when the program runs, that is after exec has succeeded. Any thread; reads
 // `environ`, which nobody may be changing meanwhile.
-// Throws ExecError, or std::system_error that names the step that failed; nothing is left then.
+// Throws ExecError, IsolationError, or std::system_error that names the step that failed; nothing is left then.
 //   auto process = spawn({.argv = {"true"}, .set_env = {}, .fds = {}});
 std::shared_ptr<Process> spawn(const SpawnRequest& request);
 

@@ -81,7 +81,10 @@ Link start(const Launch& launch) {
     null = base::Fd(base::check("open", [] { return ::open("/dev/null", O_RDWR | O_CLOEXEC); }, "/dev/null"));
   }
 
-  process::SpawnRequest request{.argv = launch.argv, .set_env = launch.env, .fds = {{stderr_out.get(), STDERR_FILENO}}};
+  process::SpawnRequest request{.argv = launch.argv,
+                                .set_env = launch.env,
+                                .fds = {{stderr_out.get(), STDERR_FILENO}},
+                                .isolate = launch.isolate};
   if (launch.stream_on_stdio) {
     request.fds.insert(request.fds.end(), {{theirs.get(), STDIN_FILENO}, {theirs.get(), STDOUT_FILENO}});
   } else {
@@ -106,6 +109,9 @@ Link open(const Launch& launch) {
   } catch (const process::ExecError& error) {
     throw HostNotFound("cannot start '" + launch.argv[0] + "' for " + launch.spec + ": " + error.code().message() +
                        "; " + launch.advice);
+  } catch (const process::IsolationError& error) {
+    throw HostNotFound("cannot isolate " + launch.spec + ": " + error.code().message() +
+                       "; isolate=pidns takes root or user namespaces for everybody, and a /proc that may be mounted");
   }
 }
 

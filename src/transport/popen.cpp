@@ -43,6 +43,7 @@ Launch popen_launch(const XSpec& spec, const LocalPython& python) {
     launch.advice = "install Python 3 or name an interpreter with python=";
   }
   launch.stream_on_stdio = python.stdio_only;
+  launch.isolate = spec.has("isolate");
   launch.native = !chosen && !python.executable.empty() && !python.native_module.empty();
   launch.argv.emplace_back("-u");
   if (spec.has("dont_write_bytecode")) {

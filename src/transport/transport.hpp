@@ -28,6 +28,7 @@ struct Launch {
   std::vector<std::string> argv;
   std::vector<std::pair<std::string, std::string>> env;
   bool stream_on_stdio = false;  // the protocol is on descriptors 0 and 1, else on kStreamFd
+  bool isolate = false;          // in a PID namespace of its own
   bool native = false;           // the worker is our extension; else worker.py is sent first
   std::string kind;              // "Popen", "Ssh", ...: the gateway's class name without "Gateway"
   std::string address;           // host as given, or host:port; empty for popen

@@ -140,8 +140,9 @@ void XSpec::validate_socket() const {
 
 void XSpec::validate() const {
   const std::string kind = type();
-  static constexpr std::string_view kNeedValue[] = {
-      "ssh", "vagrant_ssh", "id", "python", "chdir", "nice", "ssh_config", "execmodel", "stdout", "via", "installvia"};
+  static constexpr std::string_view kNeedValue[] = {"ssh",    "vagrant_ssh", "id",         "python",
+                                                    "chdir",  "nice",        "ssh_config", "execmodel",
+                                                    "stdout", "via",         "installvia", "isolate"};
   for (const std::string_view name : kNeedValue) {
     const std::string key(name);
     if (has(key) && get(key).value_or("").empty()) {
@@ -159,6 +160,14 @@ void XSpec::validate() const {
   }
   if (const auto out = get("stdout"); out && *out != "inherit" && *out != "null") {
     refuse("unknown stdout=" + *out, text_, "the form is stdout=inherit or stdout=null");
+  }
+  if (const auto isolate = get("isolate")) {
+    if (*isolate != "pidns") {
+      refuse("unknown isolate=" + *isolate, text_, "the form is isolate=pidns");
+    }
+    if (kind != "popen" || has("via")) {
+      refuse("isolate= on what another machine or gateway starts", text_, "it is for popen from here");
+    }
   }
   if (const auto python = get("python"); python && transport::shell_split(*python).empty()) {
     refuse("no program in python=" + *python, text_, "the form is python=/usr/bin/python3");

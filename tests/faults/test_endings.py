@@ -1,7 +1,7 @@
 """Nothing is left, however it ends: every way of a worker to be busy, on every transport, for every end of the coordinator.
 
-For each ending a table: processes left behind, and milliseconds until the last one was gone. They are appended to the file
-that EXECNET_TEST_TABLES names, which `make test` prints; nothing here depends on how fast this machine is today.
+For each ending a table: processes left behind, and milliseconds until the last one was gone. `make test` prints them;
+nothing here depends on how fast this machine is today.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from belongings import descendants_of, parent_of
-from endings import COLUMNS, ROWS
+from endings import COLUMNS, ROWS, tell
 from sshd import PrivateSshd
 
 pytestmark = pytest.mark.timeout(180)
@@ -124,7 +124,9 @@ def table(ending: str, cells: dict[tuple[str, str], tuple[int, float]]) -> str:
     return "\n".join(lines) + "\n\n"
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize(
+    "ending", [pytest.param(ending, marks=[pytest.mark.alone] if ending == "SIGKILL" else []) for ending in ENDINGS]
+)
 def test_nothing_is_left(ending: str, sshd: PrivateSshd) -> None:
     del sshd
     cells = {}
@@ -136,9 +138,5 @@ def test_nothing_is_left(ending: str, sshd: PrivateSshd) -> None:
                 else:
                     family = coordinator.family()
                 cells[row, column] = left_after(lambda c=coordinator: ENDINGS[ending](c), family)
-    text = table(ending, cells)
-    print(text)
-    if path := os.environ.get("EXECNET_TEST_TABLES"):
-        with open(path, "a") as file:
-            file.write(text)
+    tell(table(ending, cells))
     assert [(cell, left) for cell, (left, _) in cells.items() if left] == []

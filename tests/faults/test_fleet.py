@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 
@@ -9,6 +10,7 @@ import pytest
 
 import execnet
 from belongings import ends_gone
+from endings import tell
 
 MEMBERS = int(os.environ.get("EXECNET_TEST_FLEET", "200"))
 
@@ -30,6 +32,7 @@ while True: pass
 """
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(180)
 def test_terminate_is_in_time_whatever_half_of_the_members_do() -> None:
     group = execnet.Group([f"popen//id=m{i}" for i in range(MEMBERS)])
@@ -45,7 +48,68 @@ def test_terminate_is_in_time_whatever_half_of_the_members_do() -> None:
         begin = time.monotonic()
         group.terminate(timeout=2)
         took = time.monotonic() - begin
-    print(f"terminate(timeout=2) of {MEMBERS} gateways, half of them hostile: {took:.2f} s")
+    tell(f"terminate(timeout=2) of {MEMBERS} gateways, half of them hostile: {took:.2f} s\n\n")
     assert took < 2.5
     assert ends_gone([*workers, *started], patience=0)
     assert len(group) == 0
+
+
+# Each generation forks the next one and ends at once: nobody who reads /proc catches up with it for certain.
+FORK_RUNNER = """
+import os, time
+read, write = os.pipe()
+if os.fork() == 0:
+    os.setsid()
+    os.write(write, b".")
+    os.closerange(0, 256)
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if os.fork():
+            os._exit(0)
+os.read(read, 1)
+channel.send(1)
+"""
+
+
+def namespaces() -> set[str]:
+    """The PID namespaces that there are."""
+    found = set()
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError):
+                found.add(os.readlink(f"/proc/{name}/ns/pid"))
+    return found
+
+
+def test_in_a_namespace_the_kernel_ends_all(group: execnet.Group) -> None:
+    before = namespaces()
+    try:
+        gateway = group.makegateway("popen//isolate=pidns")
+    except execnet.HostNotFound as error:
+        pytest.skip(str(error))
+    assert len(namespaces() - before) == 1
+    code = "import os; channel.send((os.getpid(), os.readlink('/proc/self'), len(os.listdir('/proc'))))"
+    pid, shown, _ = gateway.remote_exec(code).receive()
+    assert (pid, shown) == (2, "2")
+    assert gateway.remote_exec(FORK_RUNNER).receive() == 1
+    group.terminate(timeout=1)
+    assert namespaces() == before
+
+
+@pytest.mark.parametrize(("code", "cause"), [("os._exit(7)", "exit status 7"), ("os.kill(2, 9)", "killed by SIGKILL")])
+def test_the_cause_comes_out_of_a_namespace(group: execnet.Group, code: str, cause: str) -> None:
+    try:
+        gateway = group.makegateway("popen//isolate=pidns")
+    except execnet.HostNotFound as error:
+        pytest.skip(str(error))
+    channel = gateway.remote_exec(f"import os; {code}")
+    with pytest.raises(EOFError, match=cause):
+        channel.receive(timeout=10)
+
+
+@pytest.mark.parametrize(
+    "spec", ["popen//isolate=net", "ssh=localhost//isolate=pidns", "popen//via=a//isolate=pidns", "popen//isolate"]
+)
+def test_only_what_can_be_isolated_is(group: execnet.Group, spec: str) -> None:
+    with pytest.raises(ValueError, match="isolate"):
+        group.makegateway(spec)

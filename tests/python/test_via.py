@@ -86,7 +86,11 @@ def test_a_chain_of_three(group: execnet.Group) -> None:
         channel.send(item)
         assert channel.receive() == item
     assert [gateway.id for gateway in group] == ["a", "b", "c"]
-    assert [starter_of(gateway._rinfo().pid) for gateway in group] == [os.getpid(), group["a"]._rinfo().pid, group["b"]._rinfo().pid]
+    assert [starter_of(gateway._rinfo().pid) for gateway in group] == [
+        os.getpid(),
+        group["a"]._rinfo().pid,
+        group["b"]._rinfo().pid,
+    ]
 
 
 def test_proxies_and_what_goes_through_them_may_be_made_together() -> None:

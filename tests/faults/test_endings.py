@@ -1,4 +1,4 @@
-"""Nothing is left, however it ends: every way of a worker to be busy, on every transport, for every end of the coordinator.
+"""Nothing is left: every way of a worker to be busy, on every transport, for every end of the coordinator.
 
 For each ending a table: processes left behind, and milliseconds until the last one was gone. `make test` prints them;
 nothing here depends on how fast this machine is today.
@@ -75,7 +75,7 @@ def coordinators(column: str, ending: str) -> Iterator[dict[str, Coordinator]]:
 
 
 def left_after(act: Callable[[], None], family: set[int]) -> tuple[int, float]:
-    """Does it, and waits until the family is gone: how many are left, and after how many milliseconds the last one went."""
+    """Does it, and waits: how many of the family are left, and after how many milliseconds the last one was gone."""
     with contextlib.ExitStack() as stack:
         running = set()
         for pid in family:

@@ -1,0 +1,89 @@
+"""A day of pytest-xdist in a minute: short sessions whose workers are killed at random. Few here, 500 in `make soak`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import re
+import select
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from belongings import command_line, descendants_of, our_processes
+from environments import clean_environ
+
+SESSIONS = int(os.environ.get("EXECNET_SOAK_SESSIONS", "12"))
+TESTS = 40
+TEST_FILE = f"""
+import time, pytest
+
+@pytest.mark.parametrize("number", range({TESTS}))
+def test_short(number):
+    time.sleep(0.01)
+"""
+
+
+def workers_of(session: int, what: str = "") -> list[int]:
+    """The workers of a session, once xdist runs in them and has set their title: `running` a test, or `idle`."""
+    return [pid for pid in descendants_of(session) if command_line(pid).startswith(f"[pytest-xdist {what}")]
+
+
+def outcome_counts(text: str) -> dict[str, int]:
+    """What the last line counts: passed -> 38, failed -> 2."""
+    summary = [line for line in text.splitlines() if re.search(r" in [0-9.]+s", line)]
+    assert summary, text
+    return {what: int(count) for count, what in re.findall(r"(\d+) (passed|failed|error|errors)", summary[-1])}
+
+
+@pytest.mark.timeout(60 + 10 * SESSIONS)
+def test_sessions_whose_workers_are_killed_report_it_and_leave_nothing(here: str, tmp_path: Path) -> None:
+    seed = int(os.environ.get("EXECNET_SOAK_SEED", "1"))
+    chance = random.Random(seed)
+    (tmp_path / "test_short.py").write_text(TEST_FILE)
+    before = set(our_processes())
+    crashes = killed_in_all = 0
+    begin = time.monotonic()
+    for number in range(SESSIONS):
+        process = subprocess.Popen(
+            [here, "-m", "pytest", "-q", "-n", "4", "-p", "no:cacheprovider", "test_short.py"],
+            cwd=tmp_path,
+            env=clean_environ(PYTHONDONTWRITEBYTECODE="1"),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        killed = 0
+        end = os.pidfd_open(process.pid)
+        try:
+            for _ in range(chance.randint(0, 3)):
+                while not workers_of(process.pid) and not select.select([end], [], [], 0.01)[0]:
+                    pass
+                select.select([end], [], [], chance.uniform(0, 0.4))
+                if workers := workers_of(process.pid, chance.choice(["running", "idle", ""])):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(chance.choice(workers), signal.SIGKILL)
+                        killed += 1
+            text, _ = process.communicate(timeout=60)
+        finally:
+            os.close(end)
+        where = f"session {number} of seed {seed}, {killed} killed:\n{text}"
+        counts = outcome_counts(text)
+        failed = counts.get("failed", 0)
+        assert "INTERNALERROR" not in text, where
+        # Each test has one outcome; those that a dead worker was running are the failed ones.
+        assert counts.get("passed", 0) + failed == TESTS, where
+        assert failed <= killed, where
+        assert text.count("crashed while running") >= failed, where
+        assert process.returncode == (1 if failed else 0), where
+        assert set(our_processes()) <= before, where
+        crashes += failed
+        killed_in_all += killed
+    seconds = time.monotonic() - begin
+    print(f"soak: {SESSIONS} sessions of pytest -n 4, {killed_in_all} workers killed, {crashes} of them while they ran")
+    print(f"soak: a test: {seconds:.0f} s; exit codes and reports are right, nothing is left")

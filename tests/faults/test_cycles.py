@@ -1,0 +1,47 @@
+"""Starting and terminating again and again takes nothing for good. Few times here, 10,000 in `make soak`."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+import execnet
+from belongings import Belongings
+from endings import tell
+
+CYCLES = int(os.environ.get("EXECNET_SOAK_CYCLES", "30"))
+WARM_UP = max(10, CYCLES // 10)  # cycles until memory is as it stays
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.timeout(60 + CYCLES)
+def test_starting_and_terminating_takes_nothing_for_good() -> None:
+    def cycle() -> None:
+        with execnet.Group(["popen"]) as group:
+            assert group[0].remote_exec("channel.send(42)").receive(timeout=30) == 42
+            group.terminate(timeout=30)
+
+    for _ in range(WARM_UP):
+        cycle()
+    before, memory = Belongings.now(), resident_bytes()
+    begin = time.monotonic()
+    for _ in range(CYCLES):
+        cycle()
+    seconds = time.monotonic() - begin
+    after, growth = Belongings.now(), resident_bytes() - memory
+    assert after.processes == before.processes  # zombies would be among them
+    assert len(after.descriptors) == len(before.descriptors)
+    assert after.threads == before.threads
+    tell(
+        f"soak: {CYCLES} times started and terminated: {seconds:.0f} s, {seconds / CYCLES * 1000:.0f} ms each; "
+        f"memory grew by {growth / 1024:.0f} KB, {len(after.descriptors)} descriptors, {len(after.threads)} threads "
+        f"and {len(after.processes)} other processes, as before\n"
+    )
+    # An object of a few hundred bytes that is left by each cycle would be megabytes in the long form.
+    assert growth < 2 << 20

@@ -14,6 +14,7 @@
 #include <execnet/multichannel.hpp>
 #include <execnet/rsync.hpp>
 #include <execnet/source.hpp>
+#include <execnet/stream.hpp>
 #include <execnet/value.hpp>
 #include <execnet/version.hpp>
 #include <execnet/xspec.hpp>

@@ -1,4 +1,4 @@
-"""A day of pytest-xdist in a minute: short sessions whose workers are killed at random. Few here, 500 in `make soak`."""
+"""A day of pytest-xdist in a minute: short sessions whose workers are killed at random. 500 in `make soak`."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 #include <poll.h>
 
 #include <chrono>
-#include <csignal>
 #include <execnet/error.hpp>
 #include <utility>
 
@@ -307,14 +306,6 @@ void GatewayEnd::exit() {
   }
   if (!connection_->gone(lock)) {
     connection_->post(lock, wire::FrameType::kTerminate, 0);
-  }
-}
-
-void GatewayEnd::ask_to_end() {
-  if (process::Process* process = far_end_->process()) {
-    process->signal(SIGTERM);
-  } else {
-    connection_->shut_down();
   }
 }
 

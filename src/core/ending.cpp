@@ -105,6 +105,7 @@ void kill(const Gateways& running) {
   std::vector<process::Process*> roots;
   for (const auto& gateway : running) {
     if (process::Process* process = gateway->end()->far_end().process()) {
+      gateway->end()->far_end().on_kill();
       roots.push_back(process);
     }
   }

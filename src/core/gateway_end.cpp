@@ -159,7 +159,7 @@ void GatewayEnd::wait_started(const base::Wait& wait) {
                                                 [&] { return info_ || refusal_ || connection_->gone(lock); });
   if (info_) {
     lock.unlock();
-    far_end_->on_serving();
+    far_end_->on_serving(launch_.kind == "Popen" ? std::optional(static_cast<pid_t>(info_->pid)) : std::nullopt);
     return;
   }
   const std::optional<std::string> refusal = refusal_;
@@ -185,6 +185,7 @@ void GatewayEnd::wait_started(const base::Wait& wait) {
 
 void GatewayEnd::fail_start(const std::string& why, const base::Wait& wait) {
   if (process::Process* process = far_end_->process()) {
+    far_end_->on_kill();
     process->kill_tree();
   }
   connection_->shut_down();

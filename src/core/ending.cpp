@@ -70,9 +70,7 @@ Gateways wait_for_ends(Gateways running, const base::Wait& wait) {
     if (running.empty()) {
       return running;
     }
-    for (const auto& gateway : leaves(running)) {
-      gateway->end()->exit();
-    }
+    tell_to_exit(running);
     std::vector<pollfd> ends;
     ends.reserve(running.size());
     for (const auto& gateway : running) {
@@ -115,6 +113,12 @@ void kill(const Gateways& running) {
 }
 
 }  // namespace
+
+void tell_to_exit(const Gateways& gateways) {
+  for (const auto& gateway : leaves(gateways)) {
+    gateway->end()->exit();
+  }
+}
 
 Gateways end_in_order(const Gateways& gateways, const base::Wait& wait) {
   const Timetable times(wait.deadline.value(), gateways.size());

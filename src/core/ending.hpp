@@ -25,4 +25,7 @@ inline constexpr std::chrono::milliseconds kEndsLate{200};
 std::vector<std::shared_ptr<Gateway>> end_in_order(const std::vector<std::shared_ptr<Gateway>>& gateways,
                                                    const base::Wait& wait);
 
+// Only tells those to exit that nothing else of these goes through. Never waits.
+void tell_to_exit(const std::vector<std::shared_ptr<Gateway>>& gateways);
+
 }  // namespace execnet::core

@@ -181,6 +181,12 @@ void Membership::terminate(std::optional<base::Seconds> timeout, const base::Wai
   stop_loop_if_idle();
 }
 
+void Membership::tell_to_exit() {
+  if (!made_here_.in_forked_copy()) {
+    core::tell_to_exit(members());
+  }
+}
+
 void Membership::stop_loop_if_idle() {
   std::shared_ptr<loop::Loop> idle;
   {

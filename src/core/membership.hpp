@@ -37,6 +37,8 @@ class Membership {
   std::vector<std::shared_ptr<Gateway>> start(std::vector<XSpec> specs, const base::Wait& wait);
   // Those that are just being started, too: start() throws then.
   void terminate(std::optional<base::Seconds> timeout, const base::Wait& wait);
+  // Begins to terminate, and does not wait: for who is about to terminate several groups.
+  void tell_to_exit();
   [[nodiscard]] std::vector<std::shared_ptr<Gateway>> members() const;
   [[nodiscard]] XSpec defaultspec() const;
   void set_defaultspec(const XSpec& spec);

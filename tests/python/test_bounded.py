@@ -22,7 +22,10 @@ from belongings import children, ends_gone, eventually, sleeps, stop
 from lateness import Stopwatch
 from sshd import PrivateSshd
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = [
+    pytest.mark.timeout(90),
+    pytest.mark.skipif("EXECNET_TEST_SANITIZER" in os.environ, reason="slow on purpose: its times say nothing"),
+]
 
 GRACE = 0.2  # seconds, as it is promised
 PURE = f"//python={shlex.quote(sys.executable)}"

@@ -47,6 +47,10 @@ def doomed(request: pytest.FixtureRequest, sshd: PrivateSshd, group: execnet.Gro
     return gateway
 
 
+# A sanitizer has handlers of its own for fatal signals, and an appetite for memory.
+not_sanitized = pytest.mark.skipif("EXECNET_TEST_SANITIZER" in os.environ, reason="the process is the sanitizer's")
+
+
 def of_kinds(*names: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("doomed", names or list(KINDS), indirect=True)
 
@@ -77,6 +81,7 @@ def test_status_or_signal_is_told(doomed: execnet.Gateway, code: str, cause: str
     assert "out-of-memory" not in text
 
 
+@not_sanitized
 @of_kinds(*HEARD)
 @pytest.mark.parametrize("name", ["SIGSEGV", "SIGABRT", "SIGFPE", "SIGBUS", "SIGILL"])
 def test_a_fatal_signal_comes_with_the_traceback(
@@ -90,12 +95,14 @@ def test_a_fatal_signal_comes_with_the_traceback(
         assert f"is gone: killed by {name}" in text
 
 
+@not_sanitized
 @of_kinds("popen", "pure")
 def test_the_traceback_is_on_stderr_too(doomed: execnet.Gateway, capfd: pytest.CaptureFixture[str]) -> None:
     last_words(doomed, "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
     assert "Fatal Python error: " in capfd.readouterr().err
 
 
+@not_sanitized
 @of_kinds("popen", "pure")
 def test_code_that_reports_crashes_itself_has_its_way(doomed: execnet.Gateway, tmp_path: Path) -> None:
     code = f"import faulthandler, os, signal\nfaulthandler.enable(open({str(tmp_path / 'report')!r}, 'w'))\n"
@@ -160,6 +167,7 @@ def cramped() -> Iterator[Path]:
         group.rmdir()
 
 
+@not_sanitized
 @pytest.mark.parametrize("way", ["popen", "via-native"])
 def test_the_out_of_memory_killer_is_named(cramped: Path, way: str, group: execnet.Group, tmp_path: Path) -> None:
     wrapper = tmp_path / "cramped-python"

@@ -20,6 +20,8 @@ constexpr std::chrono::milliseconds kProcessEndsWithin{250};
 // After SIGKILL.
 constexpr std::chrono::seconds kKilledWithin{2};
 
+constexpr const char* kSshFailed = "exit status 255";
+
 Value optional_text(const std::optional<std::string>& text) { return text ? Value(*text) : Value(); }
 
 // The coordinator's HELLO.
@@ -243,6 +245,9 @@ std::string GatewayEnd::cause() {
   const auto how = far_end_->ended();
   const std::lock_guard lock(mutex_);
   text += how.value_or("it closed the connection");
+  if (launch_.kind.ends_with("Ssh") && how == kSshFailed) {
+    text += ", with which ssh says that the connection has broken or a signal has ended the worker";
+  }
   if (stream_error_ && !stream_error_->empty()) {
     text += "; " + *stream_error_;
   }

@@ -125,6 +125,12 @@ def test_ssh_tells_what_was_said_last(doomed: execnet.Gateway) -> None:
     assert "last on its stderr: no more disk" in text
 
 
+@of_kinds("ssh")
+def test_what_ssh_means_by_its_exit_status_is_told(doomed: execnet.Gateway) -> None:
+    text = last_words(doomed, "import os; os.kill(os.getpid(), 9)")
+    assert "is gone: exit status 255, with which ssh says that" in text
+
+
 # --- The out-of-memory killer ---
 
 LIMIT = 128 << 20

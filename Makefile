@@ -78,7 +78,7 @@ tsan: ## C++ and Python tests with ThreadSanitizer
 	$(FIXED_ADDRESSES) $(CTEST) --preset tsan -j $(JOBS)
 
 .PHONY: soak
-soak: wheel ## races under ThreadSanitizer, millions of wrong inputs, 10,000 starts, 500 sessions; the log is build/soak.log
+soak: wheel ## faults, races under ThreadSanitizer, wrong inputs, starts, sessions, each for long; the log is build/soak.log
 	@tools/setup test
 	@$(call build,dev,build/setup.cmake build/interpreters.cmake)
 	@$(call build,tsan,build/setup.cmake)

@@ -1422,7 +1422,9 @@ class OpenedProcess(object):
         copiers[1].join(0.1)
         self._stream.close()
         how = "exit status %d" % code if code >= 0 else "killed by " + signal_name(-code)
-        self._channel.close((how + "\n" + native(portable(self._tail))).rstrip("\r\n"))
+        crash = self._tail.rfind(b"Fatal Python error: ")  # what follows is shown, else the end
+        said = self._tail[max(0, crash - 512) :][:TAIL] if crash >= 0 else self._tail[-TAIL:]
+        self._channel.close((how + "\n" + native(portable(said))).rstrip("\r\n"))
 
     def on_consumed(self, count):
         self._on_the_way -= count
@@ -1489,7 +1491,7 @@ class OpenedProcess(object):
             if not said:
                 return self._process.stderr.close()
             with self._stderr_lock:
-                self._tail = (self._tail + said)[-TAIL:]
+                self._tail = (self._tail + said)[-4 * TAIL :]
                 self._unsaid = (self._unsaid + said)[-PIECE_SIZE:]
             if self._spoken:
                 self._pass_on()
@@ -1979,6 +1981,17 @@ def close_on_exec(descriptor):
         fcntl.fcntl(descriptor, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
 
 
+def report_crashes():
+    """Has fatal signals tell where they came from, on what is the stderr now, whatever becomes of descriptor 2."""
+    try:
+        import faulthandler
+    except ImportError:
+        return  # Python 2
+    if not faulthandler.is_enabled():
+        report = os.dup(2)  # not inherited
+        faulthandler.enable(report, all_threads=False)
+
+
 def serve(stream, write_fd, stderr_fd):
     """The main thread's life, from the first frame to the end of the process.
 
@@ -2011,6 +2024,7 @@ def serve(stream, write_fd, stderr_fd):
     if wrong is not None:
         connection.say_hello({u"protocol": PROTOCOL, u"error": portable(wrong)})
         sys.exit(1)
+    report_crashes()
     if stderr_fd is not None:
         flush(sys.stderr)
         os.dup2(stderr_fd, 2)

@@ -60,7 +60,8 @@ class EXECNET_EXPORT Group {
   MultiChannel remote_exec(const Source& source, const Dict& arguments = {});
 
   // Ends all members and waits until their processes are gone: told to end, at the latest after
-  // `timeout` killed, with what they have started. Without a timeout they have ten seconds.
+  // `timeout` killed, with what they have started. Without a timeout they have ten seconds. Returns at the longest
+  // 0.2 s after its time, whatever the members do: what needs it is killed shortly before.
   void terminate(std::optional<Seconds> timeout = std::nullopt);
 
   // "<Group ['gw0', 'gw1']>"

@@ -134,7 +134,9 @@ nb::object remote_error(const PyChannel& channel, nb::handle module) {
   } catch (const RemoteError& error) {
     return module.attr("RemoteError")(error.what());
   } catch (const GatewayGone& error) {
-    return module.attr("GatewayGone")(error.what());
+    // pytest-xdist has but "Not properly terminated" to say of an EOFError, which GatewayGone is, and shows other
+    // errors.
+    return module.attr("RemoteError")(error.what());
   }
 }
 
@@ -224,7 +226,7 @@ void bind_channel(nb::module_& module) {
           "_getremoteerror",
           [module = nb::handle(module)](const PyChannel& channel) { return remote_error(channel, module); },
           nb::sig("def _getremoteerror(self) -> Exception | None"),
-          "What ended the channel, once: RemoteError, or GatewayGone (an EOFError); None if neither did.")
+          "What ended the channel, once, with the text of RemoteError or of GatewayGone; None if neither did.")
       .def(
           "__iter__", [](const nb::object& self) { return self; }, nb::sig("def __iter__(self) -> Channel"))
       .def("__next__", &next, nb::sig("def __next__(self) -> typing.Any"))

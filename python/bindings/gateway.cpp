@@ -49,9 +49,9 @@ struct RemoteStatus {
   std::string execmodel;
 };
 
-RemoteStatus remote_status(Self self) {
+RemoteStatus remote_status(Self self, std::optional<double> timeout) {
   const auto end = end_of(self);
-  const base::Wait wait = wait_for(*end->connection());
+  const base::Wait wait = wait_for(*end->connection(), timeout);
   const nb::gil_scoped_release nogil;
   const Dict status = end->remote_status(wait);
   return {status.at("numchannels").as<std::int64_t>(), status.at("numexecuting").as<std::int64_t>(),
@@ -161,8 +161,10 @@ void bind_gateway(nb::module_& module) {
           "_rinfo", [](const PyGateway& self, bool) -> const RemoteInfo& { return self.gateway->rinfo(); },
           nb::arg("update") = false, nb::rv_policy::reference_internal,
           "What the other side said of itself when it started: costs nothing. There is nothing to `update`.")
-      .def("remote_status", &remote_status, nb::sig("def remote_status(self) -> RemoteStatus"),
-           "Asks the other side what it is doing.")
+      .def("remote_status", &remote_status, nb::arg("timeout") = nb::none(),
+           nb::sig("def remote_status(self, timeout: float | None = None) -> RemoteStatus"),
+           "Asks the other side what it is doing. Waits for the answer, at most `timeout` seconds: TimeoutError.\n"
+           "Raises GatewayGone.")
       .def(
           "hasreceiver", [](const PyGateway& self) { return self.gateway->hasreceiver(); },
           "Whether the other side is there.")

@@ -94,7 +94,15 @@ void bind_membership(nb::module_& module) {
            "The command line that start() would run. Raises ValueError for what it would refuse.")
       .def("terminate", &terminate, nb::arg("timeout") = nb::none(),
            nb::sig("def terminate(self, timeout: float | None = None) -> None"),
-           "Ends all, and waits until their processes are gone.")
+           "Ends all, and waits until their processes are gone, at the longest 0.2 s beyond `timeout` seconds.")
+      .def(
+          "tell_to_exit",
+          [](const PyMembership& self) {
+            const auto membership = self.core;
+            const nb::gil_scoped_release nogil;
+            membership->tell_to_exit();
+          },
+          nb::sig("def tell_to_exit(self) -> None"), "What terminate() begins with; does not wait.")
       .def(
           "allocate_id", [](const PyMembership& self, XSpec& spec) { self.core->allocate_id(spec); }, nb::arg("spec"),
           "Gives the specification a free id, if it has none.");

@@ -204,6 +204,17 @@ void end_despite_threads() {
   }
 }
 
+// Where a fatal signal came from is told to the coordinator, which keeps the other end of what is the stderr until
+// HELLO. Code that enables faulthandler for itself, as pytest does, gets what it wants instead.
+void report_crashes() {
+  const nb::object faulthandler = nb::module_::import_("faulthandler");
+  if (!nb::cast<bool>(faulthandler.attr("is_enabled")())) {
+    const int report =
+        base::check("fcntl", [] { return ::fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3); }, "F_DUPFD_CLOEXEC");
+    faulthandler.attr("enable")(nb::arg("file") = report, nb::arg("all_threads") = false);
+  }
+}
+
 void serve(nb::handle module, int stream_fd, int stderr_fd) {
   base::check("fcntl", [&] { return ::fcntl(stream_fd, F_SETFD, FD_CLOEXEC); }, "F_SETFD");
   base::Fd inherited_stderr(stderr_fd);
@@ -229,6 +240,7 @@ void serve(nb::handle module, int stream_fd, int stderr_fd) {
     }
     exit_with(1);
   }
+  report_crashes();
   base::check("dup2", [&] { return ::dup2(inherited_stderr.get(), STDERR_FILENO); });
   inherited_stderr.reset();
   end->say_hello(introduce());

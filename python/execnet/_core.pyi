@@ -161,7 +161,7 @@ class Channel:
 
     def _getremoteerror(self) -> Exception | None:
         """
-        What ended the channel, once: RemoteError, or GatewayGone (an EOFError); None if neither did.
+        What ended the channel, once, with the text of RemoteError or of GatewayGone; None if neither did.
         """
 
     def __iter__(self) -> Channel: ...
@@ -276,8 +276,11 @@ class Gateway:
         What the other side said of itself when it started: costs nothing. There is nothing to `update`.
         """
 
-    def remote_status(self) -> RemoteStatus:
-        """Asks the other side what it is doing."""
+    def remote_status(self, timeout: float | None = None) -> RemoteStatus:
+        """
+        Asks the other side what it is doing. Waits for the answer, at most `timeout` seconds: TimeoutError.
+        Raises GatewayGone.
+        """
 
     def hasreceiver(self) -> bool:
         """Whether the other side is there."""
@@ -322,7 +325,12 @@ class Membership:
         """
 
     def terminate(self, timeout: float | None = None) -> None:
-        """Ends all, and waits until their processes are gone."""
+        """
+        Ends all, and waits until their processes are gone, at the longest 0.2 s beyond `timeout` seconds.
+        """
+
+    def tell_to_exit(self) -> None:
+        """What terminate() begins with; does not wait."""
 
     def allocate_id(self, spec: XSpec) -> None:
         """Gives the specification a free id, if it has none."""

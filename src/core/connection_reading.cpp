@@ -12,6 +12,7 @@
 #include "core/connection.hpp"
 #include "core/relay.hpp"
 #include "core/value_message.hpp"
+#include "wire/utf8.hpp"
 
 namespace execnet::core {
 namespace {
@@ -305,7 +306,7 @@ void Connection::look_for_magic(std::string_view bytes, Incoming& incoming) {
   const std::size_t at = noise_->find(wire::kMagic);
   if (at == std::string::npos) {
     if (noise_->size() > kMostNoise || (incoming.ended && !noise_->empty())) {
-      throw wire::ProtocolError("no worker, but this on its stdout: " + noise_->substr(0, kNoiseShown));
+      throw wire::ProtocolError("no worker, but this on its stdout: " + wire::to_utf8(noise_->substr(0, kNoiseShown)));
     }
     return;
   }

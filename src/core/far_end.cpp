@@ -39,7 +39,7 @@ Value open_payload(const transport::Launch& launch) {
 
 LocalProcess::LocalProcess(std::shared_ptr<process::Process> process, base::Fd stderr_pipe,
                            std::shared_ptr<loop::Loop> loop)
-    : process_(std::move(process)) {
+    : process_(std::move(process)), oom_(process_->pid()) {
   if (stderr_pipe) {
     stderr_ = std::make_shared<StderrTail>(std::move(stderr_pipe), std::move(loop));
     stderr_->start();
@@ -48,15 +48,31 @@ LocalProcess::LocalProcess(std::shared_ptr<process::Process> process, base::Fd s
 
 std::string LocalProcess::said() { return stderr_ ? stderr_->text() : ""; }
 
-void LocalProcess::on_serving() {
+void LocalProcess::on_serving(std::optional<pid_t> worker) {
   if (stderr_) {
     stderr_->pass_on();
   }
+  if (worker && *worker != process_->pid()) {
+    const std::lock_guard lock(mutex_);
+    oom_ = process::OomWatch(*worker);
+  }
+}
+
+void LocalProcess::on_kill() {
+  const std::lock_guard lock(mutex_);
+  killed_here_ = true;
 }
 
 std::optional<std::string> LocalProcess::ended() {
   const auto status = process_->poll();
-  return status ? std::optional(status->describe()) : std::nullopt;
+  if (!status) {
+    return std::nullopt;
+  }
+  const std::lock_guard lock(mutex_);
+  if (!how_) {
+    how_ = killed_here_ ? status->describe() : process::describe_end(*status, oom_);
+  }
+  return how_;
 }
 
 // --- ProxiedProcess ---

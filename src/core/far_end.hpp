@@ -5,6 +5,8 @@
 // not be held.
 #pragma once
 
+#include <sys/types.h>
+
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -15,6 +17,7 @@
 #include "core/relay.hpp"
 #include "core/stderr_tail.hpp"
 #include "loop/loop.hpp"
+#include "process/oom.hpp"
 #include "process/process.hpp"
 #include "transport/transport.hpp"
 
@@ -33,8 +36,10 @@ class FarEnd {
   [[nodiscard]] virtual int end_fd() const = 0;
   // The last it said on its stderr; empty if nothing is known of that.
   virtual std::string said() { return ""; }
-  // Its worker is up.
-  virtual void on_serving() {}
+  // Its worker is up, as process `worker` of this machine if that is known.
+  virtual void on_serving(std::optional<pid_t> worker) { static_cast<void>(worker); }
+  // This side kills it now: no other reason for its end is to be looked for.
+  virtual void on_kill() {}
   // The gateway's stream has ended.
   virtual void on_stream_end() {}
   // Nobody will ask any more: what still runs is to end.
@@ -51,12 +56,18 @@ class LocalProcess final : public FarEnd {
   std::optional<std::string> ended() override;
   [[nodiscard]] int end_fd() const override { return process_->pidfd(); }
   std::string said() override;
-  void on_serving() override;
+  void on_serving(std::optional<pid_t> worker) override;
+  void on_kill() override;
   process::Process* process() override { return process_.get(); }
 
  private:
   const std::shared_ptr<process::Process> process_;
   std::shared_ptr<StderrTail> stderr_;  // may be null
+
+  std::mutex mutex_;
+  process::OomWatch oom_;  // of the process, then of the worker behind it
+  bool killed_here_ = false;
+  std::optional<std::string> how_;  // it ended
 };
 
 // A process that a proxy has started for us; its stream comes over a channel of the proxy's gateway.

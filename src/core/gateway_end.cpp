@@ -3,7 +3,6 @@
 #include <poll.h>
 
 #include <chrono>
-#include <csignal>
 #include <execnet/error.hpp>
 #include <utility>
 
@@ -20,6 +19,8 @@ constexpr std::chrono::seconds kStartsWithin{60};
 constexpr std::chrono::milliseconds kProcessEndsWithin{250};
 // After SIGKILL.
 constexpr std::chrono::seconds kKilledWithin{2};
+
+constexpr const char* kSshFailed = "exit status 255";
 
 Value optional_text(const std::optional<std::string>& text) { return text ? Value(*text) : Value(); }
 
@@ -160,7 +161,7 @@ void GatewayEnd::wait_started(const base::Wait& wait) {
                                                 [&] { return info_ || refusal_ || connection_->gone(lock); });
   if (info_) {
     lock.unlock();
-    far_end_->on_serving();
+    far_end_->on_serving(launch_.kind == "Popen" ? std::optional(static_cast<pid_t>(info_->pid)) : std::nullopt);
     return;
   }
   const std::optional<std::string> refusal = refusal_;
@@ -186,6 +187,7 @@ void GatewayEnd::wait_started(const base::Wait& wait) {
 
 void GatewayEnd::fail_start(const std::string& why, const base::Wait& wait) {
   if (process::Process* process = far_end_->process()) {
+    far_end_->on_kill();
     process->kill_tree();
   }
   connection_->shut_down();
@@ -243,6 +245,9 @@ std::string GatewayEnd::cause() {
   const auto how = far_end_->ended();
   const std::lock_guard lock(mutex_);
   text += how.value_or("it closed the connection");
+  if (launch_.kind.ends_with("Ssh") && how == kSshFailed) {
+    text += ", with which ssh says that the connection has broken or a signal has ended the worker";
+  }
   if (stream_error_ && !stream_error_->empty()) {
     text += "; " + *stream_error_;
   }
@@ -307,14 +312,6 @@ void GatewayEnd::exit() {
   }
   if (!connection_->gone(lock)) {
     connection_->post(lock, wire::FrameType::kTerminate, 0);
-  }
-}
-
-void GatewayEnd::ask_to_end() {
-  if (process::Process* process = far_end_->process()) {
-    process->signal(SIGTERM);
-  } else {
-    connection_->shut_down();
   }
 }
 

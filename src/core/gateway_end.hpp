@@ -59,8 +59,6 @@ class GatewayEnd final : public ConnectionOwner, public std::enable_shared_from_
 
   // Tells the worker to end. Once; never waits.
   void exit();
-  // It has had its time: SIGTERM to its process; without one here, its stream is shut down.
-  void ask_to_end();
   [[nodiscard]] bool hasreceiver() const;
   // Waits until the other side is gone. Throws TimeoutError.
   void join(const base::Wait& wait);

@@ -1,15 +1,11 @@
 #include "core/membership.hpp"
 
-#include <poll.h>
-
 #include <algorithm>
-#include <chrono>
-#include <csignal>
 #include <exception>
 #include <execnet/error.hpp>
 #include <utility>
 
-#include "process/tree.hpp"
+#include "core/ending.hpp"
 
 namespace execnet::core {
 namespace {
@@ -17,97 +13,17 @@ namespace {
 // For a group that is terminated without a time-out: nothing is waited for without end.
 constexpr base::Seconds kPatience{10.0};
 constexpr base::Seconds kOnDestruction{1.0};
-constexpr std::chrono::milliseconds kAfterSigterm{100};
-// After SIGKILL only the kernel's own work is left.
-constexpr std::chrono::seconds kAfterSigkill{2};
-// For a proxy to kill what has had its stream shut down. One that does not is to die itself, with all it has started.
-constexpr std::chrono::milliseconds kAfterCut{600};
-// For callbacks to be told the end; one that blocks for ever is left behind.
-constexpr std::chrono::milliseconds kCallbacksEndWithin{200};
 
 using Gateways = std::vector<std::shared_ptr<Gateway>>;
 
 // The id of the gateway that is to be there first: the proxy, or who is to listen.
 std::optional<std::string> leader(const XSpec& spec) { return spec.get(spec.has("via") ? "via" : "installvia"); }
 
-// Waits for the ends of the processes; those that are still there when the deadline has passed.
-Gateways wait_for_ends(Gateways running, const base::Wait& wait) {
-  for (;;) {
-    std::erase_if(running, [](const auto& gateway) { return gateway->end()->far_end().ended().has_value(); });
-    if (running.empty()) {
-      return running;
-    }
-    std::vector<pollfd> ends;
-    ends.reserve(running.size());
-    for (const auto& gateway : running) {
-      ends.push_back({gateway->end()->far_end().end_fd(), POLLIN, 0});
-    }
-    if (!base::poll_until(ends, wait)) {
-      return running;
-    }
-  }
+void remove(Gateways& gateways, const Gateways& gone) {
+  std::erase_if(gateways, [&](const auto& one) { return std::find(gone.begin(), gone.end(), one) != gone.end(); });
 }
 
 }  // namespace
-
-void end_processes(const Gateways& gateways, const base::Wait& wait) {
-  Gateways running = wait_for_ends(gateways, wait);
-  if (!running.empty()) {
-    for (const auto& gateway : running) {
-      gateway->end()->ask_to_end();
-    }
-    running = wait_for_ends(std::move(running), wait.until(base::Clock::now() + kAfterSigterm));
-  }
-  if (!running.empty()) {
-    std::vector<process::Process*> roots;
-    roots.reserve(running.size());
-    for (const auto& gateway : running) {
-      if (process::Process* process = gateway->end()->far_end().process()) {
-        roots.push_back(process);
-      }
-    }
-    if (!roots.empty()) {
-      process::kill_trees(roots);
-    }
-    const auto patience = roots.empty() ? kAfterCut : std::chrono::milliseconds(kAfterSigkill);
-    running = wait_for_ends(std::move(running), wait.until(base::Clock::now() + patience));
-  }
-  for (const auto& gateway : gateways) {
-    gateway->end()->finish_terminated();
-  }
-  base::Wait callbacks_run = wait.until(base::Clock::now() + kCallbacksEndWithin);
-  callbacks_run.interrupted = nullptr;
-  for (const auto& gateway : gateways) {
-    Dispatcher& dispatcher = gateway->end()->connection()->dispatcher();
-    if (wait.hub == nullptr) {
-      dispatcher.run_rest();
-    }
-    dispatcher.join(callbacks_run);
-  }
-}
-
-// Proxies after what hangs on them: a wave are those that nothing left hangs on. When the time is up it is all that go
-// through a proxy, at once, for a chain must not take longer the longer it is: a proxy that loses its stream ends what
-// goes through it.
-void end_in_order(Gateways gateways, const base::Wait& wait) {
-  while (!gateways.empty()) {
-    const bool late = base::has_passed(wait.deadline);
-    std::set<std::shared_ptr<GatewayEnd>> needed;
-    for (const auto& gateway : gateways) {
-      needed.insert(gateway->end()->leader());
-    }
-    const auto last = std::stable_partition(gateways.begin(), gateways.end(), [&](const auto& gateway) {
-      const bool goes_through = gateway->spec().has("via");
-      return needed.contains(gateway->end()) && !(late && goes_through);
-    });
-    const Gateways wave(last, gateways.end());
-    gateways.erase(last, gateways.end());
-    for (const auto& gateway : wave) {
-      gateway->end()->exit();
-    }
-    end_processes(wave, wait);
-  }
-}
 
 Membership::~Membership() {
   if (made_here_.in_forked_copy()) {
@@ -200,20 +116,26 @@ Gateways Membership::start(std::vector<XSpec> requested, const base::Wait& wait)
       }
       started.push_back(
           std::make_shared<Gateway>(GatewayEnd::start(spec, python_, other ? other->end() : nullptr, loop(), wait)));
+      const std::lock_guard lock(mutex_);
+      coming_.push_back(started.back());
     }
     wait_for_all();
   } catch (...) {
     failure = std::current_exception();
   }
+  Gateways killed;
   if (failure) {  // no longer while the exception is handled: a greenlet must not wait there
-    end_in_order(started, {.deadline = base::Clock::now(), .hub = wait.hub, .greenlet = wait.greenlet});
+    killed = end_in_order(started, {.deadline = base::Clock::now(), .hub = wait.hub, .greenlet = wait.greenlet});
   }
   {
     const std::lock_guard lock(mutex_);
     for (const XSpec& spec : specs) {
       starting_.erase(spec.get("id").value());
     }
-    if (!failure) {
+    remove(coming_, started);
+    if (failure) {
+      leaving_.insert(leaving_.end(), killed.begin(), killed.end());
+    } else {
       members_.insert(members_.end(), started.begin(), started.end());
     }
   }
@@ -246,18 +168,23 @@ void Membership::terminate(std::optional<base::Seconds> timeout, const base::Wai
   {
     const std::lock_guard lock(mutex_);
     ending.insert(ending.end(), leaving_.begin(), leaving_.end());
+    ending.insert(ending.end(), coming_.begin(), coming_.end());  // who starts them learns it by their end
   }
   // They stay members until they are gone: who interrupts this can terminate again.
-  end_in_order(ending, wait.until(deadline));
+  const Gateways killed = end_in_order(ending, wait.until(deadline));
   {
     const std::lock_guard lock(mutex_);
-    const auto ended = [&](const auto& gateway) {
-      return std::find(ending.begin(), ending.end(), gateway) != ending.end();
-    };
-    std::erase_if(members_, ended);
-    std::erase_if(leaving_, ended);
+    remove(members_, ending);
+    remove(leaving_, ending);
+    leaving_.insert(leaving_.end(), killed.begin(), killed.end());
   }
   stop_loop_if_idle();
+}
+
+void Membership::tell_to_exit() {
+  if (!made_here_.in_forked_copy()) {
+    core::tell_to_exit(members());
+  }
 }
 
 void Membership::stop_loop_if_idle() {

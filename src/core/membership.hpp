@@ -35,7 +35,10 @@ class Membership {
   // See execnet::Group for these.
   void allocate_id(XSpec& spec);
   std::vector<std::shared_ptr<Gateway>> start(std::vector<XSpec> specs, const base::Wait& wait);
+  // Those that are just being started, too: start() throws then.
   void terminate(std::optional<base::Seconds> timeout, const base::Wait& wait);
+  // Begins to terminate, and does not wait: for who is about to terminate several groups.
+  void tell_to_exit();
   [[nodiscard]] std::vector<std::shared_ptr<Gateway>> members() const;
   [[nodiscard]] XSpec defaultspec() const;
   void set_defaultspec(const XSpec& spec);
@@ -60,15 +63,9 @@ class Membership {
   std::size_t next_auto_id_ = 0;
   std::set<std::string> starting_;                 // ids of gateways that are not members yet
   std::vector<std::shared_ptr<Gateway>> members_;  // in the order they were made
-  std::vector<std::shared_ptr<Gateway>> leaving_;  // told to exit, process not yet seen gone
+  std::vector<std::shared_ptr<Gateway>> coming_;   // started, and not yet known to serve
+  std::vector<std::shared_ptr<Gateway>> leaving_;  // told to exit or killed, process not yet seen gone
   std::shared_ptr<loop::Loop> loop_;
 };
-
-// Waits until the processes have ended: until the deadline for them to do so by themselves, then
-// SIGTERM and a moment, then SIGKILL to each and to what it has started.
-void end_processes(const std::vector<std::shared_ptr<Gateway>>& gateways, const base::Wait& wait);
-
-// Tells all of them to exit and ends their processes as above, proxies after what goes through them.
-void end_in_order(std::vector<std::shared_ptr<Gateway>> gateways, const base::Wait& wait);
 
 }  // namespace execnet::core

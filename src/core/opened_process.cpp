@@ -117,10 +117,14 @@ void OpenedProcess::look() {
   lock.unlock();
   if (spoken) {
     stderr_->pass_on();
+    if (!oom_) {
+      oom_.emplace(process_->pid());
+    }
   }
   if (status && stream_ended) {
     const std::string said = stderr_->text();
-    close(status->describe() + (said.empty() ? "" : "\n" + said));
+    const std::string how = oom_ && !killed_ ? process::describe_end(*status, *oom_) : status->describe();
+    close(how + (said.empty() ? "" : "\n" + said));
   } else if (!status && (channel_ended || stream_ended) && !std::exchange(ending_, true)) {
     // What could still be written is, while the process looks for its end.
     later(channel_ended ? kEndsWithin : kFinishesWithin, &OpenedProcess::kill);
@@ -129,6 +133,7 @@ void OpenedProcess::look() {
 
 void OpenedProcess::kill() {
   if (!process_->poll()) {
+    killed_ = true;
     process_->kill_tree();
   }
 }

@@ -7,12 +7,14 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "base/buffer.hpp"
 #include "core/connection.hpp"
 #include "core/relay.hpp"
 #include "core/stderr_tail.hpp"
+#include "process/oom.hpp"
 #include "process/process.hpp"
 #include "transport/transport.hpp"
 
@@ -52,7 +54,9 @@ class OpenedProcess final : public RelayOwner, public std::enable_shared_from_th
   std::shared_ptr<process::Process> process_;
   std::shared_ptr<StderrTail> stderr_;
   loop::Loop::Id process_watch_ = 0;
+  std::optional<process::OomWatch> oom_;  // once it has spoken, and is where it will be
   bool ending_ = false;
+  bool killed_ = false;  // by us
 };
 
 }  // namespace execnet::core

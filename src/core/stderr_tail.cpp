@@ -12,11 +12,15 @@
 #include <utility>
 
 #include "base/syscall.hpp"
+#include "wire/utf8.hpp"
 
 namespace execnet::core {
 namespace {
 
-constexpr std::size_t kMostKept = 4096;
+constexpr std::size_t kMostKept = std::size_t{16} * 1024;
+constexpr std::size_t kMostShown = 4096;
+constexpr std::size_t kShownBefore = 512;                          // what a library says before it aborts
+constexpr std::string_view kCrashReport = "Fatal Python error: ";  // faulthandler's
 // A pipe that polls as writable takes this much at once, so that writing it cannot block the loop.
 constexpr std::size_t kAtOnce = 4096;
 constexpr std::size_t kMostPending = std::size_t{64} * 1024;
@@ -106,11 +110,16 @@ void StderrTail::pass_on() {
 std::string StderrTail::text() {
   const std::lock_guard lock(mutex_);
   read_available();
-  std::string text = tail_;
+  write_pending();  // the loop may have no more reason to
+  // What a crash report has in front is where it happened; a list of modules follows, which may be long.
+  const std::size_t crash = tail_.rfind(kCrashReport);
+  std::string text = crash != std::string::npos  ? tail_.substr(crash - std::min(crash, kShownBefore), kMostShown)
+                     : tail_.size() > kMostShown ? tail_.substr(tail_.size() - kMostShown)
+                                                 : tail_;
   while (!text.empty() && (text.back() == '\n' || text.back() == '\r')) {
     text.pop_back();
   }
-  return text;
+  return wire::to_utf8(text);  // in whatever encoding it was, and cut anywhere
 }
 
 }  // namespace execnet::core

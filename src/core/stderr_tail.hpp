@@ -23,7 +23,8 @@ class StderrTail : public std::enable_shared_from_this<StderrTail> {
   void start();
   // From now on, and for what was said so far.
   void pass_on();
-  // The last lines, with what lies in the pipe now; empty if nothing was said.
+  // The last lines, with what lies in the pipe now, or the last report of a crash; empty if
+  // nothing was said. UTF-8, whatever was said.
   std::string text();
 
  private:

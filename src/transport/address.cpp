@@ -12,9 +12,12 @@
 #include <execnet/error.hpp>
 #include <memory>
 #include <span>
+#include <stdexcept>
 #include <system_error>
+#include <vector>
 
 #include "base/syscall.hpp"
+#include "transport/resolve.hpp"
 
 namespace execnet::transport {
 namespace {
@@ -80,16 +83,25 @@ base::Fd connect(const Address& address, const base::Wait& wait, std::string_vie
   const auto fail = [&](const std::string& why) {
     throw HostNotFound("cannot connect to " + to_string(address) + ": " + why + "; " + std::string(advice));
   };
-  addrinfo hints{};
-  hints.ai_socktype = SOCK_STREAM;
-  addrinfo* list = nullptr;
-  const int failed = ::getaddrinfo(address.host.c_str(), std::to_string(address.port).c_str(), &hints, &list);
-  if (failed != 0) {
-    fail(failed == EAI_SYSTEM ? std::generic_category().message(errno) : ::gai_strerror(failed));
-  }
-  const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> owned(list, &::freeaddrinfo);
+  const std::vector<std::string> numbers = [&] {
+    try {
+      return resolve(address.host, wait);
+    } catch (const std::runtime_error& error) {
+      fail(error.what());
+    }
+    return std::vector<std::string>();
+  }();
   int error = 0;
-  for (const addrinfo* one = list; one != nullptr; one = one->ai_next) {
+  for (const std::string& number : numbers) {
+    addrinfo hints{};
+    hints.ai_socktype = SOCK_STREAM;
+    hints.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV;
+    addrinfo* one = nullptr;
+    if (::getaddrinfo(number.c_str(), std::to_string(address.port).c_str(), &hints, &one) != 0) {
+      error = EADDRNOTAVAIL;
+      continue;
+    }
+    const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> owned(one, &::freeaddrinfo);
     base::Fd socket(::socket(one->ai_family, one->ai_socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, one->ai_protocol));
     error = socket ? connect_one(socket, *one, wait) : errno;
     if (error == 0) {

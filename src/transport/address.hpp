@@ -21,7 +21,7 @@ Address parse_address(std::string_view text);
 std::string to_string(const Address& address);
 
 // A TCP connection that does not wait to gather small messages. Throws HostNotFound, with what the
-// system says and with `advice`. Looking up a name is not bounded by the deadline but by the system.
+// system says and with `advice`. Looking up a name counts within the deadline; see resolve.hpp.
 base::Fd connect(const Address& address, const base::Wait& wait, std::string_view advice);
 
 }  // namespace execnet::transport

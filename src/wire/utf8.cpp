@@ -54,4 +54,16 @@ bool is_utf8(std::string_view bytes) {
   return true;
 }
 
+std::string to_utf8(std::string_view bytes) {
+  std::string text;
+  text.reserve(bytes.size());
+  while (!bytes.empty()) {
+    const auto* p = reinterpret_cast<const unsigned char*>(bytes.data());
+    const std::size_t length = *p < 0x80 ? 1 : sequence_length(p, bytes.size());
+    text += length == 0 ? "\xef\xbf\xbd" : bytes.substr(0, length);
+    bytes.remove_prefix(length == 0 ? 1 : length);
+  }
+  return text;
+}
+
 }  // namespace execnet::wire

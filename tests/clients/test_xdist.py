@@ -113,6 +113,8 @@ def test_a_crashed_worker_is_replaced_and_named(here: str, tmp_path: Path) -> No
     done = run(here, ["-m", "pytest", "-p", "no:cacheprovider", "-n1", "test_crash.py"], tmp_path, 60)
     assert done.returncode == 1
     assert "crashed while running 'test_crash.py::test_one'" in done.stdout
+    assert "[gw0] node down: gateway gw0 " in done.stdout
+    assert "is gone: exit status 3" in done.stdout
     assert "1 failed, 1 passed" in done.stdout
 
 

@@ -147,6 +147,19 @@ def test_a_program_that_talks_nonsense(group: execnet.Group) -> None:
     assert "words of the program" in not_found(group, "popen//python=sh -c 'echo words of the program >&2; exit 1'")
 
 
+@pytest.mark.parametrize("via", ["", "//via=proxy"])
+def test_a_program_that_talks_another_encoding(group: execnet.Group, via: str) -> None:
+    group.makegateway("popen//id=proxy")
+    with pytest.raises(execnet.HostNotFound) as caught:
+        group.makegateway(f"popen//python=sh -c 'printf \"caf\\\\351 ferm\\\\351\" >&2; exit 1'{via}")
+    assert "caf\N{REPLACEMENT CHARACTER} ferm" in str(caught.value)
+
+
+def test_what_is_no_worker_may_say_any_bytes(group: execnet.Group) -> None:
+    text = not_found(group, 'popen//python=sh -c \'head -c 100000 /dev/zero | tr "\\\\000" "\\\\377" >&3\'')
+    assert "no worker, but this on its stdout: \N{REPLACEMENT CHARACTER}" in text
+
+
 def test_after_all_these_the_group_still_makes_gateways(group: execnet.Group) -> None:
     not_found(group, "popen//python=/no/such/python//id=a")
     assert group.makegateway("popen//id=a").remote_exec("channel.send(1)").receive() == 1

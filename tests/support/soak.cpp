@@ -72,7 +72,10 @@ MemoryBound::~MemoryBound() {
 
 std::size_t MemoryBound::peak() const { return kilobytes("VmHWM") / 1024; }
 
-std::size_t MemoryBound::growth() const { return (kilobytes("VmHWM") - resident_at_start_) / 1024; }
+std::size_t MemoryBound::growth() const {
+  const std::size_t peak = kilobytes("VmHWM");
+  return peak > resident_at_start_ ? (peak - resident_at_start_) / 1024 : 0;  // the kernel's sum is not exact
+}
 
 bool MemoryBound::holds(std::size_t megabytes) const { return kSanitized || growth() < megabytes; }
 

@@ -1,0 +1,31 @@
+// How gateways come to their end: in order, by all means that are needed, and always in time.
+//
+// Any thread; several may end the same gateways at once.
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <vector>
+
+#include <execnet/gateway.hpp>
+
+#include "base/wait.hpp"
+
+namespace execnet::core {
+
+// The most that ending takes longer than its deadline.
+inline constexpr std::chrono::milliseconds kEndsLate{200};
+
+// Tells all of them to exit, a proxy when nothing goes through it any more, and waits until they have. What is left
+// shortly before the deadline loses its stream where it has no process here, else gets SIGTERM, then SIGKILL with all
+// it has started; see Timetable in ending.cpp. REQUIRES: `wait` has a deadline.
+//
+// Returns those whose end is not seen kEndsLate after the deadline. They are killed, but the kernel is not done with
+// them: their loop is to run on, which collects them. All are declared gone.
+std::vector<std::shared_ptr<Gateway>> end_in_order(const std::vector<std::shared_ptr<Gateway>>& gateways,
+                                                   const base::Wait& wait);
+
+// Only tells those to exit that nothing else of these goes through. Never waits.
+void tell_to_exit(const std::vector<std::shared_ptr<Gateway>>& gateways);
+
+}  // namespace execnet::core

@@ -75,6 +75,7 @@ def hello(**changes):
         u"env": {},
         u"dont_write_bytecode": False,
         u"stdout": u"inherit",
+        u"window": None,
     }
     fields.update((text_type(key), value) for key, value in changes.items())
     return fields
@@ -768,7 +769,7 @@ class Executing(LiveTest):
             if not flags:
                 break
         total = 5 + 900000 + 1
-        self.assertEqual(sizes, [(MORE, CHUNK, total)] + [(MORE, CHUNK, 0)] * 2 + [(0, total - 3 * CHUNK, 0)])
+        self.assertEqual(sizes, [(MORE, CHUNK, 0)] * 3 + [(0, total - 3 * CHUNK, 0)])
         self.assertEqual(load(b"".join(chunks)), value)
         client.closed(number)
 

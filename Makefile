@@ -76,7 +76,7 @@ tsan: ## C++ and Python tests with ThreadSanitizer
 	$(FIXED_ADDRESSES) $(CTEST) --preset tsan -j $(JOBS)
 
 .PHONY: soak
-soak: ## 1,000 runs of each race under ThreadSanitizer, 20 million wrong inputs; the log is build/soak.log
+soak: ## 1,000 runs of each race under ThreadSanitizer, 20 million wrong inputs, slow readers; the log is build/soak.log
 	@tools/setup test
 	@$(call build,dev,build/setup.cmake build/interpreters.cmake)
 	@$(call build,tsan,build/setup.cmake)

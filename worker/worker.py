@@ -914,8 +914,8 @@ class Connection(object):
 
     def __init__(self, stream, write_fd):
         self.lock = allocate_lock()
-        # For the poster: (state, type, payload); (state, CREDIT, credit); (state, None, number of the handle that is gone);
-        # (None, None, function).
+        # For the poster: (state, type, payload); (state, CREDIT, credit); (state, None, number of the
+        # handle that is gone); (None, None, function).
         self.posts = Mailbox(taken_lock())
         self.greenlets = None  # of the main thread, if it has some
         self.strconfig = (True, False)
@@ -1065,7 +1065,8 @@ class Connection(object):
                     self._drop(state, payload)
                 elif kind == CREDIT:
                     with state.send_lock:
-                        self.write(CREDIT, state.id, b"", payload)
+                        if not state.closed:
+                            self.write(CREDIT, state.id, b"", payload)
                 else:
                     with state.send_lock:
                         self.write(kind, state.id, payload)

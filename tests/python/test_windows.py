@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import execnet
-from belongings import children, eventually
+from belongings import children, eventually, stop
 from mutations import soak_seconds
 
 PURE = f"popen//python={shlex.quote(sys.executable)}"
@@ -167,7 +167,22 @@ def test_a_wrong_window_is_refused_before_anything_is_started(text: str, group: 
     assert len(group) == 0
 
 
-# --- Signals ---
+# --- Senders that give up ---
+
+
+@each_worker
+def test_a_send_to_a_worker_that_stands_still_gives_up_in_time(worker: str, group: execnet.Group) -> None:
+    """Without a window: it is the stream that is full."""
+    gateway = group.makegateway(WORKERS[worker])
+    channel = gateway.remote_exec("channel.send(len(channel.receive()))")
+    stop(gateway._rinfo().pid)
+    try:
+        with pytest.raises(execnet.TimeoutError, match="did not take the message in time"):
+            channel.send(b"x" * 20_000_000, timeout=0.05)
+    finally:
+        os.kill(gateway._rinfo().pid, signal.SIGCONT)
+    channel.send(b"y" * 7, timeout=20)
+    assert channel.receive(timeout=20) == 7
 
 
 @each_worker

@@ -1177,11 +1177,12 @@ class Connection(object):
         """The first of the items that have arrived, for the code. With the lock held."""
         item, size = state.items.popleft()
         state.consumed += size
-        self._tell_consumed(state)
+        if state.window != UNBOUNDED:
+            self._tell_consumed(state)
         return item
 
     def _tell_consumed(self, state):
-        # Nobody is told who will send no more: it may not know the channel any longer.
+        # With the lock held. Nobody is told who will send no more: it may not know the channel any longer.
         while state.consumed >= state.share() and not (state.closed or state.no_more_items):
             credit = min(state.consumed, 0xFFFFFFFF)
             state.consumed -= credit

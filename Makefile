@@ -78,7 +78,7 @@ tsan: ## C++ and Python tests with ThreadSanitizer
 	$(FIXED_ADDRESSES) $(CTEST) --preset tsan -j $(JOBS)
 
 .PHONY: soak
-soak: wheel ## faults, races under ThreadSanitizer, wrong inputs, starts, sessions, each for long; the log is build/soak.log
+soak: wheel ## races, wrong inputs, faults, slow readers, starts, sessions, each for long; the log is build/soak.log
 	@tools/setup test
 	@$(call build,dev,build/setup.cmake build/interpreters.cmake)
 	@$(call build,tsan,build/setup.cmake)

@@ -474,23 +474,23 @@ RUNS = {BUILDTUPLE: tuple, SET: set, FROZENSET: frozenset}
 # --- Frames -------------------------------------------------------------------------------------
 
 (HELLO, EXEC, DATA, CLOSE, CLOSE_ERROR, LAST, TERMINATE, STATUS, RECONFIGURE, CREDIT,
- OPEN) = range(1, 12)
+ OPEN, WINDOW) = range(1, 13)
 WITHOUT_PAYLOAD = frozenset([CLOSE, LAST, TERMINATE, STATUS, CREDIT])
-HEADER = struct.Struct("<BBHIII")  # type, flags, reserved, channel, length, credit
+HEADER = struct.Struct("<BBHIII")  # type, flags, reserved, channel, length, credit (of CREDIT)
 MORE, ABORT = 1, 2
 CHUNK = 256 * 1024  # longer payloads are sent in several frames
 MAX_LENGTH = 1024 * 1024
 
 
 def read_messages(stream):
-    """Yields (type, channel id, payload) until the stream ends. Throws ProtocolError."""
+    """Yields (type, channel id, payload, of CREDIT the credit) until the stream ends. Throws ProtocolError."""
     chunks = {}  # channel id -> (type, payloads of its frames with MORE)
     while True:
         header = stream.read(HEADER.size)
         if len(header) < HEADER.size:
             return
-        kind, flags, reserved, channel, length, _ = HEADER.unpack(header)
-        if not HELLO <= kind <= OPEN:
+        kind, flags, reserved, channel, length, credit = HEADER.unpack(header)
+        if not HELLO <= kind <= WINDOW:
             raise ProtocolError("unknown frame type %d" % kind)
         if flags > ABORT or reserved:
             raise ProtocolError("reserved bits are set: flags %d, reserved %d" % (flags, reserved))
@@ -514,7 +514,7 @@ def read_messages(stream):
             if flags == ABORT:
                 continue
             payload = b"".join(payloads)
-        yield kind, channel, payload
+        yield kind, channel, credit if kind == CREDIT else payload
 
 
 # --- Channels -----------------------------------------------------------------------------------
@@ -602,12 +602,16 @@ def taken_lock():
 
 
 NO_ENDMARKER = object()
+UNBOUNDED = 1 << 64  # no window
 
 
 class ChannelState(object):
-    """What this end knows of a channel; guarded by Connection.lock, but for send_lock."""
+    """What this end knows of a channel; guarded by Connection.lock, but for send_lock.
 
-    def __init__(self, number):
+    How a window works is told in docs/wire_format.md. Bytes are counted without one, too: it may come later.
+    """
+
+    def __init__(self, number, window=UNBOUNDED):
         self.id = number
         self.items = deque()  # (item, size of its payload), arrived and not yet received
         self.errors = []  # RemoteErrors that nobody was told yet
@@ -621,10 +625,27 @@ class ChannelState(object):
         self.callback = None
         self.endmarker = NO_ENDMARKER  # again when the callback got it
         self.strconfig = None  # None: as the gateway
-        self.consumed = 0  # bytes, to be told as credit
+        self.window = window  # bytes of items that may be on their way in each direction
+        self.windows = [UNBOUNDED, UNBOUNDED]  # what this end and the other have set; the smaller holds
+        self.sent = 0  # bytes, ever, of items sent without a window; guarded by send_lock
+        self.admitted = 0  # the same with one, when a sender has waited for its room
+        self.credited = 0  # of both, those that the other side has taken
+        self.consumed = 0  # bytes of items that the code has taken, to be told as credit
+        self.senders = []  # who waits for room, in the order in which they came
         self.relay = None  # the OpenedProcess that it is the stream of
         self.handle = None  # weak reference to the program's Channel
         self.handles = 0  # how many there have been
+
+    def outstanding(self):
+        return self.sent + self.admitted - self.credited
+
+    def has_room(self, size):
+        on_the_way = self.outstanding()
+        return on_the_way + size <= self.window or on_the_way < self.share()
+
+    def share(self):
+        """So many bytes are told at once, and do not keep the next item back."""
+        return max(self.window // 8, 1)
 
     def changed(self):
         for waiter in self.waiters:
@@ -663,9 +684,57 @@ class Channel(object):
         except Exception:
             pass  # half made, or the interpreter is coming down
 
-    def send(self, item):
-        """Sends a value; returns when the operating system has it. Throws DumpError, OSError."""
-        self._connection.call(self._connection.send, self._state, DATA, dump(item))
+    def send(self, item, timeout=None):
+        """Sends a value; returns when the operating system has it. Throws DumpError, OSError.
+
+        Waits while the window is full, at most `timeout` seconds: TimeoutError, and nothing was sent.
+        """
+        payload, admitted = dump(item), self._state.window != UNBOUNDED
+        if admitted:
+            self._wait_for_room(len(payload), None if timeout is None else now() + timeout)
+        self._connection.call(self._connection.send_item, self._state, payload, admitted)
+
+    def _wait_for_room(self, size, deadline):
+        state, connection = self._state, self._connection
+        me = connection.caller()  # a signal handler that sends is who it has interrupted
+        with connection.lock:
+            state.senders.append(me)
+        try:
+            while True:
+                with connection.lock:
+                    connection.check_open(state)
+                    if state.senders[0] == me and state.has_room(size):
+                        state.admitted += size
+                        return
+                    if connection.error is not None:
+                        raise IOError("cannot send to %r: its window is full, and this worker is told to end" % self)
+                    waiter = self._new_waiter()
+                self._wait(waiter, deadline, "the window of %r was not free in time")
+        finally:
+            with connection.lock:
+                state.senders.remove(me)
+                if state.senders:
+                    state.changed()
+
+    def set_window(self, bytes):
+        """Sets how many bytes of items may be on their way in each direction, at both ends; None: any number."""
+        if bytes is not None and bytes < 1:
+            raise ValueError("a window is a number of bytes from 1 on, or None for no window")
+        connection, state = self._connection, self._state
+        connection.call(connection.send, state, WINDOW, dump(bytes))
+        with connection.lock:
+            connection.use_window(state, 0, bytes)
+
+    @property
+    def window(self):
+        """The window of each direction, in bytes; None if there is none."""
+        return None if self._state.window == UNBOUNDED else self._state.window
+
+    @property
+    def outstanding(self):
+        """Bytes sent here and not yet received at the other side; None without a window."""
+        with self._connection.lock:
+            return None if self._state.window == UNBOUNDED else self._state.outstanding()
 
     def receive(self, timeout=None):
         """The next value from the other side; waits for it, at most `timeout` seconds.
@@ -680,13 +749,11 @@ class Channel(object):
                 if state.callback is not None:
                     raise IOError("cannot receive(), %r has a callback" % self)
                 if state.items:
-                    item, size = state.items.popleft()
-                    state.consumed += size
-                    return item
+                    return self._connection.take_item(state)
                 if state.no_more_items:
                     break
                 waiter = self._new_waiter()
-            self._wait(waiter, deadline)
+            self._wait(waiter, deadline, "nothing came for %r in time")
         raise self._getremoteerror() or EOFError("%r has ended" % self)
 
     def __iter__(self):
@@ -732,7 +799,7 @@ class Channel(object):
                 if self._state.no_more_items:
                     break
                 waiter = self._new_waiter()
-            self._wait(waiter, deadline)
+            self._wait(waiter, deadline, "%r was not closed in time")
         error = self._getremoteerror()
         if error is not None:
             raise error
@@ -759,12 +826,12 @@ class Channel(object):
         self._state.waiters.append(waiter)
         return waiter
 
-    def _wait(self, waiter, deadline):
+    def _wait(self, waiter, deadline, late):
         woken = False
         try:
             woken = acquire_until(waiter, deadline)
             if not woken:
-                raise TimeoutError("nothing came for %r in time" % self)
+                raise TimeoutError(late % self)
         finally:
             if not woken:
                 with self._connection.lock:
@@ -847,11 +914,12 @@ class Connection(object):
 
     def __init__(self, stream, write_fd):
         self.lock = allocate_lock()
-        # For the poster: (state, type, payload); (state, None, number of the handle that is gone);
-        # (None, None, function).
+        # For the poster: (state, type, payload); (state, CREDIT, credit); (state, None, number of the
+        # handle that is gone); (None, None, function).
         self.posts = Mailbox(taken_lock())
         self.greenlets = None  # of the main thread, if it has some
         self.strconfig = (True, False)
+        self.window = UNBOUNDED  # of channels for which none is set
         self.error = None  # EOFError once nothing more comes
         self.gateway = None
         self.pending_calls = 0  # of callbacks
@@ -885,6 +953,10 @@ class Connection(object):
         """What the calling thread can wait for, until another one releases it."""
         return GreenLock(self.greenlets) if self.greenlets and self.greenlets.here() else taken_lock()
 
+    def caller(self):
+        """The greenlet that runs, or else the thread."""
+        return self.greenlets.current() if self.greenlets and self.greenlets.here() else get_ident()
+
     def call(self, function, *args):
         """Calls something that writes: in a greenlet, which must not block its thread, through the poster."""
         if self.greenlets is None or not self.greenlets.here():
@@ -906,11 +978,16 @@ class Connection(object):
 
     # Writing
 
-    def write(self, kind, number, payload=b"", credit=0):
-        """Writes a message; waits while the stream is full. Messages of one channel: one at a time."""
+    def write(self, kind, number, payload=b"", credit=0, begun=None):
+        """Writes a message; waits while the stream is full. Messages of one channel: one at a time.
+
+        `begun` is a list that gets an item when it is too late to take the message back.
+        """
         size, flags = len(payload), 0
         if size <= CHUNK:
             with self._turn, self._out_lock:
+                if begun is not None:
+                    begun.append(True)
                 self._put(HEADER.pack(kind, 0, 0, number, size, credit) + payload)
             return
         try:
@@ -920,8 +997,9 @@ class Connection(object):
                 with self._turn:
                     pass
                 with self._out_lock:
-                    self._put(HEADER.pack(kind, flags, 0, number, len(chunk), credit) + chunk)
-                credit = 0
+                    if begun is not None and not flags:
+                        begun.append(True)
+                    self._put(HEADER.pack(kind, flags, 0, number, len(chunk), 0) + chunk)
         except BaseException:
             if flags:
                 with self._turn, self._out_lock:
@@ -949,14 +1027,33 @@ class Connection(object):
     def send(self, state, kind, payload):
         """Writes a message of an open channel. Throws OSError when it is closed."""
         with state.send_lock:
-            if state.closed:
-                raise IOError("cannot send to <Channel id=%d closed>" % state.id)
-            credit = 0
-            if state.consumed:
+            self.check_open(state)
+            self.write(kind, state.id, payload)
+
+    def check_open(self, state):
+        if state.closed:
+            raise IOError("cannot send to <Channel id=%d closed>" % state.id)
+
+    def send_item(self, state, payload, admitted):
+        """The same for an item, which counts if the other side will get it; `admitted`: it does already."""
+        size, begun = len(payload), []
+        try:
+            with state.send_lock:
+                self.check_open(state)
+                if not admitted:
+                    state.sent += size
+                try:
+                    self.write(DATA, state.id, payload, 0, begun)
+                except BaseException:
+                    if not admitted and not begun:
+                        state.sent -= size
+                    raise
+        except BaseException:
+            if admitted and not begun:
                 with self.lock:
-                    credit = min(state.consumed, 0xFFFFFFFF)
-                    state.consumed -= credit
-            self.write(kind, state.id, payload, credit)
+                    state.admitted -= size
+                    state.changed()
+            raise
 
     def run_poster(self):
         while True:
@@ -966,6 +1063,10 @@ class Connection(object):
                     payload()
                 elif kind is None:
                     self._drop(state, payload)
+                elif kind == CREDIT:
+                    with state.send_lock:
+                        if not state.closed:
+                            self.write(CREDIT, state.id, b"", payload)
                 else:
                     with state.send_lock:
                         self.write(kind, state.id, payload)
@@ -976,7 +1077,7 @@ class Connection(object):
     # The life of a channel
 
     def newchannel(self):
-        state = ChannelState(next(self._new_ids))
+        state = ChannelState(next(self._new_ids), self.window)
         with self.lock:
             self._states[state.id] = state
             state.no_more_items = self.error is not None
@@ -1001,7 +1102,7 @@ class Connection(object):
         """The channel that a frame is about; None if it is over. With the lock held."""
         state = self._states.get(number)
         if state is None and number % 2 and number >= self._over_below and number not in self._over:
-            state = self._states[number] = ChannelState(number)
+            state = self._states[number] = ChannelState(number, self.window)
         return state
 
     def _finished_state(self, number):
@@ -1071,6 +1172,55 @@ class Connection(object):
                     if state.callback is not None:
                         self.schedule(state, 1)
                     state.changed()
+
+    def take_item(self, state):
+        """The first of the items that have arrived, for the code. With the lock held."""
+        item, size = state.items.popleft()
+        state.consumed += size
+        if state.window != UNBOUNDED:
+            self._tell_consumed(state)
+        return item
+
+    def _tell_consumed(self, state):
+        # With the lock held. Nobody is told who will send no more: it may not know the channel any longer.
+        while state.consumed >= state.share() and not (state.closed or state.no_more_items):
+            credit = min(state.consumed, 0xFFFFFFFF)
+            state.consumed -= credit
+            self.posts.put((state, CREDIT, credit))
+
+    def on_credit(self, number, credit):
+        with self.lock:
+            state = self._states.get(number)
+            if state is None or state.closed:
+                return  # it has crossed with our CLOSE
+            if credit > state.outstanding():
+                raise ProtocolError("credit for more bytes than are on their way on channel %d" % number)
+            state.credited += credit
+            if state.senders:
+                state.changed()
+
+    def on_window(self, number, payload):
+        window = load(payload, None)
+        if window is not None and (type(window) not in INTEGERS or window < 1):
+            raise ProtocolError("WINDOW without a number of bytes")
+        with self.lock:
+            state = self.state_for(number)
+            if state is not None and state.relay is None:
+                self.use_window(state, 1, window)
+
+    def use_window(self, state, end, window):
+        """One of the ends (0: this one) has set the window of a channel. With the lock held."""
+        state.windows[end] = UNBOUNDED if window is None else window
+        state.window = min(state.windows)
+        state.changed()
+        self._tell_consumed(state)
+
+    def flows(self):
+        """(senders that wait for room, bytes on their way in the windows there are)."""
+        with self.lock:
+            states = list(self._states.values())
+            flowing = [state.outstanding() for state in states if state.window != UNBOUNDED and not state.closed]
+            return sum(len(state.senders) for state in states), sum(flowing)
 
     def on_close(self, number, payload=None):
         error = None if payload is None else RemoteError(load_text(payload))
@@ -1164,8 +1314,7 @@ class Connection(object):
     def _call_back(self, state):
         with self.lock:
             if state.items:
-                item, size = state.items.popleft()
-                state.consumed += size
+                item = self.take_item(state)
             elif state.no_more_items and state.endmarker is not NO_ENDMARKER:
                 item, state.endmarker = state.endmarker, NO_ENDMARKER
             else:
@@ -1255,7 +1404,7 @@ class Executor(object):
         channel = connection.channel_for(number)
         opened = OpenedProcess(connection, channel, *request[:2])
         with connection.lock:
-            channel._state.relay = opened
+            channel._state.relay, channel._state.window = opened, UNBOUNDED  # it has its own
             self._unfinished += 1
         start_thread("open %d" % number, self._run_opened, opened)
 
@@ -1266,7 +1415,10 @@ class Executor(object):
         self.wake()
 
     def status(self):
+        blocked, outstanding = self._connection.flows()
         return {
+            u"numblocked": blocked,
+            u"outstanding": outstanding,
             u"numchannels": self._connection.open_channels(),
             u"numexecuting": self._executing,
             u"execmodel": portable(self.execmodel),
@@ -1367,7 +1519,7 @@ class Executor(object):
 
 # --- Proxy --------------------------------------------------------------------------------------
 
-WINDOW = 1024 * 1024  # bytes that may be under way on a channel in one direction
+RELAY_WINDOW = 1024 * 1024  # bytes that may be under way on a channel in one direction
 PIECE_SIZE = 64 * 1024
 TAIL = 4096  # bytes of a process's stderr that are kept for error messages
 
@@ -1454,7 +1606,7 @@ class OpenedProcess(object):
             for data in self._channel:
                 self._stream.sendall(data)
                 consumed += len(data)
-                if consumed >= WINDOW // 4:
+                if consumed >= RELAY_WINDOW // 4:
                     self._connection.send(self._state, DATA, dump(consumed))
                     consumed = 0
         except (EnvironmentError, RemoteError):
@@ -1465,10 +1617,10 @@ class OpenedProcess(object):
     def _copy_output(self):
         state, lock = self._state, self._connection.lock
         while True:
-            while self._on_the_way >= WINDOW and not state.no_more_items:
+            while self._on_the_way >= RELAY_WINDOW and not state.no_more_items:
                 self._look.acquire()
             try:
-                data = self._stream.recv(min(PIECE_SIZE, max(1, WINDOW - self._on_the_way)))
+                data = self._stream.recv(min(PIECE_SIZE, max(1, RELAY_WINDOW - self._on_the_way)))
             except EnvironmentError:
                 data = b""
             if not data:
@@ -1898,6 +2050,7 @@ HELLO_TYPES = {
     "env": (dict,),
     "dont_write_bytecode": (bool,),
     "stdout": (str,),
+    "window": INTEGERS + (type(None),),
 }
 TERMINATE_GRACE = 5.0  # seconds for running code to end, before and after it is interrupted
 LOST_GRACE = 0.1  # the same, when the coordinator is gone
@@ -2029,6 +2182,8 @@ def serve(stream, write_fd, stderr_fd):
         flush(sys.stderr)
         os.dup2(stderr_fd, 2)
         os.close(stderr_fd)
+    if hello["window"] is not None:
+        connection.window = hello["window"]
     connection.say_hello(introduce())
 
     import threading  # here, so that it knows the main thread, and after HELLO, which others wait for
@@ -2072,7 +2227,8 @@ def receive_all(messages, connection, executor, outcome):
         LAST: connection.on_last,
         STATUS: lambda number, payload: connection.answer(number, dump(executor.status())),
         RECONFIGURE: connection.on_reconfigure,
-        CREDIT: lambda number, payload: None,  # no window here
+        CREDIT: connection.on_credit,
+        WINDOW: connection.on_window,
     }
     grace, status = LOST_GRACE, 0
     try:

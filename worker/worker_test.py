@@ -32,7 +32,7 @@ worker = {"__name__": "execnet_worker"}
 exec(compile(SOURCE, "worker.py", "exec"), worker)
 coordinator = {"__name__": "execnet_worker"}
 exec(compile(SOURCE, "worker.py", "exec"), coordinator)
-HELLO, EXEC, DATA, CLOSE, CLOSE_ERROR, LAST, TERMINATE, STATUS, RECONFIGURE, CREDIT, OPEN = range(1, 12)
+HELLO, EXEC, DATA, CLOSE, CLOSE_ERROR, LAST, TERMINATE, STATUS, RECONFIGURE, CREDIT, OPEN, WINDOW = range(1, 13)
 MORE, ABORT = 1, 2
 CHUNK = 256 * 1024
 dump = coordinator["dump"]
@@ -60,9 +60,20 @@ def bootstrap_line(source_size, over_stdio):
     )
 
 
-def frame(kind, number, payload=b"", flags=0, reserved=0, length=None):
+def frame(kind, number, payload=b"", flags=0, reserved=0, length=None, credit=0):
     size = len(payload) if length is None else length
-    return struct.pack("<BBHIII", kind, flags, reserved, number, size, 0) + payload
+    return struct.pack("<BBHIII", kind, flags, reserved, number, size, credit) + payload
+
+
+def status(busy):
+    """What a worker without windows says while it runs so much, each with a channel."""
+    return {
+        "numchannels": busy,
+        "numexecuting": busy,
+        "execmodel": "thread",
+        "numblocked": 0,
+        "outstanding": 0,
+    }
 
 
 def hello(**changes):
@@ -75,6 +86,7 @@ def hello(**changes):
         u"env": {},
         u"dont_write_bytecode": False,
         u"stdout": u"inherit",
+        u"window": None,
     }
     fields.update((text_type(key), value) for key, value in changes.items())
     return fields
@@ -250,7 +262,7 @@ class Tables(unittest.TestCase):
         self.check("opcode.hpp", r"^  k(\w+) = '(.)',$", 23)
 
     def test_frame_types(self):
-        self.check("frame.hpp", r"^  k(\w+) = (\d+),$", 11)
+        self.check("frame.hpp", r"^  k(\w+) = (\d+),$", 12)
 
 
 def vectors(file, columns):
@@ -305,7 +317,8 @@ class Vectors(unittest.TestCase):
             else:
                 self.assertEqual([kind, flags, number, length, credit], [int(field) for field in fields.split()], name)
                 messages = list(worker["read_messages"](io.BytesIO(data)))
-                self.assertEqual(messages, [] if flags == ABORT else [(kind, number, payload)], name)
+                content = credit if kind == CREDIT else payload
+                self.assertEqual(messages, [] if flags == ABORT else [(kind, number, content)], name)
 
 
 def repr_of(value):
@@ -575,7 +588,7 @@ class Frames(unittest.TestCase):
 
     def test_what_is_not_of_the_protocol_is_an_error(self):
         self.reject(frame(0, 1), "unknown frame type 0")
-        self.reject(frame(12, 1), "unknown frame type 12")
+        self.reject(frame(13, 1), "unknown frame type 13")
         self.reject(frame(DATA, 1, flags=4), "reserved")
         self.reject(frame(DATA, 1, flags=MORE | ABORT), "reserved")
         self.reject(frame(DATA, 1, reserved=1), "reserved")
@@ -638,14 +651,14 @@ class Proxies(LiveTest):
     def test_no_more_comes_than_the_window_allows(self):
         size = 3 << 20
         number = self.open("head", "-c", str(size), "/dev/zero")
-        came, allowed = 0, worker["WINDOW"]
+        came, allowed = 0, worker["RELAY_WINDOW"]
         while came < size:
             while came < min(allowed, size):
                 came += len(self.client.receive(number))
             self.assertEqual(came, min(allowed, size))
             self.client.status()  # the answer is the next that comes
-            self.client.item(number, worker["WINDOW"])
-            allowed += worker["WINDOW"]
+            self.client.item(number, worker["RELAY_WINDOW"])
+            allowed += worker["RELAY_WINDOW"]
         self.assertEqual(self.client.error(number), "exit status 0")
 
     def test_what_is_not_of_the_form_ends_the_worker(self):
@@ -768,7 +781,7 @@ class Executing(LiveTest):
             if not flags:
                 break
         total = 5 + 900000 + 1
-        self.assertEqual(sizes, [(MORE, CHUNK, total)] + [(MORE, CHUNK, 0)] * 2 + [(0, total - 3 * CHUNK, 0)])
+        self.assertEqual(sizes, [(MORE, CHUNK, 0)] * 3 + [(0, total - 3 * CHUNK, 0)])
         self.assertEqual(load(b"".join(chunks)), value)
         client.closed(number)
 
@@ -790,7 +803,7 @@ class Executing(LiveTest):
         self.assertEqual(client.receive(first), "MainThread")
         second = client.execute(source)
         self.assertEqual(client.receive(second), "execnet exec %d" % second)
-        self.assertEqual(client.status(), {"numchannels": 2, "numexecuting": 2, "execmodel": "thread"})
+        self.assertEqual(client.status(), status(2))
         client.item(first, 1)
         client.closed(first)
         third = client.execute(source)
@@ -802,7 +815,7 @@ class Executing(LiveTest):
             number = client.execute("import threading; channel.send(threading.current_thread().name)")
             self.assertEqual(client.receive(number), "MainThread")
             client.closed(number)
-        self.assertEqual(client.status(), {"numchannels": 0, "numexecuting": 0, "execmodel": "thread"})
+        self.assertEqual(client.status(), status(0))
 
     def test_main_thread_only_refuses_a_second_after_a_grace(self):
         client = self.start(greeting=hello(execmodel=u"main_thread_only"))
@@ -1389,6 +1402,90 @@ class Channels(LiveTest):
         client.closed(number)
 
 
+class Windows(LiveTest):
+    SOURCE = "for item in channel: channel.send(item)"
+
+    def blocked(self, client):
+        """Waits until a sender waits for room."""
+        while client.status()["numblocked"] == 0:
+            pass
+
+    def test_a_sender_waits_for_credit(self):
+        client = self.start(greeting=hello(window=800))
+        number = client.execute("for i in range(5): channel.send(u'x' * 294)")
+        for _ in range(2):
+            self.assertEqual(len(client.receive(number)), 294)
+        self.blocked(client)
+        self.assertEqual(client.status()["outstanding"], 600)
+        client.write(frame(CREDIT, number, credit=600))
+        for _ in range(2):
+            self.assertEqual(len(client.receive(number)), 294)
+        self.blocked(client)
+        client.write(frame(CREDIT, number, credit=100))
+        self.assertEqual(len(client.receive(number)), 294)
+        client.closed(number)
+
+    def test_what_is_taken_is_told_by_eighths(self):
+        client = self.start(greeting=hello(window=800))
+        number = client.execute("for i in range(4): channel.receive()")
+        for _ in range(3):
+            client.item(number, u"x" * 54)
+        self.assertEqual(client.read_frame(), (CREDIT, 0, number, b"", 120))
+        client.item(number, None)
+        client.closed(number)
+
+    def test_without_a_window_nothing_is_told(self):
+        client = self.start()
+        number = client.execute("channel.send(len(channel.receive()))")
+        client.item(number, u"x" * 100000)
+        self.assertEqual(client.read_frame()[:3], (DATA, 0, number))
+
+    def test_credit_that_crosses_with_a_close_or_is_for_nobody_is_ignored(self):
+        client = self.start(greeting=hello(window=800))
+        number = client.execute("channel.send(1)")
+        self.assertEqual(client.receive(number), 1)
+        client.closed(number)
+        client.write(frame(CREDIT, number, credit=6) + frame(CREDIT, number + 100, credit=4000000000))
+        self.assertEqual(client.status()["numchannels"], 0)
+        self.assertEqual(client.terminate(), 0)
+
+    def test_a_window_of_a_channel_is_told_to_the_other_end(self):
+        client = self.start()
+        source = """
+            channel.set_window(1000)
+            channel.send((channel.window, channel.outstanding))
+            channel.set_window(None)
+            channel.send(channel.window)
+            """
+        number = client.execute(source)
+        self.assertEqual(client.read(), (WINDOW, number, dump(1000)))
+        self.assertEqual(client.receive(number), (1000, 0))
+        self.assertEqual(client.read(), (WINDOW, number, dump(None)))
+        self.assertEqual(client.receive(number), None)
+        client.closed(number)
+
+    @unittest.skipUnless(PY3, "a signal does not interrupt a lock")
+    def test_ctrl_c_ends_the_waiting_and_nothing_was_sent(self):
+        client = self.start(greeting=hello(window=800))
+        source = """
+            channel.send(u"x" * 794)
+            try:
+                channel.send(u"late")
+            except KeyboardInterrupt:
+                outstanding = channel.outstanding
+            channel.receive().send(outstanding)
+            """
+        number = client.execute(source)
+        self.assertEqual(len(client.receive(number)), 794)
+        self.blocked(client)
+        client.process.send_signal(signal.SIGINT)
+        while client.status()["numblocked"]:
+            pass
+        answers = client.new_id()
+        client.send(DATA, number, b"B" + struct.pack(">i", answers) + b"Q")
+        self.assertEqual(client.receive(answers), 800)
+
+
 class Ending(LiveTest):
     def test_terminate_ends_an_idle_worker(self):
         client = self.start()
@@ -1460,6 +1557,10 @@ class Ending(LiveTest):
             (frame(EXEC, 2, dump((u"1", None, 1, None, {}))), "not of the coordinator's making"),
             (frame(CLOSE_ERROR, 1, dump(5)), "a string was expected"),
             (frame(RECONFIGURE, 0, dump(5)), "two booleans"),
+            (frame(WINDOW, 1, dump(0)), "WINDOW without a number of bytes"),
+            (frame(WINDOW, 1, dump(True)), "WINDOW without a number of bytes"),
+            (frame(WINDOW, 1, dump(u"8M")), "WINDOW without a number of bytes"),
+            (frame(WINDOW, 1, dump(5)) + frame(CREDIT, 1, credit=1), "credit for more bytes than are on their way"),
         ):
             client = self.start()
             client.write(data)
@@ -1471,7 +1572,7 @@ class Ending(LiveTest):
         client = self.start()
         number = client.execute("channel.send(1)\nwhile True: pass")
         client.receive(number)
-        self.assertEqual(client.status(), {"numchannels": 1, "numexecuting": 1, "execmodel": "thread"})
+        self.assertEqual(client.status(), status(1))
 
 
 if __name__ == "__main__":

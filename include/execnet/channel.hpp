@@ -31,9 +31,10 @@ class EXECNET_EXPORT Channel {
   // The number both ends know the channel by.
   [[nodiscard]] std::uint32_t id() const;
 
-  // Hands an item to the operating system; waits while the other side's buffers are full.
-  // Throws DumpError (nothing was sent), ChannelClosed, GatewayGone.
-  void send(const Value& item) const;
+  // Hands an item to the operating system. Waits while the other side's buffers, or the channel's window, are
+  // full, at most `timeout`. Throws DumpError or TimeoutError (nothing was sent), ChannelClosed, GatewayGone.
+  //   channel.send(frame, 2s);
+  void send(const Value& item, std::optional<Seconds> timeout = std::nullopt) const;
 
   // The next item the other side sent. Waits for it, at most `timeout`.
   // Throws TimeoutError; RemoteError when the other side raised and, after that or when it has
@@ -60,6 +61,19 @@ class EXECNET_EXPORT Channel {
   // Throws ChannelClosed if there is a callback already.
   //   channel.setcallback([](const Value& event) { log(event); });
   void setcallback(std::function<void(const Value&)> item, std::function<void()> end = {}) const;
+
+  // Sets the window of the channel, at both ends: so many bytes of items, at least 1, may be on their way in
+  // each direction, sent by one side and not yet received by the code at the other; then send() waits. An item
+  // larger than the window goes when next to nothing is on its way. None lifts it. When both ends set one, the
+  // smaller holds. Without this it is the window= of the specification.
+  // Throws SpecError for 0, ChannelClosed, GatewayGone.
+  //   channel.set_window(8 << 20);
+  void set_window(std::optional<std::uint64_t> bytes) const;
+  // The window of each direction, in bytes; none if there is none.
+  [[nodiscard]] std::optional<std::uint64_t> window() const;
+  // Bytes of items sent here and not yet received by the code at the other side. None without a window:
+  // then the other side does not tell.
+  [[nodiscard]] std::optional<std::uint64_t> outstanding() const;
 
   // What ended the channel: RemoteError or GatewayGone, once; null if neither did.
   [[nodiscard]] std::exception_ptr take_error() const;

@@ -53,7 +53,8 @@ class EXECNET_EXPORT Gateway {
 
   // From the worker's HELLO: costs no round trip and does not need the worker's attention.
   [[nodiscard]] const RemoteInfo& rinfo() const;
-  // Asks the worker: {"numchannels": int, "numexecuting": int, "execmodel": str}.
+  // Asks the worker: {"numchannels": int, "numexecuting": int, "execmodel": str, and of its channels with a
+  // window "numblocked": int, the sends that wait for room, "outstanding": int, bytes sent and not received here}.
   Dict remote_status(std::optional<Seconds> timeout = std::nullopt);
   // Whether the other side is there.
   [[nodiscard]] bool hasreceiver() const;

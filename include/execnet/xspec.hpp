@@ -5,10 +5,11 @@
 // Keys the library reads: popen, ssh (the host, with options for ssh(1) before it), vagrant_ssh (the
 // machine), socket (host:port of a server, or nothing with installvia), via (the id of the gateway
 // that is to start it: its proxy), installvia (the id of the gateway on this machine that is to make the
-// server), id, python, chdir, nice, env:NAME, dont_write_bytecode, ssh_config, execmodel, stdout.
+// server), id, python, chdir, nice, env:NAME, dont_write_bytecode, ssh_config, execmodel, stdout, window.
 // Others are kept.
 #pragma once
 
+#include <cstdint>
 #include <map>
 #include <optional>
 #include <string>
@@ -46,8 +47,12 @@ class EXECNET_EXPORT XSpec {
   // Throws SpecError when there is none or more than one, naming the known kinds.
   [[nodiscard]] std::string type() const;
 
+  // The value of `window`, in bytes: what may be on its way on a channel in each direction. A number from 1
+  // on, with K, M or G for 1024 of the smaller ones: window=8M. None when the key was not given. Throws SpecError.
+  [[nodiscard]] std::optional<std::uint64_t> window() const;
+
   // Checks everything that can be known before a process is started: the type, that nice is a
-  // number, that values which need one are given. Throws SpecError.
+  // number and window a size, that values which need one are given. Throws SpecError.
   void validate() const;
 
   friend bool operator==(const XSpec& a, const XSpec& b) { return a.text_ == b.text_; }

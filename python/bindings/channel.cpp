@@ -53,12 +53,31 @@ class ConnectionChannels final : public ChannelTable {
   nb::handle gateway_;
 };
 
-void send(const PyChannel& channel, nb::handle item) {
+void send(const PyChannel& channel, nb::handle item, std::optional<double> timeout) {
   const auto handle = channel.handle;
   base::Buffer payload = encode_for(handle->connection(), item);
-  const base::Wait wait = wait_for(handle->connection());
+  const base::Wait wait = wait_for(handle->connection(), timeout);
   const nb::gil_scoped_release nogil;
   handle->send(std::move(payload), wait);
+}
+
+void set_window(const PyChannel& channel, std::optional<std::int64_t> bytes) {
+  if (bytes && *bytes < 1) {
+    throw nb::value_error("a window is a number of bytes from 1 on, or None for no window");
+  }
+  const auto handle = channel.handle;
+  const nb::gil_scoped_release nogil;
+  handle->set_window(bytes ? static_cast<std::uint64_t>(*bytes) : core::kUnbounded);
+}
+
+std::optional<std::uint64_t> window(const PyChannel& channel) {
+  const std::uint64_t window = channel.handle->flow().window;
+  return window == core::kUnbounded ? std::nullopt : std::optional(window);
+}
+
+std::optional<std::uint64_t> outstanding(const PyChannel& channel) {
+  const auto [window, outstanding] = channel.handle->flow();
+  return window == core::kUnbounded ? std::nullopt : std::optional(outstanding);
 }
 
 nb::object receive(const PyChannel& channel, std::optional<double> timeout) {
@@ -190,10 +209,24 @@ void bind_channel(nb::module_& module) {
   const nb::object object = nb::borrow(reinterpret_cast<PyObject*>(&PyBaseObject_Type));
   module.attr("NO_ENDMARKER_WANTED") = object();
   const nb::object no_endmarker = module.attr("NO_ENDMARKER_WANTED");
-  type.def("send", &send, nb::arg("item").none(), nb::sig("def send(self, item: object) -> None"),
+  type.def("send", &send, nb::arg("item").none(), nb::arg("timeout") = nb::none(),
+           nb::sig("def send(self, item: object, timeout: float | None = None) -> None"),
            "Sends a value of builtin types; channels of the same gateway may be in it. Waits while the other\n"
-           "side's buffers are full. Raises DumpError (nothing was sent), and OSError when the channel is\n"
-           "closed or the other side is gone.")
+           "side's buffers, or the channel's window, are full, at most `timeout` seconds: TimeoutError. Raises\n"
+           "DumpError, and OSError when the channel is closed or the other side is gone. After TimeoutError\n"
+           "and DumpError nothing was sent.")
+      .def("set_window", &set_window, nb::arg("bytes").none(),
+           nb::sig("def set_window(self, bytes: int | None) -> None"),
+           "Sets the window of the channel, at both ends: so many bytes of items may be on their way in each\n"
+           "direction, sent by one side and not yet received by the code at the other; then send() waits. An\n"
+           "item larger than the window goes when next to nothing is on its way. None lifts the window; when\n"
+           "both ends set one, the smaller holds. Without this it is the `window=` of the specification.\n"
+           "Raises ValueError for less than 1, OSError when the channel is closed.\n\n"
+           "    channel.set_window(8 * 2**20)")
+      .def_prop_ro("window", &window, "The window of each direction, in bytes; None if there is none.")
+      .def_prop_ro("outstanding", &outstanding,
+                   "Bytes of items sent here and not yet received by the code at the other side; None without a\n"
+                   "window: then the other side does not tell.")
       .def("receive", &receive, nb::arg("timeout") = nb::none(),
            nb::sig("def receive(self, timeout: float | None = None) -> typing.Any"),
            "The next value from the other side. Waits for it, at most `timeout` seconds: TimeoutError. Raises\n"

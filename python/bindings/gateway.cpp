@@ -47,6 +47,8 @@ struct RemoteStatus {
   std::int64_t numchannels;
   std::int64_t numexecuting;
   std::string execmodel;
+  std::int64_t numblocked;
+  std::int64_t outstanding;
 };
 
 RemoteStatus remote_status(Self self, std::optional<double> timeout) {
@@ -55,7 +57,8 @@ RemoteStatus remote_status(Self self, std::optional<double> timeout) {
   const nb::gil_scoped_release nogil;
   const Dict status = end->remote_status(wait);
   return {status.at("numchannels").as<std::int64_t>(), status.at("numexecuting").as<std::int64_t>(),
-          status.at("execmodel").as<std::string>()};
+          status.at("execmodel").as<std::string>(), status.at("numblocked").as<std::int64_t>(),
+          status.at("outstanding").as<std::int64_t>()};
 }
 
 void exit(Self self) {
@@ -116,10 +119,13 @@ void bind_info(nb::module_& module) {
       .def_ro("numchannels", &RemoteStatus::numchannels, "Channels that are open.")
       .def_ro("numexecuting", &RemoteStatus::numexecuting, "Sources that run.")
       .def_ro("execmodel", &RemoteStatus::execmodel)
+      .def_ro("numblocked", &RemoteStatus::numblocked, "Sends there that wait for room in the window of their channel.")
+      .def_ro("outstanding", &RemoteStatus::outstanding,
+              "Bytes of items sent there, on channels with a window, and not yet received here.")
       .def("__repr__", [](const nb::object& self) {
         return nb::str(
                    "<RemoteStatus numchannels={0.numchannels}, numexecuting={0.numexecuting}, "
-                   "execmodel={0.execmodel!r}>")
+                   "execmodel={0.execmodel!r}, numblocked={0.numblocked!r}, outstanding={0.outstanding!r}>")
             .format(self);
       });
 }

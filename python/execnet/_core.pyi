@@ -119,11 +119,34 @@ class Channel:
         assert channel.receive() == 42
     """
 
-    def send(self, item: object) -> None:
+    def send(self, item: object, timeout: float | None = None) -> None:
         """
         Sends a value of builtin types; channels of the same gateway may be in it. Waits while the other
-        side's buffers are full. Raises DumpError (nothing was sent), and OSError when the channel is
-        closed or the other side is gone.
+        side's buffers, or the channel's window, are full, at most `timeout` seconds: TimeoutError. Raises
+        DumpError, and OSError when the channel is closed or the other side is gone. After TimeoutError
+        and DumpError nothing was sent.
+        """
+
+    def set_window(self, bytes: int | None) -> None:
+        """
+        Sets the window of the channel, at both ends: so many bytes of items may be on their way in each
+        direction, sent by one side and not yet received by the code at the other; then send() waits. An
+        item larger than the window goes when next to nothing is on its way. None lifts the window; when
+        both ends set one, the smaller holds. Without this it is the `window=` of the specification.
+        Raises ValueError for less than 1, OSError when the channel is closed.
+
+            channel.set_window(8 * 2**20)
+        """
+
+    @property
+    def window(self) -> int | None:
+        """The window of each direction, in bytes; None if there is none."""
+
+    @property
+    def outstanding(self) -> int | None:
+        """
+        Bytes of items sent here and not yet received by the code at the other side; None without a
+        window: then the other side does not tell.
         """
 
     def receive(self, timeout: float | None = None) -> Any:
@@ -236,6 +259,16 @@ class RemoteStatus:
 
     @property
     def execmodel(self) -> str: ...
+    @property
+    def numblocked(self) -> int:
+        """Sends there that wait for room in the window of their channel."""
+
+    @property
+    def outstanding(self) -> int:
+        """
+        Bytes of items sent there, on channels with a window, and not yet received here.
+        """
+
     def __repr__(self) -> str: ...
 
 class Gateway:

@@ -137,6 +137,8 @@ class Group:
             dont_write_bytecode  as python -B
             stdout=null          throws away what is printed there; =inherit, the default, does not
             ssh_config=PATH      configuration for ssh
+            window=SIZE          bytes (or 8K, 8M, 8G) that may be on their way on each of its channels, each way;
+                                 then send() waits for the other side to receive
 
         An XSpec becomes the gateway's `spec`, with `id` and `execmodel` filled in. Raises ValueError
         before anything is started, HostNotFound when there is no usable interpreter, and why.

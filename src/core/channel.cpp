@@ -40,7 +40,9 @@ class FunctionCallback final : public core::Callback {
 
 std::uint32_t Channel::id() const { return ref_->id(); }
 
-void Channel::send(const Value& item) const { ref_->send(core::encode_value(item, &ref_->connection()), {}); }
+void Channel::send(const Value& item, std::optional<Seconds> timeout) const {
+  ref_->send(core::encode_value(item, &ref_->connection()), {.deadline = base::deadline_after(timeout)});
+}
 
 Value Channel::receive(std::optional<Seconds> timeout) const {
   const base::Buffer item = ref_->receive({.deadline = base::deadline_after(timeout)});
@@ -65,6 +67,23 @@ bool Channel::isclosed() const { return ref_->isclosed(); }
 
 void Channel::waitclose(std::optional<Seconds> timeout) const {
   ref_->waitclose({.deadline = base::deadline_after(timeout)});
+}
+
+void Channel::set_window(std::optional<std::uint64_t> bytes) const {
+  if (bytes == 0) {
+    throw SpecError("a window of 0 bytes lets nothing pass; none lifts it");
+  }
+  ref_->set_window(bytes.value_or(core::kUnbounded));
+}
+
+std::optional<std::uint64_t> Channel::window() const {
+  const std::uint64_t window = ref_->flow().window;
+  return window == core::kUnbounded ? std::nullopt : std::optional(window);
+}
+
+std::optional<std::uint64_t> Channel::outstanding() const {
+  const auto [window, outstanding] = ref_->flow();
+  return window == core::kUnbounded ? std::nullopt : std::optional(outstanding);
 }
 
 std::exception_ptr Channel::take_error() const { return ref_->take_error(); }

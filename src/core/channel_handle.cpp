@@ -1,11 +1,41 @@
 #include "core/channel_handle.hpp"
 
+#include <algorithm>
 #include <execnet/error.hpp>
+#include <iterator>
+#include <thread>
 #include <utility>
 
 #include "core/value_message.hpp"
 
 namespace execnet::core {
+namespace {
+
+// A sender that waits for room, in its place among the others. Made and destroyed with the mutex held.
+class Waiting {
+ public:
+  Waiting(Connection& connection, Connection::Lock& lock, ChannelState& state, const base::Wait& wait)
+      : connection_(connection), lock_(lock), state_(state), sender_{std::this_thread::get_id(), wait.greenlet} {
+    state_.flow.senders.push_back(sender_);
+  }
+  ~Waiting() {
+    auto& senders = state_.flow.senders;
+    senders.erase(std::prev(std::find(senders.rbegin(), senders.rend(), sender_).base()));
+    connection_.touch(lock_, &state_);  // the next one
+  }
+  Waiting(const Waiting&) = delete;
+  Waiting& operator=(const Waiting&) = delete;
+
+  [[nodiscard]] bool is_first() const { return state_.flow.senders.front() == sender_; }
+
+ private:
+  Connection& connection_;
+  Connection::Lock& lock_;
+  ChannelState& state_;
+  const Flow::Sender sender_;
+};
+
+}  // namespace
 
 ChannelHandle::~ChannelHandle() {
   if (connection_->in_forked_copy()) {
@@ -27,7 +57,28 @@ void ChannelHandle::check_open(Connection::Lock& lock) {
 void ChannelHandle::send(base::Buffer payload, const base::Wait& wait) {
   auto lock = connection_->lock();
   check_open(lock);
+  if (!state_->flow.senders.empty() || !state_->flow.has_room(payload.size())) {
+    wait_for_room(lock, payload.size(), wait);
+  }
+  state_->flow.on_sent(payload.size());
   connection_->send(lock, wire::FrameType::kData, state_->id, std::move(payload), wait);
+}
+
+void ChannelHandle::wait_for_room(Connection::Lock& lock, std::size_t bytes, const base::Wait& wait) {
+  const Flow& flow = state_->flow;
+  const Waiting self(*connection_, lock, *state_, wait);
+  const auto decided = [&] {
+    return state_->closed || connection_->receiving_ended(lock) || (self.is_first() && flow.has_room(bytes));
+  };
+  if (!connection_->wait_until(lock, state_.get(), wait, decided)) {
+    throw TimeoutError("cannot send to " + repr_of(*state_) + " in time: of its window of " +
+                       std::to_string(flow.window()) + " bytes, " + std::to_string(flow.outstanding()) +
+                       " are on their way, and not received by the other side");
+  }
+  check_open(lock);
+  if (!flow.has_room(bytes)) {
+    throw ChannelClosed("cannot send to " + repr_of(*state_) + ": its window is full, and this worker is told to end");
+  }
 }
 
 bool ChannelHandle::post(base::Buffer payload) {
@@ -35,6 +86,7 @@ bool ChannelHandle::post(base::Buffer payload) {
   if (state_->closed || state_->lost) {
     return false;
   }
+  state_->flow.on_sent(payload.size());
   connection_->post(lock, wire::FrameType::kData, state_->id, std::move(payload));
   return true;
 }
@@ -51,9 +103,25 @@ base::Buffer ChannelHandle::receive(const base::Wait& wait) {
   if (state.items.empty()) {
     throw_end(lock);
   }
-  base::Buffer item = std::move(state.items.front());
-  state.items.pop_front();
+  return take_item(lock);
+}
+
+base::Buffer ChannelHandle::take_item(Connection::Lock& lock) {
+  base::Buffer item = std::move(state_->items.front());
+  state_->items.pop_front();
+  connection_->on_taken(lock, *state_, item.size());
   return item;
+}
+
+ChannelHandle::Flowing ChannelHandle::flow() const {
+  auto lock = connection_->lock();
+  return {state_->flow.window(), state_->flow.outstanding()};
+}
+
+void ChannelHandle::set_window(std::uint64_t window) {
+  auto lock = connection_->lock();
+  check_open(lock);
+  connection_->set_window(lock, state_, window);
 }
 
 std::optional<base::Buffer> ChannelHandle::try_receive() {
@@ -61,9 +129,7 @@ std::optional<base::Buffer> ChannelHandle::try_receive() {
   if (state_->items.empty()) {
     return std::nullopt;
   }
-  base::Buffer item = std::move(state_->items.front());
-  state_->items.pop_front();
-  return item;
+  return take_item(lock);
 }
 
 bool ChannelHandle::no_more_items() const {

@@ -28,10 +28,11 @@ class ChannelHandle {
   [[nodiscard]] std::uint32_t id() const { return state_->id; }
   [[nodiscard]] Connection& connection() const { return *connection_; }
 
-  // `payload` is an encoded value. Throws ChannelClosed, GatewayGone.
+  // `payload` is an encoded value. Waits while the window or the stream is full. Throws ChannelClosed,
+  // GatewayGone; TimeoutError only if nothing was sent.
   void send(base::Buffer payload, const base::Wait& wait);
-  // The same without ever waiting: what the operating system does not take at once is kept and written
-  // later, so the caller sees to it that this is not much. False if nothing can be sent any more.
+  // The same without ever waiting, also not for the window: what the operating system does not take at once is kept and
+  // written later, so the caller sees to it that this is not much. False if nothing can be sent any more.
   bool post(base::Buffer payload);
   // The next encoded value. Throws TimeoutError, RemoteError, EndOfChannel, GatewayGone.
   base::Buffer receive(const base::Wait& wait);
@@ -45,6 +46,14 @@ class ChannelHandle {
   // The error the other side closed with, or the cause of the gateway's end; none if there is
   // neither. Each error is given once.
   [[nodiscard]] std::exception_ptr take_error();
+  // The window of both directions, kUnbounded for none (flow.hpp), and bytes on their way to the other program.
+  struct Flowing {
+    std::uint64_t window;
+    std::uint64_t outstanding;
+  };
+  [[nodiscard]] Flowing flow() const;
+  // Sets the window at both ends. REQUIRES: it is not 0. Throws ChannelClosed, GatewayGone. Never waits.
+  void set_window(std::uint64_t window);
   // How strings of what receive() gives are to be loaded.
   [[nodiscard]] StringConfig strings() const;
   // Sets that, at both ends. Throws ChannelClosed, GatewayGone.
@@ -65,6 +74,10 @@ class ChannelHandle {
  private:
   // Throws unless something can be sent.
   void check_open(Connection::Lock& lock);
+  // Returns when an item of so many bytes may be sent.
+  void wait_for_room(Connection::Lock& lock, std::size_t bytes, const base::Wait& wait);
+  // The first of the items that have arrived.
+  base::Buffer take_item(Connection::Lock& lock);
   [[noreturn]] void throw_end(Connection::Lock& lock);
 
   const std::shared_ptr<Connection> connection_;

@@ -10,6 +10,7 @@
 #include <execnet/dump.hpp>
 
 #include "base/buffer.hpp"
+#include "core/flow.hpp"
 
 namespace execnet::core {
 
@@ -18,7 +19,7 @@ class ChannelHandle;
 class Relay;
 
 struct ChannelState {
-  explicit ChannelState(std::uint32_t channel_id) : id(channel_id) {}
+  explicit ChannelState(std::uint32_t channel_id, std::uint64_t window = kUnbounded) : id(channel_id), flow(window) {}
 
   const std::uint32_t id;
   std::deque<base::Buffer> items;      // arrived, not yet received; still encoded
@@ -34,6 +35,7 @@ struct ChannelState {
   bool callback_failed = false;
   bool executing = false;               // on a worker: code runs with it, which may not close it
   std::optional<StringConfig> strings;  // how strings are loaded; none: as the gateway says
+  Flow flow;                            // of items, in both directions
   std::weak_ptr<ChannelHandle> handle;  // what the program holds, if it still does
 };
 

@@ -62,7 +62,7 @@ std::shared_ptr<ChannelState> Connection::state_for(Lock& lock, std::uint32_t id
   if (is_ours(id) || forgotten_.contains(id)) {
     return nullptr;
   }
-  auto state = std::make_shared<ChannelState>(id);
+  auto state = std::make_shared<ChannelState>(id, window_);
   state->no_more_items = receiving_ended_;
   channels_.emplace(id, state);
   return state;
@@ -70,7 +70,7 @@ std::shared_ptr<ChannelState> Connection::state_for(Lock& lock, std::uint32_t id
 
 std::shared_ptr<ChannelState> Connection::new_state(Lock& lock) {
   static_cast<void>(lock);
-  auto state = std::make_shared<ChannelState>(next_id_);
+  auto state = std::make_shared<ChannelState>(next_id_, window_);
   state->lost = state->closed = gone_.has_value();
   state->no_more_items = gone_ || receiving_ended_;
   if (!gone_) {
@@ -233,6 +233,11 @@ void Connection::finish(const std::string& cause) {
     fail_writing(lock);
   }
   touch_all(lock);
+}
+
+bool Connection::receiving_ended(const Lock& lock) const {
+  static_cast<void>(lock);
+  return receiving_ended_;
 }
 
 const std::optional<std::string>& Connection::gone(const Lock& lock) const {

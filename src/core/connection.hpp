@@ -16,7 +16,8 @@
 // Writing works the same: the caller writes; what others queue meanwhile rides along; the loop
 // writes only what nobody waits for.
 //
-// Three sources: connection.cpp (its life, its channels), connection_reading.cpp, connection_writing.cpp.
+// Four sources: connection.cpp (its life, its channels), connection_reading.cpp, connection_writing.cpp,
+// connection_flow.cpp (windows).
 //
 // Lock order: mutex_ before the loop's own; never held in a system call that can block, nor while
 // code that is not ours runs.
@@ -58,7 +59,7 @@ class ConnectionOwner {
 
   virtual ~ConnectionOwner() = default;
 
-  virtual void on_hello(base::Buffer payload) = 0;
+  virtual void on_hello(Lock& lock, base::Buffer payload) = 0;
   virtual void on_exec(Lock& lock, const std::shared_ptr<ChannelState>& channel, base::Buffer payload) = 0;
   virtual void on_open(Lock& lock, const std::shared_ptr<ChannelState>& channel, base::Buffer payload) = 0;
   virtual void on_status_request(Lock& lock, std::uint32_t channel) = 0;
@@ -88,13 +89,15 @@ class Connection : public std::enable_shared_from_this<Connection> {
   // --- Writing ---
 
   // Hands a message to the operating system; waits while it has no room. When the wait is
-  // abandoned the message was sent whole or, for the receiver, not at all.
-  // Throws GatewayGone.
+  // abandoned the message was sent whole or, for the receiver, not at all. Throws GatewayGone; TimeoutError
+  // only if it was not sent.
   void send(Lock& lock, wire::FrameType type, std::uint32_t channel, base::Buffer payload, const base::Wait& wait);
   // Never waits: what the operating system does not take at once the loop writes.
   void post(Lock& lock, wire::FrameType type, std::uint32_t channel, base::Buffer payload = {});
   // The same for bytes that are frames already, or come before the first frame.
   void post_raw(Lock& lock, base::Buffer bytes);
+  // Tells the other end that so many bytes of the channel's items were taken, if it is time to.
+  void on_taken(Lock& lock, ChannelState& state, std::size_t bytes);
   // Goes out with whatever is written next: for what the other side does not wait for.
   void post_later(Lock& lock, wire::FrameType type, std::uint32_t channel);
 
@@ -127,6 +130,17 @@ class Connection : public std::enable_shared_from_this<Connection> {
   [[nodiscard]] StringConfig strings(const Lock& lock) const;
   void set_strings(const Lock& lock, StringConfig strings);
 
+  // The window of channels for which none is set (flow.hpp). REQUIRES: there are no channels yet.
+  void set_window(const Lock& lock, std::uint64_t window);
+  // The same for one channel, at both ends.
+  void set_window(Lock& lock, const std::shared_ptr<ChannelState>& state, std::uint64_t window);
+  // The senders that wait for room in a window, and the bytes that are on their way in those there are.
+  struct Flows {
+    std::size_t blocked = 0;
+    std::uint64_t outstanding = 0;
+  };
+  [[nodiscard]] Flows flows(const Lock& lock) const;
+
   // Answers a request: one item on the channel it came with, then CLOSE.
   void answer(Lock& lock, std::uint32_t id, base::Buffer payload);
 
@@ -134,6 +148,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   // No channel gets any more items; sending is still possible.
   void end_receiving(Lock& lock);
+  [[nodiscard]] bool receiving_ended(const Lock& lock) const;
   // Declares the other side gone, with the cause: whoever waits gets GatewayGone. Once.
   void finish(const std::string& cause);
   // The cause, once the other side is gone.
@@ -221,6 +236,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
     // Passes on the writing, if it had it.
     void leave();
+    // False if it is too late: the other side will get the message.
+    bool take_back();
     // Sleeps once, without the lock; writes if nobody else does.
     base::Woken sleep(base::Sleep& sleep);
 
@@ -247,6 +264,9 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void dispatch_to_owner(Lock& lock, ConnectionOwner& owner, wire::Message message);
   void dispatch(Lock& lock, wire::Message message);
   std::shared_ptr<ChannelState> state_for(Lock& lock, std::uint32_t id);
+  void on_credit(Lock& lock, std::uint32_t id, std::uint32_t bytes);
+  void on_window(Lock& lock, std::uint32_t id, const base::Buffer& payload);
+  void tell_taken(Lock& lock, ChannelState& state);
   void on_peer_close(Lock& lock, std::uint32_t id, std::optional<std::string> error);
   void forget_if_over(const std::shared_ptr<ChannelState>& state);
   [[nodiscard]] bool is_ours(std::uint32_t id) const;
@@ -297,6 +317,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   std::uint32_t next_id_;
   IdSet forgotten_;  // ids of the other side's making that are over and done with
   StringConfig strings_;
+  std::uint64_t window_ = kUnbounded;
   bool receiving_ended_ = false;
   std::unordered_map<std::uint32_t, std::shared_ptr<ChannelState>> channels_;
 

@@ -377,7 +377,7 @@ void Connection::dispatch_to_owner(Lock& lock, ConnectionOwner& owner, wire::Mes
   const std::uint32_t id = message.channel;
   switch (message.type) {
     case wire::FrameType::kHello:
-      owner.on_hello(std::move(message.payload));
+      owner.on_hello(lock, std::move(message.payload));
       touch(lock, this);
       break;
     case wire::FrameType::kExec:
@@ -411,6 +411,9 @@ void Connection::dispatch(Lock& lock, wire::Message message) {
   switch (message.type) {
     case wire::FrameType::kData:
       if (const auto state = state_for(lock, id); state && !state->closed && !state->no_more_items) {
+        if (!state->flow.on_arrived(message.payload.size())) {
+          throw wire::ProtocolError("more bytes than the window allows on channel " + std::to_string(id));
+        }
         if (const auto relay = state->relay.lock()) {
           relay->on_item(lock, std::move(message.payload));
         } else if (state->callback) {
@@ -439,7 +442,9 @@ void Connection::dispatch(Lock& lock, wire::Message message) {
       }
       break;
     }
-    default: break;  // CREDIT: no window here
+    case wire::FrameType::kCredit: on_credit(lock, id, message.credit); break;
+    case wire::FrameType::kWindow: on_window(lock, id, message.payload); break;
+    default: break;
   }
 }
 

@@ -38,7 +38,7 @@ class Peer final : public ConnectionOwner, public std::enable_shared_from_this<P
     connection->finish("test over");
   }
 
-  void on_hello(base::Buffer payload) override { hello = std::move(payload); }
+  void on_hello(Lock& /*lock*/, base::Buffer payload) override { hello = std::move(payload); }
   void on_exec(Lock&, const std::shared_ptr<ChannelState>&, base::Buffer) override { FAIL(); }
   void on_open(Lock&, const std::shared_ptr<ChannelState>&, base::Buffer) override { FAIL(); }
   void on_status_request(Lock&, std::uint32_t) override { FAIL(); }
@@ -388,7 +388,7 @@ class Dropped final : public ConnectionOwner {
   Dropped(const Dropped&) = delete;
   Dropped& operator=(const Dropped&) = delete;
 
-  void on_hello(base::Buffer) override { reference_.reset(); }
+  void on_hello(Lock& /*lock*/, base::Buffer) override { reference_.reset(); }
   void on_exec(Lock&, const std::shared_ptr<ChannelState>&, base::Buffer) override { FAIL(); }
   void on_open(Lock&, const std::shared_ptr<ChannelState>&, base::Buffer) override { FAIL(); }
   void on_status_request(Lock&, std::uint32_t) override { FAIL(); }
@@ -426,7 +426,7 @@ class Inquirer final : public ConnectionOwner {
  public:
   explicit Inquirer(const std::shared_ptr<Connection>& connection) : connection_(connection) {}
 
-  void on_hello(base::Buffer) override {}
+  void on_hello(Lock& /*lock*/, base::Buffer) override {}
   void on_exec(Lock&, const std::shared_ptr<ChannelState>&, base::Buffer) override { FAIL(); }
   void on_open(Lock&, const std::shared_ptr<ChannelState>&, base::Buffer) override { FAIL(); }
   void on_status_request(Lock&, std::uint32_t) override { FAIL(); }

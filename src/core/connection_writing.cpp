@@ -15,6 +15,7 @@ namespace execnet::core {
 namespace {
 
 constexpr std::size_t kMostParts = 64;
+constexpr const char* kLate = "the other side did not take the message in time";
 
 }  // namespace
 
@@ -38,7 +39,10 @@ void Connection::send(Lock& lock, wire::FrameType type, std::uint32_t channel, b
   if (wait.hub != nullptr) {  // the loop writes it
     const auto decided = [&] { return message->written || gone_ || writing_failed_; };
     if (!wait_until(lock, message.get(), wait, decided)) {
-      throw TimeoutError("the other side did not take the message in time");
+      if (self.take_back()) {
+        throw TimeoutError(kLate);
+      }
+      return;
     }
     if (!message->written) {
       throw_gone(lock, wait);
@@ -53,7 +57,11 @@ void Connection::send(Lock& lock, wire::FrameType type, std::uint32_t channel, b
     }
     switch (self.sleep(sleep)) {
       case base::Woken::kReady: break;
-      case base::Woken::kTimedOut: throw TimeoutError("the other side did not take the message in time");
+      case base::Woken::kTimedOut:
+        if (self.take_back()) {
+          throw TimeoutError(kLate);
+        }
+        return;
       case base::Woken::kSignal:
         if (wait.interrupted != nullptr) {
           self.leave();  // what runs now may send on this very connection
@@ -73,13 +81,24 @@ Connection::Writing::~Writing() {
   if (!lock_.owns_lock()) {
     lock_.lock();
   }
+  take_back();
+}
+
+bool Connection::Writing::take_back() {
   leave();
-  if (!message_->written) {
-    connection_.outbox_.retract(message_);
-    if (connection_.writer_ == Writer::kNone) {
-      connection_.write_without_waiting(lock_);
+  if (message_->written || !connection_.outbox_.retract(message_)) {
+    return false;
+  }
+  if (message_->type == wire::FrameType::kData) {
+    if (const auto found = connection_.channels_.find(message_->channel); found != connection_.channels_.end()) {
+      found->second->flow.on_taken_back(message_->payload.size());
+      connection_.touch(lock_, found->second.get());
     }
   }
+  if (connection_.writer_ == Writer::kNone) {
+    connection_.write_without_waiting(lock_);
+  }
+  return true;
 }
 
 void Connection::Writing::leave() {

@@ -92,6 +92,7 @@ void Dispatcher::run_one(Lock& lock, Call call) {
       return;
     }
     const StringConfig strings = channel.strings.value_or(connection_.strings(lock));
+    connection_.on_taken(lock, channel, call.item->size());
     lock.unlock();
     auto error = callback->on_item(std::move(*call.item), strings);
     lock.lock();

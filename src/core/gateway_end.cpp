@@ -31,6 +31,7 @@ base::Buffer hello(const XSpec& spec) {
     env[name] = value;
   }
   const auto nice = spec.get("nice");
+  const auto window = spec.window();
   const std::string execmodel = spec.get("execmodel").value_or("thread");
   Dict keys;
   keys["protocol"] = wire::kProtocolVersion;
@@ -42,6 +43,7 @@ base::Buffer hello(const XSpec& spec) {
   keys["dont_write_bytecode"] = spec.has("dont_write_bytecode");
   // Who asks for main_thread_only runs a test runner there or the like, whose own output is for nobody.
   keys["stdout"] = spec.get("stdout").value_or(execmodel == "main_thread_only" ? "null" : "inherit");
+  keys["window"] = window ? Value(static_cast<std::int64_t>(*window)) : Value();
   return encode_value(Value(std::move(keys)));
 }
 
@@ -108,6 +110,10 @@ GatewayEnd::GatewayEnd(const XSpec& spec, const std::shared_ptr<GatewayEnd>& lea
       connection_(std::make_shared<Connection>(std::move(stream), loop_, Side::kCoordinator)) {}
 
 void GatewayEnd::run(base::Buffer first, bool hello_follows) {
+  if (const auto window = spec_.window()) {
+    auto lock = connection_->lock();
+    connection_->set_window(lock, *window);
+  }
   connection_->start(weak_from_this());
   {
     const std::lock_guard lock(mutex_);
@@ -130,7 +136,7 @@ GatewayEnd::~GatewayEnd() {
   connection_->finish("gateway " + id_ + " was dropped");
 }
 
-void GatewayEnd::on_hello(base::Buffer payload) {
+void GatewayEnd::on_hello(Connection::Lock& /*lock*/, base::Buffer payload) {
   if (info_ || refusal_) {
     throw wire::ProtocolError("a second HELLO came");
   }
@@ -260,13 +266,17 @@ std::string GatewayEnd::cause() {
   return text;
 }
 
-std::shared_ptr<ChannelHandle> GatewayEnd::exec(base::Buffer payload, const base::Wait& wait) {
+std::shared_ptr<ChannelHandle> GatewayEnd::exec(base::Buffer payload, const base::Wait& wait, bool windowed) {
   auto lock = connection_->lock();
   if (connection_->gone(lock)) {
     connection_->throw_gone(lock);
   }
-  auto channel = connection_->new_channel(lock);
+  auto state = connection_->new_state(lock);
+  auto channel = connection_->handle(lock, state);
   try {
+    if (!windowed && state->flow.window() != kUnbounded) {
+      connection_->set_window(lock, state, kUnbounded);
+    }
     connection_->send(lock, wire::FrameType::kExec, channel->id(), std::move(payload), wait);
   } catch (...) {
     lock.unlock();  // the channel that nothing knows of takes the lock to close itself

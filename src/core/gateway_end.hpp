@@ -51,8 +51,8 @@ class GatewayEnd final : public ConnectionOwner, public std::enable_shared_from_
   [[nodiscard]] const std::shared_ptr<Connection>& connection() const { return connection_; }
   [[nodiscard]] FarEnd& far_end() const { return *far_end_; }
 
-  // Runs what the encoded EXEC payload says; the channel to it.
-  std::shared_ptr<ChannelHandle> exec(base::Buffer payload, const base::Wait& wait);
+  // Runs what the encoded EXEC payload says; the channel to it, with the gateway's window or without one.
+  std::shared_ptr<ChannelHandle> exec(base::Buffer payload, const base::Wait& wait, bool windowed = true);
   std::shared_ptr<ChannelHandle> newchannel();
   Dict remote_status(const base::Wait& wait);
   void reconfigure(StringConfig strings);
@@ -65,7 +65,7 @@ class GatewayEnd final : public ConnectionOwner, public std::enable_shared_from_
   // The process is gone: declares the gateway terminated.
   void finish_terminated();
 
-  void on_hello(base::Buffer payload) override;
+  void on_hello(Connection::Lock& lock, base::Buffer payload) override;
   void on_exec(Connection::Lock& lock, const std::shared_ptr<ChannelState>& channel, base::Buffer payload) override;
   void on_open(Connection::Lock& lock, const std::shared_ptr<ChannelState>& channel, base::Buffer payload) override;
   void on_status_request(Connection::Lock& lock, std::uint32_t channel) override;

@@ -24,6 +24,7 @@ void Outbox::cut_next() {
     header.flags = piece.last ? std::uint8_t{0} : wire::kMore;
     header.channel = message->channel;
     header.length = static_cast<std::uint32_t>(size);
+    header.credit = message->credit;
     piece.header = wire::pack(header);
     piece.header_size = piece.header.size();
   }
@@ -83,15 +84,15 @@ std::vector<std::shared_ptr<Outgoing>> Outbox::written(std::size_t count) {
   return done;
 }
 
-void Outbox::retract(const std::shared_ptr<Outgoing>& message) {
+bool Outbox::retract(const std::shared_ptr<Outgoing>& message) {
   message->sender = nullptr;
   const auto found = std::find(queue_.begin(), queue_.end(), message);
   if (found == queue_.end()) {
-    return;  // all of it is cut: it will be delivered whole
+    return false;  // all of it is cut: it will be delivered whole
   }
   if (message->cut == 0) {
     queue_.erase(found);
-    return;
+    return true;
   }
   auto abort = std::make_shared<Outgoing>();
   abort->type = message->type;
@@ -104,6 +105,7 @@ void Outbox::retract(const std::shared_ptr<Outgoing>& message) {
   const auto bytes = wire::pack(header);
   abort->payload.append({bytes.data(), bytes.size()});
   *found = std::move(abort);
+  return true;
 }
 
 const loop::Waiter* Outbox::waiting_sender() const {

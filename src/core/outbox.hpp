@@ -24,6 +24,7 @@ struct Outgoing {
   wire::FrameType type;
   std::uint32_t channel;
   base::Buffer payload;
+  std::uint32_t credit = 0;
   bool raw = false;                      // the payload is frames already: written as it is
   const loop::Waiter* sender = nullptr;  // the thread that waits until this is written, if one does
   std::size_t cut = 0;                   // bytes of the payload that have become pieces
@@ -41,8 +42,9 @@ class Outbox {
   // The first `count` bytes of what was gathered were written; the messages that this completed.
   std::vector<std::shared_ptr<Outgoing>> written(std::size_t count);
 
-  // Takes a message back. If a part of it has gone out, the other side is told to forget that part.
-  void retract(const std::shared_ptr<Outgoing>& message);
+  // Takes a message back; false if it is too late. If a part of it has gone out, the other side is told to
+  // forget that part.
+  bool retract(const std::shared_ptr<Outgoing>& message);
   // A thread that waits for one of the messages; null when none does.
   [[nodiscard]] const loop::Waiter* waiting_sender() const;
   // Drops everything and returns it.

@@ -56,8 +56,9 @@ Relay::~Relay() { connection_->loop()->unwatch(watch_); }
 
 void Relay::take_channel(Connection::Lock& lock) {
   channel_->relay = weak_from_this();
-  channel_->referenced = true;    // no handle will be made for it
-  if (channel_->no_more_items) {  // the gateway is gone
+  channel_->flow.set_ours(kUnbounded);  // a relay has its own window: the stream must not wait for anything else
+  channel_->referenced = true;          // no handle will be made for it
+  if (channel_->no_more_items) {        // the gateway is gone
     on_end(lock);
   }
 }

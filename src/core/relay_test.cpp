@@ -27,7 +27,7 @@ class End final : public ConnectionOwner, public RelayOwner, public std::enable_
   End(base::Fd link, Side side)
       : loop(std::make_shared<loop::Loop>()), connection(std::make_shared<Connection>(std::move(link), loop, side)) {}
 
-  void on_hello(base::Buffer) override {}
+  void on_hello(Lock& /*lock*/, base::Buffer) override {}
   void on_exec(Lock&, const std::shared_ptr<ChannelState>&, base::Buffer) override { FAIL(); }
   void on_open(Lock& lock, const std::shared_ptr<ChannelState>& state, base::Buffer) override { join(lock, state); }
   void on_status_request(Lock&, std::uint32_t) override { FAIL(); }

@@ -210,7 +210,8 @@ class Deliveries {
 
 std::shared_ptr<ChannelHandle> start_rsync_target(GatewayEnd& gateway, const base::Wait& wait) {
   const Tuple task{rsync_target_source(), "<execnet rsync_target>", 1, "receive", Dict{}};
-  return gateway.exec(encode_value(Value(task)), wait);
+  // Sessions have windows of their own, and nothing in them may wait for one target.
+  return gateway.exec(encode_value(Value(task)), wait, false);
 }
 
 void send_tree(const std::string& source, const std::vector<RSyncTarget>& targets, RSyncObserver& observer,

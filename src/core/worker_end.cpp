@@ -58,7 +58,7 @@ void WorkerEnd::stop() {
 
 // --- Setup ---
 
-void WorkerEnd::on_hello(base::Buffer payload) {
+void WorkerEnd::on_hello(Lock& lock, base::Buffer payload) {
   if (setup_) {
     throw wire::ProtocolError("a second HELLO came");
   }
@@ -75,6 +75,12 @@ void WorkerEnd::on_hello(base::Buffer payload) {
   setup.env = hello.at("env").as<std::map<std::string, std::string>>();
   setup.dont_write_bytecode = hello.at("dont_write_bytecode").as<bool>();
   setup.null_stdout = hello.at("stdout").as<std::string>() == "null";
+  if (const auto window = optional<std::int64_t>(hello.at("window"))) {
+    if (*window < 1) {
+      throw wire::ProtocolError("HELLO with a window of " + std::to_string(*window) + " bytes");
+    }
+    connection_->set_window(lock, static_cast<std::uint64_t>(*window));
+  }
   setup_ = std::move(setup);
 }
 
@@ -266,6 +272,9 @@ void WorkerEnd::on_status_request(Lock& lock, std::uint32_t channel) {
   status["numexecuting"] =
       static_cast<std::int64_t>(executing) + static_cast<std::int64_t>(queued_.size() + in_greenlets_);
   status["execmodel"] = setup_->execmodel;
+  const Connection::Flows flows = connection_->flows(lock);
+  status["numblocked"] = static_cast<std::int64_t>(flows.blocked);
+  status["outstanding"] = static_cast<std::int64_t>(flows.outstanding);
   connection_->answer(lock, channel, encode_value(Value(std::move(status))));
 }
 

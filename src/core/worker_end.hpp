@@ -100,7 +100,7 @@ class WorkerEnd final : public ConnectionOwner, public std::enable_shared_from_t
   [[nodiscard]] const std::string& execmodel() const { return setup_->execmodel; }
   [[nodiscard]] const std::shared_ptr<Connection>& connection() const { return connection_; }
 
-  void on_hello(base::Buffer payload) override;
+  void on_hello(Lock& lock, base::Buffer payload) override;
   void on_exec(Lock& lock, const std::shared_ptr<ChannelState>& channel, base::Buffer payload) override;
   void on_open(Lock& lock, const std::shared_ptr<ChannelState>& channel, base::Buffer payload) override;
   void on_status_request(Lock& lock, std::uint32_t channel) override;

@@ -1,7 +1,9 @@
 #include <algorithm>
 #include <charconv>
+#include <cstdint>
 #include <execnet/error.hpp>
 #include <execnet/xspec.hpp>
+#include <limits>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -138,11 +140,28 @@ void XSpec::validate_socket() const {
   }
 }
 
+std::optional<std::uint64_t> XSpec::window() const {
+  const auto text = get("window");
+  if (!text) {
+    return std::nullopt;
+  }
+  std::uint64_t bytes = 0;
+  const auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), bytes);
+  const std::string_view unit(end, text->data() + text->size());
+  const int shift = unit.empty() ? 0 : unit == "K" ? 10 : unit == "M" ? 20 : unit == "G" ? 30 : -1;
+  constexpr auto kMost = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
+  if (error != std::errc() || shift < 0 || bytes == 0 || bytes > kMost >> shift) {
+    refuse("window=" + *text + " is no number of bytes", text_,
+           "the form is window=8M, with K, M or G or none of them; without the key there is no window");
+  }
+  return bytes << shift;
+}
+
 void XSpec::validate() const {
   const std::string kind = type();
-  static constexpr std::string_view kNeedValue[] = {"ssh",    "vagrant_ssh", "id",         "python",
-                                                    "chdir",  "nice",        "ssh_config", "execmodel",
-                                                    "stdout", "via",         "installvia", "isolate"};
+  static constexpr std::string_view kNeedValue[] = {"ssh",        "vagrant_ssh", "id",        "python", "chdir",
+                                                    "nice",       "ssh_config",  "execmodel", "stdout", "via",
+                                                    "installvia", "isolate",     "window"};
   for (const std::string_view name : kNeedValue) {
     const std::string key(name);
     if (has(key) && get(key).value_or("").empty()) {
@@ -158,6 +177,7 @@ void XSpec::validate() const {
   if (const auto nice = get("nice"); nice && !is_integer(*nice)) {
     refuse("nice=" + *nice + " is no integer", text_, "the form is nice=10");
   }
+  static_cast<void>(window());
   if (const auto out = get("stdout"); out && *out != "inherit" && *out != "null") {
     refuse("unknown stdout=" + *out, text_, "the form is stdout=inherit or stdout=null");
   }

@@ -123,25 +123,55 @@ TEST(XSpec, RefusesProxiesAndSocketsThatMakeNoSense) {
   }
 }
 
+TEST(XSpec, AWindowIsANumberOfBytes) {
+  EXPECT_EQ(XSpec("popen").window(), std::nullopt);
+  EXPECT_EQ(XSpec("popen//window=100").window(), 100U);
+  EXPECT_EQ(XSpec("popen//window=3K").window(), 3U << 10);
+  EXPECT_EQ(XSpec("popen//window=8M").window(), 8U << 20);
+  EXPECT_EQ(XSpec("popen//window=2G").window(), std::uint64_t{2} << 30);
+  EXPECT_EQ(XSpec("popen//window=9223372036854775807").window(), 9223372036854775807U);
+}
+
 TEST(XSpec, ValidateAcceptsWhatMakesSense) {
-  for (const char* text :
-       {"popen", "popen=1", "popen//python=python3 -X dev", "popen//nice=10", "popen//nice=-5", "popen//nice=+5",
-        "popen//chdir=a b//id=x", "popen//dont_write_bytecode", "ssh=host", "ssh=user@host", "ssh=-p 2222 host",
-        "ssh=-o 'ProxyCommand=nc %h %p' host//ssh_config=file", "popen//anything=else", "popen//via=gw0",
-        "ssh=host//via=gw0", "vagrant_ssh=box//ssh_config=file", "socket=host:8888", "socket=[::1]:8888",
-        "socket//installvia=gw0"}) {
+  for (const char* text : {"popen",
+                           "popen=1",
+                           "popen//python=python3 -X dev",
+                           "popen//nice=10",
+                           "popen//nice=-5",
+                           "popen//nice=+5",
+                           "popen//chdir=a b//id=x",
+                           "popen//window=1",
+                           "popen//window=8M",
+                           "popen//dont_write_bytecode",
+                           "ssh=host",
+                           "ssh=user@host",
+                           "ssh=-p 2222 host",
+                           "ssh=-o 'ProxyCommand=nc %h %p' host//ssh_config=file",
+                           "popen//anything=else",
+                           "popen//via=gw0",
+                           "ssh=host//via=gw0",
+                           "vagrant_ssh=box//ssh_config=file",
+                           "socket=host:8888",
+                           "socket=[::1]:8888",
+                           "socket//installvia=gw0"}) {
     EXPECT_NO_THROW(XSpec(text).validate()) << text;
   }
 }
 
 TEST(XSpec, ValidateRefusesWhatCannotWork) {
-  for (const char* text : {"ssh", "ssh=", "popen//id", "popen//id=", "popen//python=", "popen//python",
-                           "popen//chdir=", "ssh=host//ssh_config=", "popen//nice"}) {
+  for (const char* text : {"ssh", "ssh=", "popen//id", "popen//id=", "popen//python=", "popen//python", "popen//chdir=",
+                           "ssh=host//ssh_config=", "popen//nice", "popen//window", "popen//window="}) {
     EXPECT_TRUE(contains(validate_refusal(text), "=value")) << text;
   }
   for (const char* text :
        {"popen//nice=high", "popen//nice=1.5", "popen//nice=+-1", "popen//nice= 1", "popen//nice=99999999999"}) {
     EXPECT_TRUE(contains(validate_refusal(text), "no integer")) << text;
+  }
+  for (const char* text :
+       {"popen//window=0", "popen//window=0M", "popen//window=-1", "popen//window=8MB", "popen//window=8m",
+        "popen//window=8 M", "popen//window=M", "popen//window=1.5M", "popen//window=+1", "popen//window=none",
+        "popen//window=9223372036854775808", "popen//window=8589934592G"}) {
+    EXPECT_TRUE(contains(validate_refusal(text), "is no number of bytes")) << text;
   }
   EXPECT_TRUE(contains(validate_refusal("popen//python='a"), "no closing quote"));
   EXPECT_TRUE(contains(validate_refusal("popen//python=  "), "no program"));

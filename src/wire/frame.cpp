@@ -34,7 +34,8 @@ bool may_have_payload(FrameType type) {
     case FrameType::kData:
     case FrameType::kCloseError:
     case FrameType::kReconfigure:
-    case FrameType::kOpen: return true;
+    case FrameType::kOpen:
+    case FrameType::kWindow: return true;
     case FrameType::kClose:
     case FrameType::kLast:
     case FrameType::kTerminate:
@@ -68,6 +69,7 @@ std::string_view name(FrameType type) {
     case FrameType::kReconfigure: return "RECONFIGURE";
     case FrameType::kCredit: return "CREDIT";
     case FrameType::kOpen: return "OPEN";
+    case FrameType::kWindow: return "WINDOW";
   }
   return "unknown";
 }
@@ -88,7 +90,7 @@ FrameHeader unpack(std::span<const char, kHeaderSize> bytes) {
       .length = get_int4(&bytes[8]),
       .credit = get_int4(&bytes[12]),
   };
-  if (header.type < FrameType::kHello || header.type > FrameType::kOpen) {
+  if (header.type < FrameType::kHello || header.type > FrameType::kWindow) {
     throw ProtocolError("unknown frame type " + std::to_string(static_cast<unsigned>(header.type)));
   }
   if ((header.flags & ~(kMore | kAbort)) != 0 || header.flags == (kMore | kAbort)) {
@@ -175,7 +177,7 @@ std::optional<Message> MessageAssembler::add(Frame frame) {
     if (header.flags == kAbort) {
       return std::nullopt;  // its sender was interrupted before the first chunk was out
     }
-    Message message{header.type, header.channel, std::move(frame.payload)};
+    Message message{header.type, header.channel, std::move(frame.payload), header.credit};
     if (header.flags != kMore) {
       return message;
     }

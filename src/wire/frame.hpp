@@ -46,6 +46,7 @@ enum class FrameType : std::uint8_t {
   kReconfigure = 9,
   kCredit = 10,
   kOpen = 11,
+  kWindow = 12,
 };
 
 // "DATA"
@@ -59,7 +60,7 @@ struct FrameHeader {
   std::uint8_t flags = 0;
   std::uint32_t channel = 0;
   std::uint32_t length = 0;  // of the payload, in bytes
-  std::uint32_t credit = 0;  // bytes of this channel consumed since the sender last said so
+  std::uint32_t credit = 0;  // of CREDIT: bytes of this channel's items that were taken since the last
   friend bool operator==(const FrameHeader&, const FrameHeader&) = default;
 };
 
@@ -114,6 +115,7 @@ struct Message {
   FrameType type = FrameType::kData;
   std::uint32_t channel = 0;
   base::Buffer payload;
+  std::uint32_t credit = 0;
 };
 
 // Puts the chunks of a message together. A message of one frame passes through uncopied.

@@ -95,7 +95,7 @@ class HostilePeer final : public core::ConnectionOwner, public std::enable_share
   HostilePeer(base::Fd stream, std::shared_ptr<loop::Loop> loop)
       : connection(std::make_shared<Connection>(std::move(stream), std::move(loop), core::Side::kCoordinator)) {}
 
-  void on_hello(base::Buffer payload) override {
+  void on_hello(Lock& /*lock*/, base::Buffer payload) override {
     if (payload.view() == kMark) {
       ++marks;
     } else {

@@ -116,7 +116,7 @@ class Coordinator final : public core::ConnectionOwner, public std::enable_share
       : loop(std::make_shared<loop::Loop>()),
         connection(std::make_shared<Connection>(std::move(stream), loop, core::Side::kCoordinator)) {}
 
-  void on_hello(base::Buffer) override { served.set_value(); }
+  void on_hello(Lock& /*lock*/, base::Buffer) override { served.set_value(); }
   void on_exec(Lock&, const std::shared_ptr<core::ChannelState>&, base::Buffer) override { FAIL(); }
   void on_open(Lock&, const std::shared_ptr<core::ChannelState>&, base::Buffer) override { FAIL(); }
   void on_status_request(Lock&, std::uint32_t) override { FAIL(); }

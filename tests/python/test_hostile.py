@@ -49,6 +49,7 @@ HELLO_OF_A_COORDINATOR = {
     "env": {},
     "dont_write_bytecode": False,
     "stdout": "inherit",
+    "window": None,
 }
 
 soaks = pytest.mark.timeout(3000 if "EXECNET_SOAK_INPUTS" in os.environ else 60)

@@ -132,6 +132,49 @@ def test_a_callback_is_told_the_end_once_whenever_the_channel_is_closed(
 
 
 @soaks
+def test_windows_change_while_both_sides_send(gateways: Callable[[int], execnet.Gateway]) -> None:
+    source = """
+    import threading
+
+    def send():
+        for number in range(200):
+            channel.send(number)
+
+    def change():
+        for window in (100, 10, 1000, None, 1, 50):
+            channel.set_window(window)
+
+    threads = [threading.Thread(target=function) for function in (send, change)]
+    for thread in threads:
+        thread.start()
+    got = [channel.receive() for _ in range(200)]
+    for thread in threads:
+        thread.join()
+    channel.send(got)
+    channel.receive()
+    """
+    numbers = list(range(200))
+    for number in repeat("windows that change, Python", 10):
+        channel = gateways(number).remote_exec(source)
+
+        def send(channel: execnet.Channel = channel) -> None:
+            for item in numbers:
+                channel.send(item)
+
+        def change(channel: execnet.Channel = channel) -> None:
+            for window in (30, 3000, None, 7, 200):
+                channel.set_window(window)
+
+        def receive(channel: execnet.Channel = channel) -> None:
+            assert [channel.receive(PATIENCE) for _ in numbers] == numbers
+
+        at_once(send, change, receive)
+        assert channel.receive(PATIENCE) == numbers
+        channel.send(None)
+        channel.waitclose(PATIENCE)
+
+
+@soaks
 def test_terminate_ends_threads_that_send_and_receive(group: execnet.Group) -> None:
     for number in repeat("terminate against send, Python", 3):
         gateway = group.makegateway("popen")

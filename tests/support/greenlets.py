@@ -167,6 +167,21 @@ def send(group: execnet.Group) -> None:
     assert channel.receive(timeout=20) == BIG
 
 
+def send_into_a_full_window(group: execnet.Group) -> None:
+    gateway = group.makegateway(popen("//window=1M"))
+    door = gateway.newchannel()
+    channel = gateway.remote_exec("channel.receive().receive(); channel.send(sum(len(item) for item in channel))")
+    channel.send(door)
+    channel.send(b"x" * 1_000_000)
+    raised(execnet.TimeoutError, lambda: channel.send(b"y" * 100_000, timeout=0.05))
+    raised(green.Timeout, lambda: timed(lambda: channel.send(b"y" * 100_000)))
+    greenlet = green.spawn(channel.send, b"y" * 100_000)
+    turns()
+    kill(greenlet)
+    released(lambda: channel.send(b"z" * 100_000), lambda: door.send(None))
+    assert channel.outstanding <= 1_100_012
+
+
 def remote_exec(group: execnet.Group) -> None:
     gateway = group.makegateway(popen())
     source = "channel.send(7)\n#" + "x" * BIG
@@ -551,6 +566,7 @@ HERE = (
     waitclose,
     join,
     send,
+    send_into_a_full_window,
     remote_exec,
     remote_status,
     makegateway,
@@ -568,7 +584,16 @@ HERE = (
     other_thread,
     forked,
 )
-MONKEY_PATCHED = (receive, send, makegateway, terminate, callbacks, receive_queue, other_thread)
+MONKEY_PATCHED = (
+    receive,
+    send,
+    send_into_a_full_window,
+    makegateway,
+    terminate,
+    callbacks,
+    receive_queue,
+    other_thread,
+)
 BY_HUB = (receive_with_timeout, timeouts_and_kills, *MONKEY_PATCHED)  # where packages can differ
 THERE = (
     tasks_interleave,

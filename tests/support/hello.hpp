@@ -15,7 +15,8 @@ inline base::Buffer coordinator_hello() {
                                        {"nice", Value()},
                                        {"env", Dict{}},
                                        {"dont_write_bytecode", false},
-                                       {"stdout", "inherit"}}));
+                                       {"stdout", "inherit"},
+                                       {"window", Value()}}));
 }
 
 }  // namespace execnet::testing

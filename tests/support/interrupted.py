@@ -98,6 +98,19 @@ def send(group: execnet.Group) -> None:
     say(after=channel.receive(timeout=10))
 
 
+def send_into_a_full_window(group: execnet.Group) -> None:
+    gateway = group.makegateway("popen//window=1M")
+    door = gateway.newchannel()
+    channel = gateway.remote_exec("channel.receive().receive(); channel.receive(); channel.send(channel.receive())")
+    channel.send(door)
+    channel.send(b"x" * 1_000_000)
+    interrupted(lambda: channel.send(b"y" * 100_000))
+    door.send(None)
+    # What was interrupted never happened.
+    channel.send("goes on")
+    say(after=channel.receive(timeout=10))
+
+
 def terminate(group: execnet.Group) -> None:
     channel = group.makegateway("popen").remote_exec(
         "import signal; [signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGINT)]\n"
@@ -138,6 +151,7 @@ PROGRAMS = {
         waitclose,
         join,
         send,
+        send_into_a_full_window,
         terminate,
         makegateway,
         remote_status,

@@ -24,6 +24,11 @@ def soak_runs(short_form: int) -> int:
     return int(os.environ.get("EXECNET_SOAK_RUNS", short_form))
 
 
+def soak_seconds(short_form: int) -> int:
+    """How many seconds a test takes that measures: EXECNET_SOAK_SECONDS, or in the short form so many."""
+    return int(os.environ.get("EXECNET_SOAK_SECONDS", short_form))
+
+
 def soak_seed() -> int:
     """Where the random numbers start: EXECNET_SOAK_SEED. Says so on stdout, which a failing test shows."""
     seed = int(os.environ.get("EXECNET_SOAK_SEED", 1))

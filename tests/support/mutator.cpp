@@ -63,6 +63,7 @@ FrameMutator::FrameMutator(From from, std::uint64_t seed)
     : from_(from),
       mutator_(seed),
       flags_(dumps(Tuple{true, false}).substr(1)),
+      window_(dumps(Value(1000)).substr(1)),
       text_(dumps("an error").substr(1)),
       request_(dumps(Tuple{"pass", Value(), 1, Value(), Dict{}}).substr(1)) {
   for (const std::string& dump : dumps_seeds()) {
@@ -78,9 +79,9 @@ FrameMutator::FrameMutator(From from, std::uint64_t seed)
 }
 
 FrameType FrameMutator::type() {
-  static constexpr std::array kBothWays{FrameType::kData,        FrameType::kData,  FrameType::kData,
-                                        FrameType::kClose,       FrameType::kLast,  FrameType::kCloseError,
-                                        FrameType::kReconfigure, FrameType::kCredit};
+  static constexpr std::array kBothWays{FrameType::kData,        FrameType::kData,   FrameType::kData,
+                                        FrameType::kClose,       FrameType::kLast,   FrameType::kCloseError,
+                                        FrameType::kReconfigure, FrameType::kCredit, FrameType::kWindow};
   if (mutator_.one_in(40)) {
     return static_cast<FrameType>(1 + mutator_.below(10));
   }
@@ -110,6 +111,7 @@ std::string FrameMutator::payload(FrameType type) {
     case FrameType::kTerminate:
     case FrameType::kStatus:
     case FrameType::kCredit: return usual ? "" : "unexpected";
+    case FrameType::kWindow: return usual ? window_ : mutator_.mutant(payloads_);
     case FrameType::kReconfigure: return usual ? flags_ : mutator_.mutant(payloads_);
     case FrameType::kCloseError: return usual ? text_ : mutator_.mutant(payloads_);
     case FrameType::kExec: return mutator_.one_in(2) ? request_ : mutator_.mutant(std::span(&request_, 1));
@@ -121,7 +123,9 @@ std::string FrameMutator::frame() {
   wire::FrameHeader header;
   header.type = type();
   header.channel = channel(header.type);
-  header.credit = kNumbers[mutator_.below(kNumbers.size())];
+  // What was not sent cannot have been taken: most credit has to be none.
+  header.credit =
+      header.type == FrameType::kCredit && !mutator_.one_in(40) ? 0 : kNumbers[mutator_.below(kNumbers.size())];
   std::string content = payload(header.type);
   if (header.type == FrameType::kData && mutator_.one_in(6)) {
     header.flags = mutator_.one_in(3) ? wire::kAbort : wire::kMore;

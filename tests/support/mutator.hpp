@@ -52,7 +52,7 @@ class FrameMutator {
   Mutator mutator_;
   std::vector<std::string> payloads_;  // encoded values, good and bad
   std::vector<std::string> streams_;
-  const std::string flags_, text_, request_;  // what RECONFIGURE, CLOSE_ERROR and EXEC carry
+  const std::string flags_, window_, text_, request_;  // what RECONFIGURE, WINDOW, CLOSE_ERROR and EXEC carry
 };
 
 }  // namespace execnet::testing

@@ -39,6 +39,10 @@ std::size_t soak_runs(std::size_t short_form) { return number_from("EXECNET_SOAK
 
 std::size_t soak_inputs(std::size_t short_form) { return number_from("EXECNET_SOAK_INPUTS", short_form); }
 
+std::size_t soak_seconds(std::size_t short_form) { return number_from("EXECNET_SOAK_SECONDS", short_form); }
+
+bool is_sanitized() { return kSanitized; }
+
 std::uint64_t soak_seed() {
   const std::uint64_t seed = number_from("EXECNET_SOAK_SEED", 1);
   std::printf("seed %llu (EXECNET_SOAK_SEED=... for another)\n", static_cast<unsigned long long>(seed));

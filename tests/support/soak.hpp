@@ -16,6 +16,10 @@ namespace execnet::testing {
 std::size_t soak_runs(std::size_t short_form);
 // How many inputs, for tests that are fed wrong ones (EXECNET_SOAK_INPUTS).
 std::size_t soak_inputs(std::size_t short_form);
+// How many seconds, for tests that measure (EXECNET_SOAK_SECONDS).
+std::size_t soak_seconds(std::size_t short_form);
+// Whether a sanitizer is built in, which takes memory and time as it likes.
+bool is_sanitized();
 // Where the random numbers start (EXECNET_SOAK_SEED); says so on stdout.
 std::uint64_t soak_seed();
 // A line with figures, which `make soak` collects: "soak: <what>".

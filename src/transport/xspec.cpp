@@ -8,6 +8,7 @@
 
 #include "transport/address.hpp"
 #include "transport/shell.hpp"
+#include "transport/transport.hpp"
 
 namespace execnet {
 namespace {
@@ -162,6 +163,13 @@ void XSpec::validate() const {
   }
   if (const auto python = get("python"); python && transport::shell_split(*python).empty()) {
     refuse("no program in python=" + *python, text_, "the form is python=/usr/bin/python3");
+  }
+  if (has("preload")) {
+    if (kind != "popen" || has("via")) {
+      refuse("preload with " + (kind != "popen" ? kind : "via="), text_,
+             "preload is for popen without via=: workers are forked on this machine");
+    }
+    transport::preloaded_modules(*this);
   }
   if (get("via") && get("via") == get("id")) {
     refuse("a gateway cannot be its own proxy, as via=" + *get("via") + " says", text_, "name another gateway");

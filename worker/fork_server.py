@@ -15,6 +15,8 @@ There is one thread. Everything is undone, before the first fork, that importing
 the process (not: to the interpreter), as docs/forkserver.md says.
 """
 
+import _socket
+import _thread
 import atexit
 import gc
 import os
@@ -23,8 +25,6 @@ import struct
 import sys
 import threading  # workers want it, too, and it has to know the main thread
 import time
-
-import _socket
 
 CONTROL, STDERR = 3, 4
 STREAM = 3  # in a worker, in the place of CONTROL
@@ -157,14 +157,18 @@ def pid_namespace():
 
 def threads_alive():
     """Why there can be no fork, if there are threads of Python. What they hold would stay locked in the worker."""
-    others = set(sys._current_frames()) - {threading.get_ident()}
-    if not others:
+    main = threading.main_thread()
+    names = [repr(thread.name) for thread in threading.enumerate() if thread is not main]
+    # The first knows of threads of C code that has called Python, the second of such as run no Python right now.
+    nameless = max(len(sys._current_frames()) - 1, _thread._count()) - len(names)
+    if nameless > 0:
+        names.append("%d without a name" % nameless)
+    if not names:
         return None
-    names = dict((thread.ident, repr(thread.name)) for thread in threading.enumerate())
     return (
         "it cannot fork while threads run in it: %s; modules that preload= names have started them: leave those "
         "out, or have them start threads when they are needed and not when they are imported"
-    ) % ", ".join(sorted(names.get(ident, "one of _thread") for ident in others))
+    ) % ", ".join(names)
 
 
 def collect(pid):
@@ -177,10 +181,9 @@ def collect(pid):
 
 def become_worker(descriptors, sigint):
     signal.signal(signal.SIGINT, sigint)
-    for descriptor, number in zip(descriptors, (STREAM, 2, 1, STDERR)):
-        os.dup2(descriptor, number)
-    for descriptor in descriptors:
-        os.close(descriptor)
+    for index, number in enumerate((STREAM, 2, 1, STDERR)):
+        os.dup2(descriptors[index], number)
+        os.close(descriptors[index])
     for name in ("random", "numpy.random"):
         if name in sys.modules:
             sys.modules[name].seed()

@@ -15,6 +15,7 @@ There is one thread. Everything is undone, before the first fork, that importing
 the process (not: to the interpreter), as docs/forkserver.md says.
 """
 
+import _signal
 import _socket
 import _thread
 import atexit
@@ -180,7 +181,7 @@ def collect(pid):
 
 
 def become_worker(descriptors, sigint):
-    signal.signal(signal.SIGINT, sigint)
+    _signal.signal(signal.SIGINT, sigint)  # signal.signal would copy 30 more pages, for its enums
     for index, number in enumerate((STREAM, 2, 1, STDERR)):
         os.dup2(descriptors[index], number)
         os.close(descriptors[index])

@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <chrono>
@@ -45,6 +46,7 @@ constexpr std::chrono::milliseconds kCollectsWithin{100};
 // For a fork server that has closed its socket.
 constexpr std::chrono::milliseconds kEndsWithin{500};
 constexpr std::chrono::milliseconds kRetry{20};
+const std::string kEndedWithIt = "its fork server has ended: ";
 
 std::string pid_namespace() {
   std::error_code error;
@@ -216,7 +218,7 @@ std::shared_ptr<ForkedProcess> ForkServer::fork(base::Fd stream) {
   const auto far_end = std::make_shared<ForkedProcess>(weak_from_this(), number, std::move(stderr_in), loop_);
   children_[number].far_end = far_end;
   if (how_) {
-    end_child(number, *how_);
+    end_child(number, kEndedWithIt + *how_);
     return far_end;
   }
   requests_.push_back({kFork, number, std::move(stream), std::move(stderr_out)});
@@ -287,8 +289,7 @@ bool ForkServer::take_answer() {
   }
   std::memcpy(&header, received_.data(), sizeof header);
   if (header.length > kMostText) {
-    received_.clear();
-    refuse_all("its fork server said what cannot be understood");
+    refuse_all("it said what cannot be understood");
     return false;
   }
   if (received_.size() < sizeof header + header.length) {
@@ -315,13 +316,13 @@ void ForkServer::on_answer(std::uint32_t kind, std::uint32_t number, std::int32_
   } else if (kind == kEnded) {
     end_child(number, process::ExitStatus::of_waitpid(value).describe());
   } else {
-    refuse_all("its fork server said what cannot be understood");
+    refuse_all("it said what cannot be understood");
   }
 }
 
 void ForkServer::on_ready(const std::string& its_pid_namespace) {
   if (its_pid_namespace != pid_namespace()) {
-    refuse_all("its fork server runs in another PID namespace, where workers cannot be seen to; leave out preload");
+    refuse_all("it runs in another PID namespace, where its workers cannot be seen to: leave out preload");
     return;
   }
   ready_ = true;
@@ -358,7 +359,7 @@ void ForkServer::on_worker_ended(std::uint32_t number) {
   loop_->unwatch(found->second.end_watch);
   if (how_) {
     found->second.process->poll();  // it may be this process's to collect now
-    end_child(number, "killed, as its fork server has ended: " + *how_);
+    end_child(number, kEndedWithIt + *how_);
     return;
   }
   requests_.push_back({kCollect, number, base::Fd(), base::Fd()});
@@ -386,6 +387,7 @@ void ForkServer::end_child(std::uint32_t number, const std::string& how, const s
 void ForkServer::refuse_all(const std::string& why) {
   closed_ = true;
   how_ = why;
+  received_.clear();
   loop_->unwatch(control_watch_);
   process_->signal(SIGKILL);
 }
@@ -409,16 +411,16 @@ void ForkServer::on_process_ended() {
   requests_.clear();
   const std::string said = stderr_->text();
   std::vector<process::Process*> running;
-  std::vector<std::uint32_t> waiting;
+  std::vector<std::uint32_t> over;
   for (const auto& [number, child] : children_) {
-    if (child.process) {
+    if (child.process && !process::pidfd_ended(child.process->pidfd())) {
       running.push_back(child.process.get());
     } else {
-      waiting.push_back(number);
+      over.push_back(number);
     }
   }
-  for (const std::uint32_t number : waiting) {
-    end_child(number, "its fork server has ended: " + *how_, said);
+  for (const std::uint32_t number : over) {
+    end_child(number, kEndedWithIt + *how_, said);
   }
   if (!running.empty()) {
     process::kill_trees(running);

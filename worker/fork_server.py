@@ -161,6 +161,7 @@ def threads_alive():
     main = threading.main_thread()
     names = [repr(thread.name) for thread in threading.enumerate() if thread is not main]
     # The first knows of threads of C code that has called Python, the second of such as run no Python right now.
+    # Neither knows of one of _thread that has not begun; one of threading has when start() returns.
     nameless = max(len(sys._current_frames()) - 1, _thread._count()) - len(names)
     if nameless > 0:
         names.append("%d without a name" % nameless)

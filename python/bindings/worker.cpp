@@ -260,7 +260,7 @@ void bind_worker(nb::module_& module) {
       "The life of a worker, on the main thread of an interpreter started for it: `stream_fd` is the connection,\n"
       "`stderr_fd` the stderr to take over once all is well.");
   module.def(
-      "exit", [](int status) { std::exit(status); }, nb::arg("status"), nb::sig("def exit(status: int) -> NoReturn"),
+      "exit", [](int status) { std::exit(status); }, nb::arg("status"), nb::sig("def exit(status: int) -> None"),
       "Ends the process as C programs end. The interpreter is not taken down.");
 }
 

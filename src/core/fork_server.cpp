@@ -42,7 +42,7 @@ constexpr std::uint32_t kMostText = 4096;
 // few requests always fit into the socket.
 constexpr std::size_t kMostUnanswered = 32;
 // For the status of a worker that has ended. A fork server that is stopped says none.
-constexpr std::chrono::milliseconds kCollectsWithin{100};
+constexpr std::chrono::milliseconds kCollectsWithin{500};
 // For a fork server that has closed its socket.
 constexpr std::chrono::milliseconds kEndsWithin{500};
 constexpr std::chrono::milliseconds kRetry{20};

@@ -167,7 +167,8 @@ def test_random_numbers_of_numpy_differ(preload: Preload) -> None:
 def test_no_descriptor_of_the_fork_server_is_open(preload: Preload) -> None:
     setup = "links = [f'/proc/self/fd/{fd}' for fd in os.listdir('/proc/self/fd')]"
     kinds = "sorted(os.readlink(link).partition(':')[0] for link in links if os.path.exists(link))"
-    fresh, forked = ask_both(preload, "json", kinds, setup)
+    # Not those that a worker makes for itself, of which one comes with its first wait. The fork server has none.
+    fresh, forked = ([kind for kind in all if kind != "anon_inode"] for all in ask_both(preload, "json", kinds, setup))
     assert forked == fresh
 
 
@@ -472,7 +473,10 @@ def test_it_does_not_fork_while_threads_run_and_names_them(preload: Preload) -> 
         """
         import _thread, threading, time
         threading.Thread(target=time.sleep, args=(1000,), name="my poller", daemon=True).start()
-        _thread.start_new_thread(time.sleep, (1000,))
+        begun = _thread.allocate_lock()
+        begun.acquire()
+        _thread.start_new_thread(lambda: (begun.release(), time.sleep(1000)), ())
+        begun.acquire()
         """,
     )
     with pytest.raises(execnet.HostNotFound, match=r"threads run in it: 'my poller', 1 without a name;.*start"):
@@ -560,9 +564,9 @@ def test_ended_workers_are_collected(preload: Preload) -> None:
     ids=["stopped", "deaf", "in C"],
 )
 def test_terminate_stays_within_its_time(preload: Preload, state: str) -> None:
-    for _ in range(3):
-        gateway = preload.gateway("json")
-        gateway.remote_exec("import os, signal, sys\nchannel.send(1)\n" + state).receive(timeout=20)
+    gateway = preload.gateway("json")
+    gateway.remote_exec("import os, signal, sys\nchannel.send(1)\n" + state).receive(timeout=20)
+    preload.gateway("json")
     pids = [gateway._rinfo().pid for gateway in preload.group]
     with contextlib.ExitStack() as stack:
         ends = [stack.enter_context(pidfd(pid)) for pid in pids]

@@ -46,7 +46,7 @@ constexpr std::chrono::milliseconds kCollectsWithin{500};
 // For a fork server that has closed its socket.
 constexpr std::chrono::milliseconds kEndsWithin{500};
 constexpr std::chrono::milliseconds kRetry{20};
-const std::string kEndedWithIt = "its fork server has ended: ";
+constexpr const char* kEndedWithIt = "its fork server has ended: ";
 
 std::string pid_namespace() {
   std::error_code error;

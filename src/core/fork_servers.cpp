@@ -51,7 +51,7 @@ std::shared_ptr<ForkedProcess> ForkServers::fork(const transport::Launch& launch
   std::erase_if(ending_, [](const auto& server) { return server->is_over(); });
   std::shared_ptr<ForkServer>& server = servers_[std::move(key)];
   if (server && !server->usable()) {
-    ending_.push_back(std::move(server));
+    ending_.push_back(std::exchange(server, nullptr));
   }
   if (!server) {
     server = ForkServer::start(launch, loop_);

@@ -165,9 +165,14 @@ void XSpec::validate() const {
     refuse("no program in python=" + *python, text_, "the form is python=/usr/bin/python3");
   }
   if (has("preload")) {
-    if (kind != "popen" || has("via")) {
-      refuse("preload with " + (kind != "popen" ? kind : "via="), text_,
-             "preload is for popen without via=: workers are forked on this machine");
+    if (kind != "popen" || has("via") || has("isolate")) {
+      refuse(
+          "preload with " + (kind != "popen" ? kind
+                             : has("via")    ? "via="
+                                             : "isolate="),
+          text_,
+          "preload is for popen without via= and isolate=: workers are forked on this machine, as processes that are "
+          "seen from here");
     }
     transport::preloaded_modules(*this);
   }

@@ -5,7 +5,8 @@
 // Keys the library reads: popen, ssh (the host, with options for ssh(1) before it), vagrant_ssh (the
 // machine), socket (host:port of a server, or nothing with installvia), via (the id of the gateway
 // that is to start it: its proxy), installvia (the id of the gateway on this machine that is to make the
-// server), id, python, chdir, nice, env:NAME, dont_write_bytecode, ssh_config, execmodel, stdout, window.
+// server), id, python, chdir, nice, env:NAME, dont_write_bytecode, ssh_config, execmodel, stdout, window, isolate,
+// preload (modules, separated by commas, or none: the worker is forked from an interpreter that has imported them).
 // Others are kept.
 #pragma once
 

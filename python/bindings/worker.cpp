@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <memory>
 #include <optional>
 #include <string>
@@ -270,6 +271,9 @@ void bind_worker(nb::module_& module) {
       nb::arg("stream_fd"), nb::arg("stderr_fd"),
       "The life of a worker, on the main thread of an interpreter started for it: `stream_fd` is the connection,\n"
       "`stderr_fd` the stderr to take over once all is well.");
+  module.def(
+      "exit", [](int status) { std::exit(status); }, nb::arg("status"), nb::sig("def exit(status: int) -> None"),
+      "Ends the process as C programs end. The interpreter is not taken down.");
 }
 
 }  // namespace execnet::python

@@ -404,3 +404,6 @@ def serve(stream_fd: int, stderr_fd: int) -> None:
     The life of a worker, on the main thread of an interpreter started for it: `stream_fd` is the connection,
     `stderr_fd` the stderr to take over once all is well.
     """
+
+def exit(status: int) -> None:
+    """Ends the process as C programs end. The interpreter is not taken down."""

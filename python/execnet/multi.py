@@ -135,6 +135,7 @@ class Group:
             nice=NUMBER          is added to its niceness
             env:NAME=VALUE       sets an environment variable
             dont_write_bytecode  as python -B
+            preload=A,B          for a local `popen`: forks it from an interpreter that has imported these
             stdout=null          throws away what is printed there; =inherit, the default, does not
             ssh_config=PATH      configuration for ssh
             window=SIZE          bytes (or 8K, 8M, 8G) that may be on their way on each of its channels, each way;

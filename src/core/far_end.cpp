@@ -1,25 +1,11 @@
 #include "core/far_end.hpp"
 
-#include <poll.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
-
 #include <utility>
 
-#include "base/syscall.hpp"
 #include "core/value_message.hpp"
 
 namespace execnet::core {
 namespace {
-
-base::Fd make_event() {
-  return base::Fd(base::check("eventfd", [] { return ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK); }));
-}
-
-void signal_event(const base::Fd& event) {
-  const std::uint64_t one = 1;
-  static_cast<void>(!::write(event.get(), &one, sizeof one));
-}
 
 Value open_payload(const transport::Launch& launch) {
   List argv;
@@ -77,7 +63,7 @@ std::optional<std::string> LocalProcess::ended() {
 
 // --- ProxiedProcess ---
 
-ProxiedProcess::ProxiedProcess(std::shared_ptr<Connection> proxy) : proxy_(std::move(proxy)), ended_fd_(make_event()) {}
+ProxiedProcess::ProxiedProcess(std::shared_ptr<Connection> proxy) : proxy_(std::move(proxy)) {}
 
 std::shared_ptr<ProxiedProcess> ProxiedProcess::open(std::shared_ptr<Connection> proxy, const transport::Launch& launch,
                                                      base::Fd stream) {
@@ -131,7 +117,7 @@ void ProxiedProcess::on_relay_change(Connection::Lock& lock) {
       how_ = text.substr(0, line_end);
       said_ = text.substr(std::min(line_end + 1, text.size()));
     }
-    signal_event(ended_fd_);
+    ended_event_.signal();
   } else if (relay_->stream_ended(lock) && !relay_->channel_ended(lock) && !std::exchange(last_sent_, true)) {
     proxy_->post(lock, wire::FrameType::kLast, channel_->id);
   }
@@ -139,13 +125,8 @@ void ProxiedProcess::on_relay_change(Connection::Lock& lock) {
 
 // --- Stranger ---
 
-Stranger::Stranger() : ended_fd_(make_event()) {}
-
 std::optional<std::string> Stranger::ended() {
-  pollfd event{ended_fd_.get(), POLLIN, 0};
-  return ::poll(&event, 1, 0) > 0 ? std::optional<std::string>("it closed the connection") : std::nullopt;
+  return ended_event_.has_happened() ? std::optional<std::string>("it closed the connection") : std::nullopt;
 }
-
-void Stranger::on_stream_end() { signal_event(ended_fd_); }
 
 }  // namespace execnet::core

@@ -1,5 +1,5 @@
 // What is behind a gateway's stream, as far as its end goes: a process here, one at a proxy, or a
-// stranger of whom only the stream is known.
+// stranger of whom only the stream is known. One that a fork server has made: fork_server.hpp.
 //
 // Owner: its GatewayEnd. Any thread may call any method; the mutex of the gateway's connection must
 // not be held.
@@ -12,6 +12,7 @@
 #include <optional>
 #include <string>
 
+#include "base/event.hpp"
 #include "base/fd.hpp"
 #include "core/connection.hpp"
 #include "core/relay.hpp"
@@ -80,7 +81,7 @@ class ProxiedProcess final : public FarEnd, public RelayOwner, public std::enabl
   explicit ProxiedProcess(std::shared_ptr<Connection> proxy);
 
   std::optional<std::string> ended() override;
-  [[nodiscard]] int end_fd() const override { return ended_fd_.get(); }
+  [[nodiscard]] int end_fd() const override { return ended_event_.fd(); }
   std::string said() override;
   void let_go() override;
 
@@ -88,7 +89,7 @@ class ProxiedProcess final : public FarEnd, public RelayOwner, public std::enabl
 
  private:
   const std::shared_ptr<Connection> proxy_;
-  const base::Fd ended_fd_;
+  base::Event ended_event_;
   std::shared_ptr<ChannelState> channel_;
   std::shared_ptr<Relay> relay_;
   bool last_sent_ = false;  // guarded by the proxy's connection
@@ -101,14 +102,12 @@ class ProxiedProcess final : public FarEnd, public RelayOwner, public std::enabl
 // The other end of a socket.
 class Stranger final : public FarEnd {
  public:
-  Stranger();
-
   std::optional<std::string> ended() override;
-  [[nodiscard]] int end_fd() const override { return ended_fd_.get(); }
-  void on_stream_end() override;
+  [[nodiscard]] int end_fd() const override { return ended_event_.fd(); }
+  void on_stream_end() override { ended_event_.signal(); }
 
  private:
-  const base::Fd ended_fd_;
+  base::Event ended_event_;
 };
 
 }  // namespace execnet::core

@@ -51,7 +51,8 @@ base::Buffer hello(const XSpec& spec) {
 
 std::shared_ptr<GatewayEnd> GatewayEnd::start(const XSpec& spec, const transport::LocalPython& python,
                                               const std::shared_ptr<GatewayEnd>& other,
-                                              std::shared_ptr<loop::Loop> loop, const base::Wait& wait) {
+                                              std::shared_ptr<loop::Loop> loop, ForkServers& fork_servers,
+                                              const base::Wait& wait) {
   transport::Launch launch;
   base::Fd stream;
   std::shared_ptr<FarEnd> far_end;
@@ -71,8 +72,14 @@ std::shared_ptr<GatewayEnd> GatewayEnd::start(const XSpec& spec, const transport
     }
   } else {
     launch = transport::launch_for(spec, other ? other->python_for_others(python) : python);
-    first = transport::preamble(launch);
-    if (other) {
+    if (!launch.forks) {
+      first = transport::preamble(launch);
+    }
+    if (launch.forks) {
+      auto [ours, theirs] = base::socket_pair();
+      stream = std::move(ours);
+      far_end = fork_servers.fork(launch, std::move(theirs));
+    } else if (other) {
       auto [ours, relayed] = base::socket_pair();
       stream = std::move(ours);
       try {

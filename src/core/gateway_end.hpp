@@ -17,6 +17,7 @@
 #include "core/channel_handle.hpp"
 #include "core/connection.hpp"
 #include "core/far_end.hpp"
+#include "core/fork_servers.hpp"
 #include "loop/loop.hpp"
 #include "transport/transport.hpp"
 
@@ -24,12 +25,12 @@ namespace execnet::core {
 
 class GatewayEnd final : public ConnectionOwner, public std::enable_shared_from_this<GatewayEnd> {
  public:
-  // Has a process started, or connects to a socket, and sends everything the worker needs; waits for
+  // Has a process started or forked, or connects to a socket, and sends everything the worker needs; waits for
   // no answer of its. `other` is the gateway that is the proxy, or is to listen. REQUIRES: the specification is
   // validated and has an id. Throws HostNotFound.
   static std::shared_ptr<GatewayEnd> start(const XSpec& spec, const transport::LocalPython& python,
                                            const std::shared_ptr<GatewayEnd>& other, std::shared_ptr<loop::Loop> loop,
-                                           const base::Wait& wait);
+                                           ForkServers& fork_servers, const base::Wait& wait);
   ~GatewayEnd() override;
   GatewayEnd(const GatewayEnd&) = delete;
   GatewayEnd& operator=(const GatewayEnd&) = delete;

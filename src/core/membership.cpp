@@ -92,6 +92,15 @@ std::shared_ptr<loop::Loop> Membership::loop() {
   return loop_;
 }
 
+std::shared_ptr<ForkServers> Membership::fork_servers() {
+  const auto own_loop = loop();
+  const std::lock_guard lock(mutex_);
+  if (!fork_servers_) {
+    fork_servers_ = std::make_shared<ForkServers>(own_loop);
+  }
+  return fork_servers_;
+}
+
 Gateways Membership::start(std::vector<XSpec> requested, const base::Wait& wait) {
   const std::vector<XSpec> specs = reserve(std::move(requested));
   Gateways started;
@@ -114,8 +123,8 @@ Gateways Membership::start(std::vector<XSpec> requested, const base::Wait& wait)
         }
         other = new_one != started.end() ? *new_one : member(*id);
       }
-      started.push_back(
-          std::make_shared<Gateway>(GatewayEnd::start(spec, python_, other ? other->end() : nullptr, loop(), wait)));
+      started.push_back(std::make_shared<Gateway>(
+          GatewayEnd::start(spec, python_, other ? other->end() : nullptr, loop(), *fork_servers(), wait)));
       const std::lock_guard lock(mutex_);
       coming_.push_back(started.back());
     }
@@ -140,7 +149,7 @@ Gateways Membership::start(std::vector<XSpec> requested, const base::Wait& wait)
     }
   }
   if (failure) {
-    stop_loop_if_idle();
+    stop_if_idle({.deadline = base::Clock::now(), .hub = wait.hub, .greenlet = wait.greenlet});
     std::rethrow_exception(failure);
   }
   return started;
@@ -178,7 +187,7 @@ void Membership::terminate(std::optional<base::Seconds> timeout, const base::Wai
     remove(leaving_, ending);
     leaving_.insert(leaving_.end(), killed.begin(), killed.end());
   }
-  stop_loop_if_idle();
+  stop_if_idle(wait.until(deadline));
 }
 
 void Membership::tell_to_exit() {
@@ -187,13 +196,18 @@ void Membership::tell_to_exit() {
   }
 }
 
-void Membership::stop_loop_if_idle() {
+void Membership::stop_if_idle(const base::Wait& wait) {
   std::shared_ptr<loop::Loop> idle;
+  std::shared_ptr<ForkServers> servers;
   {
     const std::lock_guard lock(mutex_);
     if (members_.empty() && leaving_.empty() && starting_.empty()) {
       idle = std::move(loop_);
+      servers = std::move(fork_servers_);
     }
+  }
+  if (servers) {
+    servers->end(wait);
   }
   if (idle) {
     idle->stop();

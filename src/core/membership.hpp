@@ -1,5 +1,5 @@
 // What a group is inside: its gateways from the moment they are started until their processes are
-// gone, their ids, and the loop they share, which runs only while there are any.
+// gone, their ids, and the loop and the fork servers they share, which run only while there are any.
 //
 // Owner: execnet::Group, or the Python Group. Any thread may call any method. In a process forked from
 // the one that made it, it can only be destroyed, which leaves the parent's gateways alone.
@@ -18,6 +18,7 @@
 
 #include "base/fork.hpp"
 #include "base/wait.hpp"
+#include "core/fork_servers.hpp"
 #include "core/gateway_end.hpp"
 #include "loop/loop.hpp"
 #include "transport/transport.hpp"
@@ -54,7 +55,8 @@ class Membership {
   [[nodiscard]] bool is_taken(const std::string& id) const;
   std::vector<XSpec> reserve(std::vector<XSpec> specs);
   std::shared_ptr<loop::Loop> loop();
-  void stop_loop_if_idle();
+  std::shared_ptr<ForkServers> fork_servers();
+  void stop_if_idle(const base::Wait& wait);
 
   const base::MadeHere made_here_;
   const transport::LocalPython python_;
@@ -66,6 +68,7 @@ class Membership {
   std::vector<std::shared_ptr<Gateway>> coming_;   // started, and not yet known to serve
   std::vector<std::shared_ptr<Gateway>> leaving_;  // told to exit or killed, process not yet seen gone
   std::shared_ptr<loop::Loop> loop_;
+  std::shared_ptr<ForkServers> fork_servers_;  // of that loop
 };
 
 }  // namespace execnet::core

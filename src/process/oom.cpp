@@ -115,6 +115,12 @@ OomWatch::OomWatch(pid_t pid, KernelFiles files)
   since_ = std::int64_t{now.tv_sec} * 1'000'000 + now.tv_nsec / 1000;
 }
 
+OomWatch OomWatch::of(pid_t pid) const {
+  OomWatch other = *this;
+  other.pid_ = pid;
+  return other;
+}
+
 std::optional<std::string> OomWatch::verdict() const {
   if (is_in_log()) {
     return "killed by the out-of-memory killer, as the kernel's log says";

@@ -37,6 +37,9 @@ class OomWatch {
   // the process was in it when it died. What cannot be read is left out; nothing is thrown for that.
   explicit OomWatch(pid_t pid, KernelFiles files = {});
 
+  // The same for a process of the same control group that started later.
+  [[nodiscard]] OomWatch of(pid_t pid) const;
+
   // Whether a process that SIGKILL has ended, which we have not sent, was "killed by the out-of-memory killer", and who
   // says so: the kernel's log names it, or its control group has counted such an end since this was made. None if
   // the kernel says no such thing. Does not wait.

@@ -43,6 +43,13 @@ const char* signal_name(int number) {
 
 }  // namespace
 
+ExitStatus ExitStatus::of_waitpid(int status) {
+  if (status < 0) {
+    return {.known = false};
+  }
+  return WIFSIGNALED(status) ? ExitStatus{.signal = WTERMSIG(status)} : ExitStatus{.code = WEXITSTATUS(status)};
+}
+
 std::string ExitStatus::describe() const {
   if (!known) {
     return "exit status unknown";

@@ -25,6 +25,9 @@ struct ExitStatus {
   int code = 0;       // exit code, when signal is 0
   int signal = 0;     // the signal that ended it
 
+  // What waitpid(2) has said of it; a negative number: nothing.
+  static ExitStatus of_waitpid(int status);
+
   // "exit status 3", "killed by SIGKILL", "exit status unknown"
   [[nodiscard]] std::string describe() const;
 

@@ -1,7 +1,9 @@
 #include "transport/bootstrap.hpp"
 
+#include <cstddef>
 #include <cstdint>
 
+#include "transport/fork_server_source.hpp"
 #include "transport/transport.hpp"
 #include "transport/worker_source.hpp"
 
@@ -53,6 +55,25 @@ clientsock.close()
 os.waitpid(child, 0)
 )";
 
+// `variable` becomes the globals of a source of that compressed size, which is next in the file i.
+std::string run_source(const std::string& variable, std::size_t size, const std::string& name,
+                       const std::string& title) {
+  // 31: a gzip header is expected.
+  return variable + "={\"__name__\":\"execnet_" + name + "\"};exec(compile(zlib.decompress(i.read(" +
+         std::to_string(size) + "),31),\"<execnet " + title + ">\",\"exec\")," + variable + ");";
+}
+
+// `c` becomes our extension.
+std::string load_core(std::string_view native_module) {
+  const std::string path = path_literal(native_module);
+  // importlib's frozen core is in every interpreter from its start: nothing is looked up or read for it.
+  // A module of its name may be there already: site packages are free to import execnet at the start.
+  return "import sys,_frozen_importlib as b,_frozen_importlib_external as x;"
+         "c=sys.modules.get(\"execnet._core\")or b._load(b.ModuleSpec(\"execnet._core\","
+         "x.ExtensionFileLoader(\"execnet._core\"," +
+         path + "),origin=" + path + "));";
+}
+
 std::string base64(std::string_view bytes) {
   static constexpr char kDigits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
   std::string text;
@@ -87,13 +108,26 @@ std::string path_literal(std::string_view path) {
 }
 
 std::string native_line(std::string_view native_module) {
-  const std::string path = path_literal(native_module);
-  // importlib's frozen core is in every interpreter from its start: nothing is looked up or read for it.
-  // A module of its name may be there already: site packages are free to import execnet at the start.
-  return "import sys,_frozen_importlib as b,_frozen_importlib_external as x;"
-         "(sys.modules.get(\"execnet._core\")or b._load(b.ModuleSpec(\"execnet._core\","
-         "x.ExtensionFileLoader(\"execnet._core\"," +
-         path + "),origin=" + path + "))).serve(" + std::to_string(kStreamFd) + "," + std::to_string(kStderrFd) + ")";
+  return load_core(native_module) + "c.serve(" + std::to_string(kStreamFd) + "," + std::to_string(kStderrFd) + ")";
+}
+
+std::string fork_server_line(const std::vector<std::string>& modules, std::string_view native_module) {
+  std::string names;
+  for (const std::string& name : modules) {
+    names += (names.empty() ? "" : ",") + path_literal(name);
+  }
+  // Nothing follows the sources until the fork server says that it is ready, so its buffered reader swallows nothing.
+  std::string line =
+      "import os,sys,zlib;sys.version_info[0]>2 or sys.exit(\"preload needs Python 3, and this is Python \""
+      "+sys.version.split()[0]);i=open(" +
+      std::to_string(kStreamFd) + ",\"rb\",closefd=False);" +
+      run_source("f", fork_server_source_gz().size(), "fork_server", "fork server");
+  const std::string fork = "f[\"fork_workers\"]([" + names + "]);";
+  if (native_module.empty()) {
+    return line + run_source("g", worker_source_gz().size(), "worker", "worker") + fork +
+           "f[\"run\"](lambda r,e:g[\"serve\"](os.fdopen(r,\"rb\"),r,e),os._exit)";
+  }
+  return line + load_core(native_module) + fork + "f[\"run\"](c.serve,c.exit)";
 }
 
 std::string server_line(std::string_view hello) {
@@ -111,10 +145,8 @@ std::string pure_line(bool stream_on_stdio) {
   const std::string in = stream_on_stdio ? "os.dup(0)" : std::to_string(kStreamFd);
   const std::string rest =
       stream_on_stdio ? "os.dup(1),None" : std::to_string(kStreamFd) + "," + std::to_string(kStderrFd);
-  // 31: a gzip header is expected.
-  return "import os,zlib;i=os.fdopen(" + in + ",\"rb\");g={\"__name__\":\"execnet_worker\"};" +
-         "exec(compile(zlib.decompress(i.read(" + std::to_string(worker_source_gz().size()) +
-         "),31),\"<execnet worker>\",\"exec\"),g);g[\"serve\"](i," + rest + ")";
+  return "import os,zlib;i=os.fdopen(" + in + ",\"rb\");" +
+         run_source("g", worker_source_gz().size(), "worker", "worker") + "g[\"serve\"](i," + rest + ")";
 }
 
 }  // namespace execnet::transport

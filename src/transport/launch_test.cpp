@@ -119,6 +119,28 @@ TEST(PopenLaunch, WithoutALocalPythonItIsPython3ThenPythonFromThePathThatWillBe)
   EXPECT_EQ(launch(spec).argv[0], "python3");
 }
 
+TEST(PopenLaunch, WithPreloadItIsAForkServer) {
+  const Launch native =
+      launch("popen//preload=a,b.c", {.executable = "/opt/python3", .native_module = "/opt/_core.so"});
+  EXPECT_EQ(native.argv, (Words{"/opt/python3", "-u", "-c", fork_server_line({"a", "b.c"}, "/opt/_core.so")}));
+  EXPECT_TRUE(native.forks);
+  EXPECT_TRUE(native.native);
+  const Launch pure =
+      launch("popen//preload//python=py", {.executable = "/opt/python3", .native_module = "/opt/_core.so"});
+  EXPECT_EQ(pure.argv, (Words{"py", "-u", "-c", fork_server_line({}, "")}));
+  EXPECT_FALSE(pure.native);
+  EXPECT_GT(preamble(pure).size(), preamble(native).size());
+}
+
+TEST(PopenLaunch, PreloadNamesModules) {
+  EXPECT_EQ(preloaded_modules(XSpec("popen")), Words());
+  EXPECT_EQ(preloaded_modules(XSpec("popen//preload")), Words());
+  EXPECT_EQ(preloaded_modules(XSpec("popen//preload=_a1,b.c,m\xc3\xa9")), (Words{"_a1", "b.c", "m\xc3\xa9"}));
+  for (const char* bad : {"", ",", "a,", ",a", "a,,b", "a b", "1a", "a.", ".a", "a..b", "a.1", "a-b", "a;b"}) {
+    EXPECT_THROW(preloaded_modules(XSpec(std::string("popen//preload=") + bad)), SpecError) << bad;
+  }
+}
+
 TEST(SshLaunch, PutsTheWordsOfTheSpecBetweenConfigAndCommand) {
   const Launch made = launch("ssh=-p 2222 -o 'ProxyCommand=nc %h %p' user@host//ssh_config=/my config");
   ASSERT_EQ(made.argv.size(), 9U);
@@ -238,6 +260,13 @@ TEST(Bootstrap, ALineForAServerIsOneLine) {
   const std::string line = server_line("hello");
   EXPECT_EQ(line.find('\n'), line.size() - 1);
   EXPECT_EQ(run({"python3", "-c", "import sys; compile(eval(sys.argv[1]), 'line', 'exec')", line}).err, "");
+}
+
+TEST(Bootstrap, TheLineOfAForkServerCompiles) {
+  for (const char* native_module : {"", "/opt/_core.so"}) {
+    const std::string line = fork_server_line({"a", "b.c"}, native_module);
+    EXPECT_EQ(run({"python3", "-c", "import sys; compile(sys.argv[1], 'line', 'exec')", line}).err, "");
+  }
 }
 
 TEST(Bootstrap, ThePureLineCompilesAndHasNoSingleQuote) {

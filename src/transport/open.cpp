@@ -6,6 +6,7 @@
 
 #include "base/syscall.hpp"
 #include "process/spawn.hpp"
+#include "transport/fork_server_source.hpp"
 #include "transport/shell.hpp"
 #include "transport/transport.hpp"
 #include "transport/worker_source.hpp"
@@ -15,14 +16,12 @@ namespace {
 
 constexpr std::size_t kCommandLength = 160;  // bytes; more says nothing more in a message
 
-// Whether this program has that standard descriptor. All of ours are close-on-exec, so one that is
-// was opened by us, or somebody like us, where the program had none.
+}  // namespace
+
 bool has_standard(int fd) {
   const int flags = ::fcntl(fd, F_GETFD);
   return flags >= 0 && (flags & FD_CLOEXEC) == 0;
 }
-
-}  // namespace
 
 // The exact text, but for values of env:NAME, which may be secret, and what was set afterwards.
 std::string without_secrets(const XSpec& spec) {
@@ -70,7 +69,14 @@ std::string command_line(const Launch& launch) {
 }
 
 base::Buffer preamble(const Launch& launch) {
-  return launch.native ? base::Buffer() : base::Buffer(worker_source_gz());
+  base::Buffer sources;
+  if (launch.forks) {
+    sources.append(fork_server_source_gz());
+  }
+  if (!launch.native) {
+    sources.append(worker_source_gz());
+  }
+  return sources;
 }
 
 Link start(const Launch& launch) {

@@ -1,7 +1,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cctype>
+#include <execnet/error.hpp>
 #include <execnet/xspec.hpp>
+#include <string_view>
 
 #include "process/spawn.hpp"
 #include "transport/bootstrap.hpp"
@@ -23,6 +26,20 @@ std::string python_in_path(const Environment& env) {
     }
   }
   return "python3";
+}
+
+// Identifiers with dots between them. What is not ASCII is left to the interpreter.
+bool is_module_name(std::string_view text) {
+  bool begins = true;
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    const bool letter = c == '_' || byte >= 0x80 || std::isalpha(byte) != 0;
+    if (c == '.' ? begins : !letter && (begins || std::isdigit(byte) == 0)) {
+      return false;
+    }
+    begins = c == '.';
+  }
+  return !begins;
 }
 
 }  // namespace
@@ -50,8 +67,31 @@ Launch popen_launch(const XSpec& spec, const LocalPython& python) {
     launch.argv.emplace_back("-B");
   }
   launch.argv.emplace_back("-c");
-  launch.argv.push_back(launch.native ? native_line(python.native_module) : pure_line(python.stdio_only));
+  launch.forks = spec.has("preload");
+  if (launch.forks) {
+    launch.argv.push_back(fork_server_line(preloaded_modules(spec), launch.native ? python.native_module : ""));
+  } else {
+    launch.argv.push_back(launch.native ? native_line(python.native_module) : pure_line(python.stdio_only));
+  }
   return launch;
+}
+
+std::vector<std::string> preloaded_modules(const XSpec& spec) {
+  std::vector<std::string> names;
+  if (!spec.get("preload")) {
+    return names;
+  }
+  const std::string list = *spec.get("preload");
+  for (std::size_t begin = 0; begin <= list.size();) {
+    const std::size_t end = std::min(list.find(',', begin), list.size());
+    names.push_back(list.substr(begin, end - begin));
+    if (!is_module_name(names.back())) {
+      throw SpecError("'" + names.back() + "' is no name of a module, in preload=" + list + " of specification \"" +
+                      without_secrets(spec) + "\"; the form is preload or preload=numpy,xml.dom");
+    }
+    begin = end + 1;
+  }
+  return names;
 }
 
 }  // namespace execnet::transport

@@ -30,6 +30,7 @@ struct Launch {
   bool stream_on_stdio = false;  // the protocol is on descriptors 0 and 1, else on kStreamFd
   bool isolate = false;          // in a PID namespace of its own
   bool native = false;           // the worker is our extension; else worker.py is sent first
+  bool forks = false;            // a fork server: it makes workers when asked to, and is none itself
   std::string kind;              // "Popen", "Ssh", ...: the gateway's class name without "Gateway"
   std::string address;           // host as given, or host:port; empty for popen
   std::string spec;              // the specification for messages: values of env:NAME are left out
@@ -45,6 +46,9 @@ Launch popen_launch(const XSpec& spec, const LocalPython& python);
 Launch ssh_launch(const XSpec& spec);
 Launch vagrant_launch(const XSpec& spec);
 
+// The modules that `preload` names; none if there is no such key. Throws SpecError for what are no modules' names.
+std::vector<std::string> preloaded_modules(const XSpec& spec);
+
 // The text of a specification without the values of env:NAME, which may be secret.
 std::string without_secrets(const XSpec& spec);
 
@@ -57,10 +61,14 @@ struct Link {
   std::shared_ptr<process::Process> process;
 };
 
-// What is to be written to the stream before the first frame: worker.py's source, or nothing.
+// What is to be written to the stream before anything else: the sources that the command line reads, if any.
 base::Buffer preamble(const Launch& launch);
 // What is run, for messages: shell-quoted and cut to a line.
 std::string command_line(const Launch& launch);
+
+// Whether this program has that standard descriptor. All of ours are close-on-exec, so one that is was opened by
+// us, or somebody like us, where the program had none.
+bool has_standard(int fd);
 
 // Starts it. Throws process::ExecError when the program cannot be started, std::system_error when
 // this process is out of descriptors, processes or memory. Nothing is left behind then.

@@ -10,6 +10,7 @@
 
 #include "transport/address.hpp"
 #include "transport/shell.hpp"
+#include "transport/transport.hpp"
 
 namespace execnet {
 namespace {
@@ -191,6 +192,18 @@ void XSpec::validate() const {
   }
   if (const auto python = get("python"); python && transport::shell_split(*python).empty()) {
     refuse("no program in python=" + *python, text_, "the form is python=/usr/bin/python3");
+  }
+  if (has("preload")) {
+    if (kind != "popen" || has("via") || has("isolate")) {
+      refuse(
+          "preload with " + (kind != "popen" ? kind
+                             : has("via")    ? "via="
+                                             : "isolate="),
+          text_,
+          "preload is for popen without via= and isolate=: workers are forked on this machine, as processes that are "
+          "seen from here");
+    }
+    transport::preloaded_modules(*this);
   }
   if (get("via") && get("via") == get("id")) {
     refuse("a gateway cannot be its own proxy, as via=" + *get("via") + " says", text_, "name another gateway");

@@ -1,5 +1,5 @@
 """Every test here that asks for `worker` runs on the native worker, on the pure one of each interpreter, and on
-some that are reached another way: through proxies of both kinds, and over a socket."""
+some that are reached another way: through proxies of both kinds, over a socket, and forked by fork servers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Worker:
 
     @property
     def is_native(self) -> bool:
-        return self.name in ("native", "native:gevent", "via-native")
+        return self.name in ("native", "native:gevent", "via-native", "preload-native", "preload-native:gevent")
 
     @property
     def has_stdout(self) -> bool:
@@ -58,11 +58,13 @@ def shared_group(long_lived: contextlib.ExitStack) -> execnet.Group:
     return group
 
 
-# name -> specification, and that of the proxy
+# name -> specification, and that of the proxy, if there is one
 OTHER_WAYS = {
     "via-native": ("popen//via=native-proxy", "popen//id=native-proxy"),
     "via-pure": ("popen//via=pure-proxy", f"popen//python={shlex.quote(sys.executable)}//id=pure-proxy"),
     "socket": ("socket//installvia=native-proxy", "popen//id=native-proxy"),
+    "preload-native": ("popen//preload=xml.dom.minidom,random", None),
+    "preload-pure": (f"popen//preload=json//python={shlex.quote(sys.executable)}", None),
 }
 
 # EXECNET_TEST_WORKERS names the kinds to test, where not all are wanted: "native python3.11". The code of some runs
@@ -70,15 +72,15 @@ OTHER_WAYS = {
 OWN = "python{}.{}".format(*sys.version_info)
 KINDS = os.environ.get("EXECNET_TEST_WORKERS", " ".join(["native", *interpreters.NAMES, *OTHER_WAYS])).split()
 if "EXECNET_TEST_SANITIZER" not in os.environ:
-    KINDS += [f"{kind}:gevent" for kind in ("native", OWN) if kind in KINDS]
+    KINDS += [f"{kind}:gevent" for kind in ("native", OWN, "preload-native") if kind in KINDS]
 
 
 @pytest.fixture(scope="session", params=KINDS)
 def worker(request: pytest.FixtureRequest, shared_group: execnet.Group) -> Worker:
     name = request.param
     interpreter, _, execmodel = name.partition(":")
-    spec, proxy = OTHER_WAYS.get(name, ("popen", None))
-    if interpreter != "native" and proxy is None:
+    spec, proxy = OTHER_WAYS.get(interpreter, ("popen", None))
+    if interpreter != "native" and interpreter not in OTHER_WAYS:
         path = interpreters.find(interpreter)
         if path is None:
             pytest.skip(f"{interpreter}: not found")

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import execnet
+import interpreters
 from belongings import eventually
 
 Fresh = Callable[..., execnet.Gateway]
@@ -24,9 +25,10 @@ def ask(gateway: execnet.Gateway, expression: str) -> Any:
 
 def test_the_worker_is_the_one_that_is_to_be_tested(worker: Any, gw: execnet.Gateway) -> None:
     assert ask(gw, "'execnet._core' in sys.modules") is worker.is_native
-    if not worker.is_native and worker.proxy is None:
+    interpreter = worker.name.partition(":")[0]
+    if interpreter in interpreters.NAMES:
         name = ask(gw, "'pypy3' if hasattr(sys, 'pypy_version_info') else 'python%d.%d' % sys.version_info[:2]")
-        assert name == worker.name.partition(":")[0]
+        assert name == interpreter
 
 
 def test_arguments_and_path_are_those_of_a_command_line(gw: execnet.Gateway) -> None:

@@ -1,0 +1,94 @@
+#include "core/fork_servers.hpp"
+
+#include <poll.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <system_error>
+#include <utility>
+
+#include "process/tree.hpp"
+
+namespace execnet::core {
+namespace {
+
+// To end without having to be killed. They have nothing left to do.
+constexpr std::chrono::milliseconds kMoment{100};
+constexpr std::chrono::milliseconds kAfterSigkill{2000};
+
+// umask(2) could only be asked by setting it, for all threads.
+std::string file_mode_mask() {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.starts_with("Umask:")) {
+      return line;
+    }
+  }
+  return "";
+}
+
+// What a new process would have from this one.
+std::vector<std::string> surroundings() {
+  std::error_code error;
+  std::vector<std::string> all{std::filesystem::current_path(error).string(), file_mode_mask()};
+  for (char** entry = environ; entry != nullptr && *entry != nullptr; ++entry) {
+    all.emplace_back(*entry);
+  }
+  return all;
+}
+
+}  // namespace
+
+std::shared_ptr<ForkedProcess> ForkServers::fork(const transport::Launch& launch, base::Fd stream) {
+  Key key = surroundings();
+  for (const auto& [name, value] : launch.env) {
+    key.push_back("+" + name + "=" + value);
+  }
+  key.insert(key.end(), launch.argv.begin(), launch.argv.end());  // the list of modules is in the last
+  const std::lock_guard lock(mutex_);
+  std::erase_if(ending_, [](const auto& server) { return server->is_over(); });
+  std::shared_ptr<ForkServer>& server = servers_[std::move(key)];
+  if (server && !server->usable()) {
+    ending_.push_back(std::exchange(server, nullptr));
+  }
+  if (!server) {
+    server = ForkServer::start(launch, loop_);
+  }
+  return server->fork(std::move(stream));
+}
+
+void ForkServers::end(const base::Wait& wait) {
+  std::vector<std::shared_ptr<ForkServer>> servers;
+  {
+    const std::lock_guard lock(mutex_);
+    servers = std::move(ending_);
+    for (auto& [key, server] : servers_) {
+      if (server) {
+        servers.push_back(std::move(server));
+      }
+    }
+    servers_.clear();
+  }
+  std::vector<process::Process*> running;
+  for (const auto& server : servers) {
+    server->close();
+    running.push_back(&server->process());
+  }
+  const auto wait_for_ends = [&](std::chrono::milliseconds moment) {
+    base::Wait most = wait.until(base::Clock::now() + moment);
+    most.interrupted = nullptr;
+    std::erase_if(running, [&](process::Process* process) { return process->wait(most).has_value(); });
+  };
+  wait_for_ends(kMoment);
+  if (!running.empty()) {
+    process::kill_trees(running);
+    wait_for_ends(kAfterSigkill);
+  }
+  for (const auto& server : servers) {
+    server->finish();
+  }
+}
+
+}  // namespace execnet::core

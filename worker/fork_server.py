@@ -1,0 +1,238 @@
+"""The fork server: a warm interpreter that has imported some modules and forks a worker whenever it is asked to.
+
+The coordinator (src/core/fork_server.cpp) sends this source, compressed, to an interpreter that it has
+started for it, which then runs `fork_workers(modules)` and, in each worker, `run(serve, leave)`. Both are
+called from the one line on the command line, so that a worker has as little below it on its stack as
+one that was started fresh. Python 3, standard library only.
+
+Descriptor 3 is a unix stream socket to the coordinator, descriptor 4 the coordinator's stderr. What
+comes is REQUEST: what is wanted, and a number. FORK has four descriptors with it: the stream of the
+worker, its stderr until it is up, its stdout, and the coordinator's stderr. Each has one ANSWER, in order:
+kind, number, value, and the length of a text that follows. A worker that has ended stays a zombie until it
+is to be collected: so its pid, which the coordinator has its pidfd of, cannot become another process's.
+
+There is one thread. Everything is undone, before the first fork, that importing the modules has done to
+the process (not: to the interpreter), as docs/forkserver.md says.
+"""
+
+import _signal
+import _socket
+import _thread
+import atexit
+import gc
+import os
+import signal
+import struct
+import sys
+import threading  # workers want it, too, and it has to know the main thread
+import time
+
+CONTROL, STDERR = 3, 4
+STREAM = 3  # in a worker, in the place of CONTROL
+FORK, COLLECT = 1, 2
+READY, FORKED, REFUSED, ENDED = 1, 2, 3, 4
+REQUEST = struct.Struct("=II")
+ANSWER = struct.Struct("=IIiI")
+DESCRIPTORS = struct.Struct("=4i")
+MOST_TEXT = 4096  # bytes
+GRACE = 1.0  # seconds for workers to end by themselves when the coordinator is gone
+
+
+class Process(object):
+    """What a program may have changed of its process, as it was before the modules were imported."""
+
+    def __init__(self):
+        self.argv = list(sys.argv)
+        self.environ = dict(os.environ)
+        self.cwd = os.open(".", os.O_RDONLY)
+        self.umask = os.umask(0o77)
+        os.umask(self.umask)
+        self.mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        self.handlers = dict((number, signal.getsignal(number)) for number in range(1, signal.NSIG))
+
+    def restore(self):
+        sys.argv[:] = self.argv
+        if dict(os.environ) != self.environ:
+            os.environ.clear()
+            os.environ.update(self.environ)
+        os.fchdir(self.cwd)
+        os.close(self.cwd)
+        os.umask(self.umask)
+        signal.set_wakeup_fd(-1)
+        for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF):
+            signal.setitimer(timer, 0)
+        for number, handler in self.handlers.items():
+            if handler is not None and signal.getsignal(number) != handler:
+                signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
+
+
+def fork_workers(modules):
+    """Imports the modules, then forks a worker for each request. Returns in the workers only."""
+    process = Process()
+    for name in modules:
+        preload(name)
+    process.restore()
+    flush()
+    gc.collect()
+    if hasattr(gc, "freeze"):
+        gc.freeze()  # a collection in a worker would write to, and so copy, every page
+    sigint = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the coordinator and the workers
+    os.dup2(STDERR, 2, inheritable=False)
+    control = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, CONTROL)
+    workers = {}  # number of the request -> pid, until it is collected
+    try:
+        descriptors = answer_requests(control, workers)
+    except OSError:
+        descriptors = None  # the coordinator is gone
+    if descriptors is None:
+        end(list(workers.values()))
+    control.detach()
+    become_worker(descriptors, sigint)
+
+
+def answer_requests(control, workers):
+    """Until there are no more: returns None then, and in a worker the descriptors for it."""
+    say(control, READY, text=pid_namespace())
+    while True:
+        request, descriptors = receive(control)
+        if request is None:
+            return None
+        wanted, number = request
+        if wanted == COLLECT:
+            say(control, ENDED, number, collect(workers.pop(number)))
+            continue
+        refusal = threads_alive()
+        try:
+            pid = -1 if refusal else os.fork()
+        except OSError as error:
+            refusal, pid = "it cannot fork: %s" % error, -1
+        if pid == 0:
+            return descriptors
+        for descriptor in descriptors:
+            os.close(descriptor)
+        if refusal:
+            say(control, REFUSED, number, text=refusal)
+        else:
+            workers[number] = pid
+            say(control, FORKED, number, pid)
+
+
+def preload(name):
+    try:
+        __import__(name.encode("utf-8", "surrogateescape").decode("utf-8"))
+    except BaseException:  # SystemExit, too
+        import traceback
+
+        kind, error, trace = sys.exc_info()
+        traceback.print_exception(kind, error, trace.tb_next)
+        sys.stderr.write("execnet: the fork server cannot import %s, which preload= names\n" % name)
+        flush()
+        os._exit(1)
+
+
+def receive(control):
+    """The next request and the descriptors with it; (None, ()) if there are no more."""
+    data, descriptors = b"", ()
+    while len(data) < REQUEST.size:
+        more, ancillary, _, _ = control.recvmsg(REQUEST.size - len(data), _socket.CMSG_SPACE(DESCRIPTORS.size))
+        if not more:
+            return None, ()
+        data += more
+        for _, _, passed in ancillary:
+            descriptors = DESCRIPTORS.unpack(passed)
+    return REQUEST.unpack(data), descriptors
+
+
+def say(control, kind, number=0, value=0, text=""):
+    encoded = text.encode("utf-8", "replace")[:MOST_TEXT]
+    control.sendall(ANSWER.pack(kind, number, value, len(encoded)) + encoded)
+
+
+def pid_namespace():
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+
+
+def threads_alive():
+    """Why there can be no fork, if there are threads of Python. What they hold would stay locked in the worker."""
+    main = threading.main_thread()
+    names = [repr(thread.name) for thread in threading.enumerate() if thread is not main]
+    # The first knows of threads of C code that has called Python, the second of such as run no Python right now.
+    # Neither knows of one of _thread that has not begun; one of threading has when start() returns.
+    nameless = max(len(sys._current_frames()) - 1, _thread._count()) - len(names)
+    if nameless > 0:
+        names.append("%d without a name" % nameless)
+    if not names:
+        return None
+    return (
+        "it cannot fork while threads run in it: %s; modules that preload= names have started them: leave those "
+        "out, or have them start threads when they are needed and not when they are imported"
+    ) % ", ".join(names)
+
+
+def collect(pid):
+    """The status of a worker that has ended, as waitpid() has it; -1 if that is not known."""
+    try:
+        return os.waitpid(pid, os.WNOHANG)[1]
+    except OSError:
+        return -1
+
+
+def become_worker(descriptors, sigint):
+    _signal.signal(signal.SIGINT, sigint)  # signal.signal would copy 30 more pages, for its enums
+    for index, number in enumerate((STREAM, 2, 1, STDERR)):
+        os.dup2(descriptors[index], number)
+        os.close(descriptors[index])
+    for name in ("random", "numpy.random"):
+        if name in sys.modules:
+            sys.modules[name].seed()
+    if "multiprocessing.process" in sys.modules:
+        multiprocessing = sys.modules["multiprocessing.process"]
+        multiprocessing.current_process().authkey = os.urandom(32)
+
+
+def run(serve, leave):
+    """The life of a worker: serve(stream, stderr), then what an interpreter does at its end, and leave(status).
+
+    But it is not taken down: that would write to every page that is shared with the others.
+    """
+    status = 0
+    try:
+        serve(STREAM, STDERR)
+    except SystemExit as error:
+        status = error.code
+        if status is not None and not isinstance(status, int):
+            sys.stderr.write("%s\n" % (status,))
+            status = 1
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        status = 1
+    threading._shutdown()
+    try:
+        atexit._run_exitfuncs()
+    except BaseException:
+        pass  # it was printed
+    flush()
+    leave(status or 0)
+
+
+def flush():
+    for file in (sys.stdout, sys.stderr):
+        try:
+            file.flush()
+        except Exception:
+            pass  # None, closed, or replaced by something that is no file
+
+
+def end(pids):
+    """The coordinator is gone. Workers see the end of their streams and end, or are killed."""
+    deadline = time.monotonic() + GRACE
+    while pids and time.monotonic() < deadline:
+        pids = [pid for pid in pids if os.waitpid(pid, os.WNOHANG) == (0, 0)]
+        time.sleep(0.01 if pids else 0)
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    os._exit(0)  # what the modules have registered for the end of the process is for the workers

@@ -102,8 +102,8 @@ void send_sigterm(const Gateways& running) {
 void kill(const Gateways& running) {
   std::vector<process::Process*> roots;
   for (const auto& gateway : running) {
+    gateway->end()->far_end().on_kill();
     if (process::Process* process = gateway->end()->far_end().process()) {
-      gateway->end()->far_end().on_kill();
       roots.push_back(process);
     }
   }

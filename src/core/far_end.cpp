@@ -44,11 +44,6 @@ void LocalProcess::on_serving(std::optional<pid_t> worker) {
   }
 }
 
-void LocalProcess::on_kill() {
-  const std::lock_guard lock(mutex_);
-  killed_here_ = true;
-}
-
 std::optional<std::string> LocalProcess::ended() {
   const auto status = process_->poll();
   if (!status) {
@@ -56,7 +51,7 @@ std::optional<std::string> LocalProcess::ended() {
   }
   const std::lock_guard lock(mutex_);
   if (!how_) {
-    how_ = killed_here_ ? status->describe() : process::describe_end(*status, oom_);
+    how_ = killed_here() ? status->describe() : process::describe_end(*status, oom_);
   }
   return how_;
 }

@@ -7,6 +7,7 @@
 
 #include <sys/types.h>
 
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -40,13 +41,17 @@ class FarEnd {
   // Its worker is up, as process `worker` of this machine if that is known.
   virtual void on_serving(std::optional<pid_t> worker) { static_cast<void>(worker); }
   // This side kills it now: no other reason for its end is to be looked for.
-  virtual void on_kill() {}
+  virtual void on_kill() { killed_here_ = true; }
+  [[nodiscard]] bool killed_here() const { return killed_here_; }
   // The gateway's stream has ended.
   virtual void on_stream_end() {}
   // Nobody will ask any more: what still runs is to end.
   virtual void let_go() {}
   // The process, if it is one of ours. The others end when their stream is shut down.
   virtual process::Process* process() { return nullptr; }
+
+ private:
+  std::atomic<bool> killed_here_ = false;
 };
 
 // A process of this machine. Without a pipe, somebody else has its stderr.
@@ -58,7 +63,6 @@ class LocalProcess final : public FarEnd {
   [[nodiscard]] int end_fd() const override { return process_->pidfd(); }
   std::string said() override;
   void on_serving(std::optional<pid_t> worker) override;
-  void on_kill() override;
   process::Process* process() override { return process_.get(); }
 
  private:
@@ -66,8 +70,7 @@ class LocalProcess final : public FarEnd {
   std::shared_ptr<StderrTail> stderr_;  // may be null
 
   std::mutex mutex_;
-  process::OomWatch oom_;  // of the process, then of the worker behind it
-  bool killed_here_ = false;
+  process::OomWatch oom_;           // of the process, then of the worker behind it
   std::optional<std::string> how_;  // it ended
 };
 

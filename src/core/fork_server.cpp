@@ -86,6 +86,13 @@ std::string ForkedProcess::said() {
   return server ? server->explain() : "";
 }
 
+void ForkedProcess::on_kill() {
+  FarEnd::on_kill();
+  if (process() == nullptr) {
+    let_go();  // it is not to be forked any more
+  }
+}
+
 void ForkedProcess::let_go() {
   if (const auto server = server_.lock()) {
     server->give_up(number_);
@@ -203,7 +210,7 @@ void ForkServer::give_up(std::uint32_t number) {
     return;
   }
   requests_.erase(unsent);
-  children_.erase(number);
+  end_child(number, "it was given up before it was forked");
   if (!ready_ && children_.empty()) {
     closed_ = true;
     process_->kill_tree();

@@ -6,7 +6,6 @@
 // killed: a guard would do the same.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <map>
@@ -41,7 +40,7 @@ class ForkedProcess final : public FarEnd {
   [[nodiscard]] int end_fd() const override { return ended_event_.fd(); }
   std::string said() override;
   void on_serving(std::optional<pid_t> /*worker*/) override { stderr_->pass_on(); }
-  void on_kill() override { killed_here_ = true; }
+  void on_kill() override;
   void let_go() override;
   // None until it is forked.
   process::Process* process() override;
@@ -49,15 +48,12 @@ class ForkedProcess final : public FarEnd {
   // For its ForkServer. The first end is the one that counts.
   void set_process(std::shared_ptr<process::Process> process);
   void set_ended(const std::string& how, const std::string& said = "");
-  [[nodiscard]] bool killed_here() const { return killed_here_; }
 
  private:
   const std::weak_ptr<ForkServer> server_;
   const std::uint32_t number_;
   const std::shared_ptr<StderrTail> stderr_;
   base::Event ended_event_;
-  std::atomic<bool> killed_here_ = false;
-
   std::mutex mutex_;
   std::shared_ptr<process::Process> process_;  // set once
   std::optional<std::string> how_;             // it ended

@@ -3,6 +3,7 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <fstream>
@@ -16,6 +17,7 @@ namespace {
 
 // To end without having to be killed. They have nothing left to do.
 constexpr std::chrono::milliseconds kMoment{100};
+constexpr std::chrono::milliseconds kAtLeast{20};
 constexpr std::chrono::milliseconds kAfterSigkill{2000};
 
 // umask(2) could only be asked by setting it, for all threads.
@@ -81,7 +83,10 @@ void ForkServers::end(const base::Wait& wait) {
     most.interrupted = nullptr;
     std::erase_if(running, [&](process::Process* process) { return process->wait(most).has_value(); });
   };
-  wait_for_ends(kMoment);
+  // What is left of the time, but for a moment that there always is.
+  const auto now = base::Clock::now();
+  const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(wait.deadline.value_or(now + kMoment) - now);
+  wait_for_ends(std::clamp(left, kAtLeast, kMoment));
   if (!running.empty()) {
     process::kill_trees(running);
     wait_for_ends(kAfterSigkill);

@@ -199,8 +199,8 @@ void GatewayEnd::wait_started(const base::Wait& wait) {
 }
 
 void GatewayEnd::fail_start(const std::string& why, const base::Wait& wait) {
+  far_end_->on_kill();
   if (process::Process* process = far_end_->process()) {
-    far_end_->on_kill();
     process->kill_tree();
   }
   connection_->shut_down();

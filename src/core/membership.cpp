@@ -149,7 +149,7 @@ Gateways Membership::start(std::vector<XSpec> requested, const base::Wait& wait)
     }
   }
   if (failure) {
-    stop_if_idle({.deadline = base::Clock::now(), .hub = wait.hub, .greenlet = wait.greenlet});
+    clean_up({.deadline = base::Clock::now(), .hub = wait.hub, .greenlet = wait.greenlet});
     std::rethrow_exception(failure);
   }
   return started;
@@ -187,7 +187,7 @@ void Membership::terminate(std::optional<base::Seconds> timeout, const base::Wai
     remove(leaving_, ending);
     leaving_.insert(leaving_.end(), killed.begin(), killed.end());
   }
-  stop_if_idle(wait.until(deadline));
+  clean_up(wait.until(deadline));
 }
 
 void Membership::tell_to_exit() {
@@ -196,18 +196,27 @@ void Membership::tell_to_exit() {
   }
 }
 
-void Membership::stop_if_idle(const base::Wait& wait) {
-  std::shared_ptr<loop::Loop> idle;
+// The fork servers first: what is left of their workers ends with them, and the loop sees that.
+void Membership::clean_up(const base::Wait& wait) {
   std::shared_ptr<ForkServers> servers;
   {
     const std::lock_guard lock(mutex_);
-    if (members_.empty() && leaving_.empty() && starting_.empty()) {
-      idle = std::move(loop_);
+    const bool awaited = std::all_of(leaving_.begin(), leaving_.end(),
+                                     [](const auto& gateway) { return gateway->end()->far_end().killed_here(); });
+    if (members_.empty() && starting_.empty() && awaited) {
       servers = std::move(fork_servers_);
     }
   }
   if (servers) {
     servers->end(wait);
+  }
+  std::shared_ptr<loop::Loop> idle;
+  {
+    const std::lock_guard lock(mutex_);
+    std::erase_if(leaving_, [](const auto& gateway) { return gateway->end()->far_end().ended().has_value(); });
+    if (members_.empty() && leaving_.empty() && starting_.empty()) {
+      idle = std::move(loop_);
+    }
   }
   if (idle) {
     idle->stop();

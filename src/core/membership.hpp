@@ -56,7 +56,8 @@ class Membership {
   std::vector<XSpec> reserve(std::vector<XSpec> specs);
   std::shared_ptr<loop::Loop> loop();
   std::shared_ptr<ForkServers> fork_servers();
-  void stop_if_idle(const base::Wait& wait);
+  // Ends the fork servers that nobody needs, forgets who has ended, and stops the loop if nobody is left.
+  void clean_up(const base::Wait& wait);
 
   const base::MadeHere made_here_;
   const transport::LocalPython python_;

@@ -1782,11 +1782,13 @@ class Guard(object):
         self._poll.register(self._wakeup, select.POLLIN)
         for fd in ends:
             self._poll.register(fd, POLLRDHUP)
-        self._ends = ends
 
     def run(self):
         deadline = None
+        ended = False  # the stream, or the process above
         while self._collect(os.WNOHANG):
+            if deadline is None and (ended or self._status is not None):
+                deadline = now() + MOMENT
             left = None if deadline is None else deadline - now()
             if left is not None and left <= 0:
                 self._sweep()
@@ -1800,9 +1802,7 @@ class Guard(object):
                     os.read(fd, 512)
                 else:
                     self._poll.unregister(fd)
-            ended = self._status is not None or any(fd != self._wakeup for fd, _ in ready)
-            if ended and deadline is None:
-                deadline = now() + MOMENT
+                    ended = True
         self._end_like_child()
 
     def _pass_on(self, number, frame):

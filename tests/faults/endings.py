@@ -57,6 +57,7 @@ ROWS = {
 # The members of a group, the last of which is busy.
 COLUMNS = {
     "popen": ["popen"],
+    "preload": ["popen//preload"],
     "python=": [f"popen//python={sys.executable}"],
     "ssh": ["ssh=localhost"],
     "via": ["popen//id=proxy", "popen//via=proxy"],

@@ -20,8 +20,10 @@ from pathlib import Path
 
 import pytest
 
-from belongings import descendants_of, parent_of
-from endings import COLUMNS, ROWS, tell
+import execnet
+import interpreters
+from belongings import descendants_of, ends_gone, parent_of
+from endings import COLUMNS, DAEMON, ROWS, tell
 from sshd import PrivateSshd
 
 pytestmark = pytest.mark.timeout(180)
@@ -140,3 +142,24 @@ def test_nothing_is_left(ending: str, sshd: PrivateSshd) -> None:
                 cells[row, column] = left_after(lambda c=coordinator: ENDINGS[ending](c), family)
     tell(table(ending, cells))
     assert [(cell, left) for cell, (left, _) in cells.items() if left] == []
+
+
+@pytest.mark.parametrize("name", interpreters.NAMES)
+@pytest.mark.parametrize("how", ["worker ends", "outer guard killed", "inner guard killed", "stream ends"])
+def test_the_guard_in_python_is_one_with_every_interpreter(group: execnet.Group, name: str, how: str) -> None:
+    interpreter = interpreters.find(name)
+    if interpreter is None:
+        pytest.skip(f"no {name} on this machine")
+    # A pure proxy gives its workers their stream on stdin and stdout, as sshd does.
+    group.makegateway(f"popen//id=proxy//python={sys.executable}")
+    gateway = group.makegateway(f"popen//via=proxy//python={interpreter}")
+    family = [gateway._rinfo().pid, *gateway.remote_exec(DAEMON).receive(timeout=30)]
+    family += [parent_of(family[0]), parent_of(parent_of(family[0]))]
+    if how == "worker ends":
+        with pytest.raises(EOFError, match="exit status 7"):
+            gateway.remote_exec("import os; os._exit(7)").receive(timeout=30)
+    elif how == "stream ends":
+        group["proxy"].remote_exec("import os; os._exit(0)")
+    else:
+        os.kill(family[3 if how == "outer guard killed" else 2], signal.SIGKILL)
+    assert ends_gone(family, patience=PATIENCE)

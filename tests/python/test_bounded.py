@@ -215,28 +215,6 @@ def test_the_end_of_a_group_that_nobody_refers_to_is_in_time(state: str) -> None
     assert ends_gone(pids, patience=2.0)
 
 
-SLEEPS = DEAF + "channel.send([os.getpid()])\nwhile True:\n    signal.pause()\n"
-FORKS = DEAF + "child = os.fork()\nif child:\n    channel.send([os.getpid(), child])\nwhile True:\n    signal.pause()\n"
-HOSTILE = [SPINS, HOLDS_THE_GIL, SLEEPS, FORKS]
-
-
-def test_two_hundred_of_which_half_are_hostile(group: execnet.Group) -> None:
-    members = [gateway for _ in range(4) for gateway in make_many(group, 50)]
-    channels = [gateway.remote_exec(HOSTILE[n % len(HOSTILE)]) for n, gateway in enumerate(members[:100])]
-    pids = [pid for channel in channels for pid in channel.receive(timeout=60)]
-    pids += [gateway._rinfo().pid for gateway in members]
-    with Stopwatch() as watch:
-        group.terminate(timeout=2.0)
-    assert watch.seconds < 2.5 + watch.late
-    assert ends_gone(pids, patience=2.0)
-
-
-def make_many(group: execnet.Group, count: int) -> list[execnet.Gateway]:
-    before = len(group)
-    group._start([group._complete("popen") for _ in range(count)])
-    return list(group)[before:]
-
-
 # --- The end of the interpreter ---
 
 PROGRAM = f"""

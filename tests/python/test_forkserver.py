@@ -601,6 +601,21 @@ def test_what_a_worker_has_started_is_killed_with_it(preload: Preload) -> None:
         assert eventually(lambda: has_ended(end))
 
 
+def test_what_a_worker_leaves_behind_ends_with_the_fork_server(preload: Preload) -> None:
+    code = """
+    import subprocess
+    shell = "setsid sleep 1000 </dev/null >/dev/null 2>&1 & echo $!"
+    channel.send(int(subprocess.check_output(["sh", "-c", shell])))
+    """
+    gateway = preload.gateway("json")
+    with pidfd(gateway.remote_exec(code).receive(timeout=20)) as end:
+        gateway.exit()
+        gateway.join(timeout=20)
+        assert not has_ended(end)
+        preload.group.terminate(timeout=5)
+        assert has_ended(end)
+
+
 def test_the_fork_server_ends_with_the_group_and_can_be_started_again(preload: Preload) -> None:
     for _ in range(2):
         with pidfd(fork_server_of(preload.gateway("json"))) as end:

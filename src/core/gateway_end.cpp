@@ -222,8 +222,13 @@ void GatewayEnd::on_far_end_ended() {
     return;
   }
   // What a grandchild holds open is not the worker: the stream ends with the process. What had
-  // arrived is still read, by whoever reads, up to the end that this makes.
-  connection_->shut_down();
+  // arrived is still read, by whoever reads, up to the end that this makes. Over TCP the last of it
+  // may be on its way still, with the end behind it.
+  if (spec_.has("socket")) {
+    loop_->call_after(kProcessEndsWithin, [connection = connection_] { connection->shut_down(); });
+  } else {
+    connection_->shut_down();
+  }
   const bool stream_ended = [&] {
     const std::lock_guard lock(mutex_);
     loop_->unwatch(end_watch_);

@@ -1,6 +1,5 @@
 """A fault at each frame of a gateway's life: whatever happens, nothing hangs, nothing is left, and the error says why.
 
-A life is short: start, code, items both ways, long messages, a callback, a channel over a channel, a question, the end.
 relay.py stands between coordinator and worker, counts the frames of one undisturbed life, and then strikes at each of
 them. `make test` has one kind of fault for each frame, the next kind at the next; `make soak` has all kinds.
 """
@@ -10,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import queue
 import shlex
 import sys
 import threading
@@ -21,8 +19,9 @@ from pathlib import Path
 import pytest
 
 import execnet
-from belongings import eventually
+from belongings import Belongings, eventually, left_behind
 from lateness import Stopwatch
+from life import WrongItem, live
 
 LONG_FORM = "EXECNET_SOAK_RUNS" in os.environ
 pytestmark = [
@@ -31,18 +30,7 @@ pytestmark = [
 ]
 
 KINDS = ["kill", "stop", "cut", "truncate", "delay", "corrupt"]
-LONG = 600_000  # bytes: three frames
-END = object()
 AT_ONCE = 2.0  # seconds within which a death is known; far more than it takes, on a machine that others use too
-LIFE = """
-reply = channel.receive()
-channel.send(reply + 1)
-channel.send(len(channel.receive()))
-other = channel.receive()
-other.send("over another channel")
-other.close()
-channel.send(b"x" * 600000)
-"""
 
 
 @dataclass
@@ -96,36 +84,6 @@ def line(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Line]:
     os.close(reports)
 
 
-class WrongItem(Exception):
-    """Not the one that was sent. Frames have no checksum: that may happen where bytes are corrupted, only there."""
-
-
-def live(group: execnet.Group, spec: str) -> None:
-    """The life of a gateway. Ends, or raises what ended it."""
-    gateway = group.makegateway(spec)
-    channel = gateway.remote_exec(LIFE)
-    channel.send(41)
-    if channel.receive() != 42:
-        raise WrongItem
-    channel.send(b"x" * LONG)
-    if channel.receive() != LONG:
-        raise WrongItem
-    other = gateway.newchannel()
-    items: queue.Queue[object] = queue.Queue()
-    other.setcallback(items.put, endmarker=END)
-    channel.send(other)
-    while items.get() is not END:  # comes in any case
-        pass
-    if channel.receive() != b"x" * LONG:
-        raise WrongItem
-    channel.waitclose()
-    gateway.remote_status()
-    gateway.exit()
-    gateway.join()
-    if gateway.hasreceiver():
-        raise AssertionError("it is there still")
-
-
 @dataclass
 class Outcome:
     error: Exception | None = None
@@ -141,7 +99,7 @@ def outcome_of(line: Line, fault: str, patch: pytest.MonkeyPatch) -> Outcome:
             try:
                 live(group, line.spec)
             except Exception as error:
-                outcome.error = error
+                outcome.error = error.with_traceback(None)  # which would keep what is to be gone
 
         thread = threading.Thread(target=run)
         thread.start()
@@ -162,10 +120,13 @@ def outcome_of(line: Line, fault: str, patch: pytest.MonkeyPatch) -> Outcome:
 
 def what_is_wrong(line: Line, fault: str, patch: pytest.MonkeyPatch) -> str | None:
     kind = fault.split()[0]
+    before = Belongings.now(quick=True)
     try:
         outcome = outcome_of(line, fault, patch)
     except AssertionError as error:
         return str(error)
+    if lines := left_behind(before):
+        return f"{fault}: has left behind: {'; '.join(lines)}"
     error = outcome.error
     text = f"{fault}: {type(error).__name__}: {error}"
     told = isinstance(error, (execnet.RemoteError, OSError, EOFError, execnet.DataFormatError)) and str(error)

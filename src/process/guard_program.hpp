@@ -1,4 +1,7 @@
 // The guard as a program to start: guard/guard.cpp says what it does. Any thread.
+//
+// What it costs, measured on two cores with gateways given at once: 100 start in 1.03 s instead of 1.01 s, end in 0.26
+// s instead of 0.24 s, and each has two processes of 72 KB (PSS) more.
 #pragma once
 
 #include <string>

@@ -17,7 +17,7 @@ std::string_view guard_program();
 
 // It as a file in memory (memfd_create(2)), close-on-exec. A new one each time, for a few microseconds: a descriptor
 // that is kept is closed by programs that become daemons, and its number is then another file's. Throws
-// std::system_error.
+// std::system_error, which says what to do where the kernel lets no such file be executed (vm.memfd_noexec=2).
 base::Fd make_guard_file();
 
 // Its arguments: `socket` and `coordinator` are descriptors there, the candidates files of which the first that can be

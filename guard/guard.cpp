@@ -20,7 +20,11 @@
 //     the outer one to end: then all get a moment, and SIGKILL;
 //   - for a byte on SOCKET: all get SIGKILL now;
 //   - for a signal: the child gets it.
-// It ends when nothing is left, with the exit status or the signal of its child.
+// It ends when nothing is left, the outer one with the exit status or the signal of the program.
+//
+// The group that the keyboard's signals and `kill -9 -GROUP` are for is the program's; the guards leave it, since those
+// are to be survived: the outer one before the program starts, so that there is always one that is out of it, and the
+// inner one afterwards, since it may be a group that has no number in its namespace, to which there is no way back.
 //
 // With "pidns" the inner one is the first process of a PID namespace (pid_namespaces(7)), with a /proc of its own: with
 // it the kernel ends all that is in there, also what forks faster than anybody can look. Who is not root gets a user
@@ -72,8 +76,8 @@ std::int64_t now() {  // milliseconds
   return time.tv_sec * std::int64_t{1000} + time.tv_nsec / 1'000'000;
 }
 
-void report(int socket, Step step, int error, pid_t pid) {
-  const Report report{step, error, pid};
+void report(int socket, Step step, int error = 0) {
+  const Report report{step, error};
   static_cast<void>(!::write(socket, &report, sizeof report));  // Who does not read it sees our end.
 }
 
@@ -103,19 +107,17 @@ int become(const Program& program) {
 }
 
 // -1 when it could not be started; that is reported then.
-pid_t start(const Program& program, int socket, pid_t group) {
+pid_t start(const Program& program, int socket) {
   const pid_t parent = ::getpid();
   volatile int error = 0;
   const pid_t pid = ::vfork();  // shares our memory until it is the program
   if (pid == 0) {
-    // Where the keyboard's signals go, and `kill` of a shell's job. It fails, and that is no matter, when the group is
-    // of another session than we are.
-    ::setpgid(0, group);
     // A guard that is killed takes the program along; the rest is the other one's.
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (::getppid() != parent) {
       ::_exit(127);
     }
+    report(socket, Step::kProgram);
     sigset_t none;
     ::sigemptyset(&none);
     ::sigprocmask(SIG_SETMASK, &none, nullptr);
@@ -123,13 +125,22 @@ pid_t start(const Program& program, int socket, pid_t group) {
     ::_exit(127);
   }
   if (pid < 0) {
-    report(socket, Step::kProcess, errno, 0);
-  } else if (error != 0) {
-    report(socket, Step::kExec, error, 0);
-  } else {
-    report(socket, Step::kRunning, 0, pid);
+    report(socket, Step::kProcess, errno);
+    return -1;
   }
-  return error == 0 ? pid : -1;
+  if (error != 0) {
+    report(socket, Step::kExec, error);
+    return -1;
+  }
+  ::setpgid(0, 0);
+  return pid;
+}
+
+// /proc/PID/cmdline shows everybody the arguments, where there may be secrets: the program's are its own business.
+void forget_arguments(int argc, char** argv) {
+  char* end = argv[argc - 1] + std::strlen(argv[argc - 1]);  // the last NUL of all
+  std::memset(argv[1], 0, static_cast<std::size_t>(end - argv[1]));
+  *end = ' ';  // which tells the kernel that argv[0] is a title: the rest is not shown as so many blanks
 }
 
 // --- Isolation ---------------------------------------------------------------------------------------
@@ -167,23 +178,13 @@ bool mount_proc() {
 
 // --- Its end -----------------------------------------------------------------------------------------
 
-// The first process of a namespace cannot end by a signal: here it leaves what the outer one is to end like.
-int* isolated_status = nullptr;
-
-// Ends as the child has ended.
+// Ends as the program has ended.
 [[noreturn]] void end_like(int status) {
-  if (isolated_status != nullptr) {
-    if (::getpid() == 1) {
-      *isolated_status = status;
-      ::_exit(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
-    }
-    status = *isolated_status != kStillRuns ? *isolated_status : status;
-  }
   if (WIFEXITED(status)) {
     ::_exit(WEXITSTATUS(status));
   }
   const int number = WTERMSIG(status);
-  const rlimit no_core{0, 0};  // there is one of the child's already
+  const rlimit no_core{0, 0};  // there is one of the program's already
   ::setrlimit(RLIMIT_CORE, &no_core);
   ::prctl(PR_SET_DUMPABLE, 0);
   ::signal(number, SIG_DFL);
@@ -296,27 +297,24 @@ void kill_found_children(Count& count) {
   ::close(directory);
 }
 
-// Collects what has ended of our children. Whether there are more.
-bool collect(pid_t child, int& status, bool& child_ended, int options) {
+// Collects what has ended of our children, and the status of the one. Whether there are more.
+bool collect(pid_t child, int& status, int options) {
   for (;;) {
-    int how = 0;
-    const pid_t pid = ::waitpid(-1, &how, options);
-    if (pid < 0) {
+    siginfo_t ended{};
+    if (::waitid(P_ALL, 0, &ended, WEXITED | WNOWAIT | options) < 0) {
       return errno != ECHILD;
     }
-    if (pid == 0) {
+    if (ended.si_pid == 0) {
       return true;
     }
-    if (pid == child) {
-      status = how;
-      child_ended = true;
-    }
+    // The kernel puts the status in its place as it takes the child away: whoever kills us cannot come between.
+    ::waitpid(ended.si_pid, ended.si_pid == child ? &status : nullptr, 0);
     options |= WNOHANG;  // one is waited for, the others only taken along
   }
 }
 
 // Kills all of them, again and again: a child that dies hands its own children to us.
-void sweep(pid_t child, int& status, bool& child_ended) {
+void sweep(pid_t child, int& status) {
   for (;;) {
     Count count;
     if (!kill_listed_children(count)) {
@@ -326,10 +324,10 @@ void sweep(pid_t child, int& status, bool& child_ended) {
       return;
     }
     // Where /proc shows none there may be some all the same: without /proc the child itself is all we know of.
-    if (count.killed == 0 && !child_ended) {
+    if (count.killed == 0 && status == kStillRuns) {
       ::kill(child, SIGKILL);
     }
-    if (!collect(child, status, child_ended, 0)) {
+    if (!collect(child, status, 0)) {
       return;
     }
   }
@@ -340,18 +338,17 @@ void sweep(pid_t child, int& status, bool& child_ended) {
 struct Watched {
   int socket;
   int coordinator;
-  int outer;  // a pidfd; -1 for the outer one itself
+  int signals;  // a signalfd; it tells whoever reads it of his own
+  int outer;    // a pidfd; -1 for the outer one itself
 };
 
-[[noreturn]] void watch(pid_t child, const Watched& watched) {
-  sigset_t all;
-  ::sigfillset(&all);
-  const int signals = ::signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK);
+// Until nothing is left. `status` is kStillRuns at first, and then that of the child.
+void watch(pid_t child, const Watched& watched, int& status) {
   enum { kSocket, kCoordinator, kOuter, kSignals, kCount };
-  pollfd entries[kCount] = {
-      {watched.socket, POLLIN, 0}, {watched.coordinator, POLLIN, 0}, {watched.outer, POLLIN, 0}, {signals, POLLIN, 0}};
-  int status = 0;
-  bool child_ended = false;
+  pollfd entries[kCount] = {{watched.socket, POLLIN, 0},
+                            {watched.coordinator, POLLIN, 0},
+                            {watched.outer, POLLIN, 0},
+                            {watched.signals, POLLIN, 0}};
   std::int64_t deadline = INT64_MAX;
   const auto in_a_moment = [&] {
     if (deadline == INT64_MAX) {
@@ -378,37 +375,38 @@ struct Watched {
       }
     }
     signalfd_siginfo signal{};
-    while (::read(signals, &signal, sizeof signal) == sizeof signal) {
+    while (::read(watched.signals, &signal, sizeof signal) == sizeof signal) {
       const int number = static_cast<int>(signal.ssi_signo);
-      if (number != SIGCHLD && number != SIGCONT && !child_ended) {
+      if (number != SIGCHLD && number != SIGCONT && status == kStillRuns) {
         ::kill(child, number);
       }
     }
-    if (!collect(child, status, child_ended, WNOHANG)) {
-      end_like(status);
+    if (!collect(child, status, WNOHANG)) {
+      return;
     }
-    if (child_ended) {
+    if (status != kStillRuns) {
       in_a_moment();
     }
   }
-  sweep(child, status, child_ended);
-  end_like(status);
+  sweep(child, status);
 }
 
-// Leaves the program's descriptors to it: nobody must wait for the end of a pipe that a guard holds.
-void close_all_but(int a, int b, int c) {
-  int kept[] = {a, b, c};
-  for (int i = 0; i < 2; ++i) {
-    for (int j = i + 1; j < 3; ++j) {
-      if (kept[j] < kept[i]) {
-        const int lower = kept[j];
-        kept[j] = kept[i];
-        kept[i] = lower;
+// Leaves the program's descriptors to it: nobody must wait for the end of a pipe that a guard holds. Those that are
+// kept have higher numbers, since they were made later.
+void close_all_but(Watched kept) {
+  int fds[] = {kept.socket, kept.coordinator, kept.signals, kept.outer};
+  constexpr int kKept = sizeof fds / sizeof *fds;
+  for (int i = 0; i < kKept; ++i) {
+    for (int j = i + 1; j < kKept; ++j) {
+      if (fds[j] < fds[i]) {
+        const int lower = fds[j];
+        fds[j] = fds[i];
+        fds[i] = lower;
       }
     }
   }
   unsigned first = 0;
-  for (const int fd : kept) {
+  for (const int fd : fds) {
     if (fd < 0) {
       continue;
     }
@@ -445,39 +443,58 @@ int main(int argc, char** argv, char** envp) {
   ::sigfillset(&all);
   ::sigprocmask(SIG_SETMASK, &all, nullptr);
 
-  // Out of the group that the keyboard's signals and `kill -9 -GROUP` are for: those are to be survived.
-  const pid_t group = ::getpgrp();
-  ::setpgid(0, 0);
+  const int signals = ::signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK);
+  const int outer = static_cast<int>(::syscall(kPidfdOpen, ::getpid(), 0));  // close-on-exec, as all of these
+  int left_group[2];  // its end tells the inner one that the outer one has left the group
+  // Where the inner one leaves the program's status, since it may be killed, as the first process of a namespace cannot
+  // end by a signal, and since only the outer one's end is looked at.
+  void* shared = ::mmap(nullptr, sizeof(int), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (signals < 0 || outer < 0 || ::pipe2(left_group, O_CLOEXEC) != 0 || shared == MAP_FAILED) {
+    report(socket, Step::kEquip, errno);
+    return 127;
+  }
+  int& program_status = *static_cast<int*>(shared);
+  program_status = kStillRuns;
+
   guard_what_follows();
-  const int outer = static_cast<int>(::syscall(kPidfdOpen, ::getpid(), 0));
-  if (isolate) {
-    void* shared = ::mmap(nullptr, sizeof(int), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (shared == MAP_FAILED || !enter_namespace()) {
-      report(socket, Step::kIsolate, errno, 0);
-      return 127;
-    }
-    isolated_status = static_cast<int*>(shared);
-    *isolated_status = kStillRuns;
+  if (isolate && !enter_namespace()) {
+    report(socket, Step::kIsolate, errno);
+    return 127;
   }
   const pid_t inner = ::fork();
   if (inner < 0) {
-    report(socket, Step::kProcess, errno, 0);
+    report(socket, Step::kProcess, errno);
     return 127;
   }
   if (inner > 0) {
-    close_all_but(socket, coordinator, -1);
-    watch(inner, {socket, coordinator, -1});
+    ::setpgid(0, 0);
+    forget_arguments(argc, argv);  // before the inner one goes on, and can say that all is done
+    const Watched watched{socket, coordinator, signals, -1};
+    close_all_but(watched);
+    ::close(outer);
+    ::close(left_group[0]);
+    ::close(left_group[1]);
+    int status = kStillRuns;
+    watch(inner, watched, status);
+    end_like(program_status != kStillRuns ? program_status : status);
   }
   guard_what_follows();
-  ::fcntl(outer, F_SETFD, FD_CLOEXEC);
   if (isolate && !mount_proc()) {
-    report(socket, Step::kIsolate, errno, 0);
+    report(socket, Step::kIsolate, errno);
     return 127;
   }
-  const pid_t child = start(program, socket, group);
+  ::close(left_group[1]);
+  char none;
+  static_cast<void>(!::read(left_group[0], &none, 1));
+  ::close(left_group[0]);
+  const pid_t child = start(program, socket);
   if (child < 0) {
     return 127;
   }
-  close_all_but(socket, coordinator, outer);
-  watch(child, {socket, coordinator, outer});
+  forget_arguments(argc, argv);
+  report(socket, Step::kRunning);
+  const Watched watched{socket, coordinator, signals, outer};
+  close_all_but(watched);
+  watch(child, watched, program_status);
+  return 0;
 }

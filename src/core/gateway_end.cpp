@@ -174,7 +174,9 @@ void GatewayEnd::wait_started(const base::Wait& wait) {
                                                 [&] { return info_ || refusal_ || connection_->gone(lock); });
   if (info_) {
     lock.unlock();
-    far_end_->on_serving(launch_.kind == "Popen" ? std::optional(static_cast<pid_t>(info_->pid)) : std::nullopt);
+    // In a namespace of its own it has told a number that is somebody else's here.
+    const bool known_here = launch_.kind == "Popen" && !launch_.isolate;
+    far_end_->on_serving(known_here ? std::optional(static_cast<pid_t>(info_->pid)) : std::nullopt);
     return;
   }
   const std::optional<std::string> refusal = refusal_;

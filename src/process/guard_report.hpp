@@ -1,16 +1,16 @@
-// What the guard (guard/guard.cpp) tells who started it, on the socket that it then watches: once,
-// whether the program runs.
+// What the guard (guard/guard.cpp) tells who started it, on the socket that it then watches: whether
+// the program runs.
 #pragma once
-
-#include <sys/types.h>
 
 namespace execnet::process {
 
 enum class Step : int {
   kDescriptors,  // to give the program its descriptors
   kGuard,        // to become the guard
+  kEquip,        // to have what a guard needs
   kIsolate,      // to make a namespace for it
   kProcess,      // to make a process for the program
+  kProgram,      // not the last: said by that process, of which the kernel tells the reader who it is
   kExec,         // to become the program
   kRunning,      // done: it runs
 };
@@ -18,7 +18,6 @@ enum class Step : int {
 struct Report {
   Step step;
   int error;  // errno, when that step failed
-  pid_t pid;  // of the program, when it runs
 };
 
 }  // namespace execnet::process

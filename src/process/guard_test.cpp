@@ -2,16 +2,22 @@
 // that the pipe's end tells, as an event, that all of it is gone.
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <chrono>
 #include <cstdlib>
+#include <fstream>
+#include <iterator>
 #include <string>
 #include <vector>
 
 #include "base/syscall.hpp"
+#include "elsewhere.hpp"
 #include "process/spawn.hpp"
 #include "process/tree.hpp"
 #include "processes.hpp"
@@ -78,13 +84,63 @@ TEST(Guard, EndsAsTheProgramDoes) {
   }
 }
 
+// Of a program that sleeps: what is wrong with its number and its process group, as its starter sees them.
+std::string wrong_of_number_and_group(bool isolate) {
+  const auto program = spawn({.argv = {"sleep", "1000"}, .set_env = {}, .fds = {}, .isolate = isolate});
+  const pid_t inner = parent_of(program->pid());
+  const pid_t outer = parent_of(inner);
+  std::string wrong;
+  if (parent_of(outer) != ::getpid()) {
+    wrong += "it is not known by the number it has here; ";
+  }
+  // A group of a namespace further out has the number 0 here.
+  if (::getpgid(program->pid()) != ::getpgrp()) {
+    wrong += "it is not in the group of its starter; ";
+  }
+  if (::getpgid(inner) == ::getpgrp() || ::getpgid(outer) == ::getpgrp()) {
+    wrong += "a guard is in the group of its starter; ";
+  }
+  return wrong;
+}
+
 TEST(Guard, ProgramIsKnownByItsOwnNumberAndStaysInTheGroupOfItsStarter) {
-  const Fleet fleet("sleep 1000");
-  EXPECT_EQ(::getpgid(fleet.process->pid()), ::getpgrp());
-  const pid_t inner = parent_of(fleet.process->pid());
-  EXPECT_NE(inner, ::getpid());
-  EXPECT_EQ(starter_of(fleet.process->pid()), ::getpid());
-  EXPECT_NE(::getpgid(inner), ::getpgrp());
+  EXPECT_EQ(wrong_of_number_and_group(false), "");
+}
+
+TEST(Guard, ProgramInANamespaceIsKnownByItsNumberHereAndStaysInTheGroupOfItsStarter) {
+  try {
+    EXPECT_EQ(wrong_of_number_and_group(true), "");
+  } catch (const IsolationError& error) {
+    GTEST_SKIP() << error.what();
+  }
+}
+
+TEST(Guard, ProgramStaysInAGroupThatHasNoNumberHere) {
+  const std::string wrong = testing::in_pid_namespace([] { return wrong_of_number_and_group(false); });
+  if (wrong.starts_with("skipped: ")) {
+    GTEST_SKIP() << wrong;
+  }
+  EXPECT_EQ(wrong, "");
+}
+
+std::string text_of(pid_t pid, const std::string& file) {
+  std::ifstream stream("/proc/" + std::to_string(pid) + "/" + file, std::ios::binary);
+  return {std::istreambuf_iterator<char>(stream), {}};
+}
+
+TEST(Guard, ShowsNobodyTheArgumentsOfTheProgram) {
+  auto [in, out] = base::make_pipe();
+  const auto program = spawn({.argv = {"sh", "-c", "echo; sleep 1000; :", "a-secret", ""},
+                              .set_env = {{"A_MARK", "marked"}},
+                              .fds = {{out.get(), 1}}});
+  char byte = 0;
+  EXPECT_EQ(base::check("read", [&] { return ::read(in.get(), &byte, 1); }), 1);
+  EXPECT_NE(text_of(program->pid(), "cmdline").find("a-secret"), std::string::npos);
+  const pid_t inner = parent_of(program->pid());
+  for (const pid_t guard : {inner, parent_of(inner)}) {
+    EXPECT_EQ(text_of(guard, "cmdline"), std::string("execnet-guard\0", 14));
+    EXPECT_NE(text_of(guard, "environ").find("A_MARK=marked"), std::string::npos);  // as that of every process
+  }
 }
 
 TEST(Guard, WhatAProgramLeavesBehindIsGoneWhenItsEndIsSeen) {
@@ -141,6 +197,32 @@ TEST(Guard, KillsAllOfItAlsoWhenAllIsStopped) {
   fleet.process->kill_tree();
   EXPECT_EQ(fleet.process->wait(soon()), ExitStatus{.signal = SIGKILL});
   EXPECT_TRUE(fleet.is_gone_now());
+}
+
+TEST(Guard, EndsAsTheProgramDidAlsoWhenToldToKillAfterwards) {
+  auto [in, out] = base::make_pipe();
+  const auto process =
+      spawn({.argv = {"/bin/sh", "-c", "(sleep 1000 &); read line; exit 5"}, .set_env = {}, .fds = {{in.get(), 0}}});
+  const pid_t inner = parent_of(process->pid());
+  ASSERT_EQ(::write(out.get(), "\n", 1), 1);
+  const auto deadline = base::Clock::now() + 20s;
+  while (::kill(process->pid(), 0) == 0 && base::Clock::now() < deadline) {
+    ::sched_yield();  // until the inner one has collected it: nothing else tells
+  }
+  // In the moment that what is left has: the outer one is to find the inner one at work.
+  ::kill(inner, SIGSTOP);
+  process->kill_tree();
+  EXPECT_EQ(process->wait(soon()), ExitStatus{.code = 5});
+}
+
+TEST(Guard, SaysWhatItCannotHave) {
+  const std::string error = testing::elsewhere([] {
+    testing::refuse_system_call(SYS_signalfd4, EMFILE);
+    spawn({.argv = {"sleep", "1000"}, .set_env = {}, .fds = {}});
+    return std::string("it was started");
+  });
+  EXPECT_NE(error.find("signalfd"), std::string::npos) << error;
+  EXPECT_NE(error.find("Too many open files"), std::string::npos) << error;
 }
 
 TEST(Guard, KillsAllOfItWhenNobodyWantsTheProcessAnyMore) {

@@ -73,7 +73,7 @@ std::vector<char*> pointers_to(std::vector<std::string>& texts) {
 // --- in the child, from here to exec: async-signal-safe calls only --------------------------------
 
 [[noreturn]] void fail(int report, Step step) {
-  const Report failure{step, errno, 0};
+  const Report failure{step, errno};
   static_cast<void>(!::write(report, &failure, sizeof failure));
   ::_exit(127);
 }
@@ -152,18 +152,45 @@ class BlockedSignals {
   sigset_t before_;
 };
 
+struct Outcome {
+  Report report;
+  pid_t program = 0;  // as it is known here, in whatever PID namespace it is
+};
+
+// One report, and who wrote it; none when nothing is there (size < 0) or nobody who could write (size 0).
+ssize_t receive(int socket, Report& report, pid_t& writer) {
+  iovec data{.iov_base = &report, .iov_len = sizeof report};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(ucred))];
+  msghdr message{};
+  message.msg_iov = &data;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof control;
+  const ssize_t size = ::recvmsg(socket, &message, MSG_DONTWAIT);
+  const cmsghdr* header = size > 0 ? CMSG_FIRSTHDR(&message) : nullptr;
+  if (header != nullptr && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_CREDENTIALS) {
+    ucred credentials{};
+    std::memcpy(&credentials, CMSG_DATA(header), sizeof credentials);
+    writer = credentials.pid;
+  }
+  return size;
+}
+
 // What the child, or the guard that it has become, has to say; none when it ended without a word. Its end is waited for
 // as well as that of the socket: another thread may have forked meanwhile, whose child has a copy.
-std::optional<Report> read_report(int socket, int pidfd) {
+std::optional<Outcome> read_outcome(int socket, int pidfd) {
+  Outcome outcome{};
   for (;;) {
     pollfd entries[] = {{socket, POLLIN, 0}, {pidfd, POLLIN, 0}};
     base::check("poll", [&] { return ::poll(entries, 2, -1); });
-    Report report{};
-    const auto size = ::recv(socket, &report, sizeof report, MSG_DONTWAIT);
-    if (size == sizeof report) {
-      return report;
-    }
-    if (size == 0 || entries[1].revents != 0) {
+    pid_t writer = 0;
+    const ssize_t size = receive(socket, outcome.report, writer);
+    if (size == sizeof outcome.report) {
+      if (outcome.report.step != Step::kProgram) {
+        return outcome;
+      }
+      outcome.program = writer;
+    } else if (size == 0 || entries[1].revents != 0) {
       return std::nullopt;
     }
   }
@@ -203,6 +230,9 @@ std::shared_ptr<Process> spawn(const SpawnRequest& request) {
     base::throw_system_error(EINVAL, "spawn", "arguments are empty or contain a NUL byte");
   }
   auto [ours, theirs] = base::socket_pair();
+  // The kernel is to add to what is written who wrote it, in the numbers of this process's namespace.
+  constexpr int kOn = 1;
+  base::check("setsockopt", [&] { return ::setsockopt(ours.get(), SOL_SOCKET, SO_PASSCRED, &kOn, sizeof kOn); });
   const base::Fd myself = pidfd_open(::getpid());
   if (!myself) {
     base::throw_system_error(errno, "pidfd_open", errno == ENOSYS ? "Linux 5.4 or later is needed" : "");
@@ -250,29 +280,31 @@ std::shared_ptr<Process> spawn(const SpawnRequest& request) {
     collect(pid);
     base::throw_system_error(error, "pidfd_open");
   }
-  const auto report = read_report(ours.get(), pidfd.get());
-  if (report && report->step == Step::kRunning) {
-    return std::make_shared<Process>(report->pid, std::move(pidfd), std::move(ours));
+  const auto outcome = read_outcome(ours.get(), pidfd.get());
+  if (outcome && outcome->report.step == Step::kRunning) {
+    return std::make_shared<Process>(outcome->program, std::move(pidfd), std::move(ours));
   }
   collect(pid);
-  if (!report) {
+  if (!outcome) {
     base::throw_system_error(ECHILD, "spawn", "the guard of " + request.argv[0] + " was killed");
   }
+  const Report report = outcome->report;
   // Longer than exec takes are the program's arguments: the guard has hardly any of its own.
-  if (report->step == Step::kExec || (report->step == Step::kGuard && report->error == E2BIG)) {
-    throw ExecError(report->error, std::generic_category(), "exec(" + request.argv[0] + ")");
+  if (report.step == Step::kExec || (report.step == Step::kGuard && report.error == E2BIG)) {
+    throw ExecError(report.error, std::generic_category(), "exec(" + request.argv[0] + ")");
   }
-  if (report->step == Step::kIsolate) {
-    throw IsolationError(report->error, std::generic_category(), "unshare");
+  if (report.step == Step::kIsolate) {
+    throw IsolationError(report.error, std::generic_category(), "unshare");
   }
   const auto [call, arguments] = [&]() -> std::pair<std::string, std::string> {
-    switch (report->step) {
+    switch (report.step) {
       case Step::kDescriptors: return {"dup2", "descriptors for " + request.argv[0]};
       case Step::kGuard: return {"execveat", "execnet's guard, a file in memory: may those be executed here?"};
+      case Step::kEquip: return {"signalfd, pidfd_open, pipe2 or mmap", "for the guard of " + request.argv[0]};
       default: return {"fork", request.argv[0]};
     }
   }();
-  base::throw_system_error(report->error, call, arguments);
+  base::throw_system_error(report.error, call, arguments);
 }
 
 }  // namespace execnet::process

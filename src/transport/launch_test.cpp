@@ -143,13 +143,25 @@ TEST(PopenLaunch, PreloadNamesModules) {
 
 TEST(SshLaunch, PutsTheWordsOfTheSpecBetweenConfigAndCommand) {
   const Launch made = launch("ssh=-p 2222 -o 'ProxyCommand=nc %h %p' user@host//ssh_config=/my config");
-  ASSERT_EQ(made.argv.size(), 9U);
+  ASSERT_EQ(made.argv.size(), 11U);
   EXPECT_EQ(Words(made.argv.begin(), made.argv.end() - 1),
-            (Words{"ssh", "-F", "/my config", "-p", "2222", "-o", "ProxyCommand=nc %h %p", "user@host"}));
+            (Words{"ssh", "-F", "/my config", "-p", "2222", "-o", "ProxyCommand=nc %h %p", "user@host", "-o",
+                   "ControlMaster=no"}));
   EXPECT_TRUE(made.stream_on_stdio);
   EXPECT_FALSE(made.native);
   EXPECT_EQ(made.kind, "Ssh");
   EXPECT_EQ(made.address, "-p 2222 -o 'ProxyCommand=nc %h %p' user@host");
+}
+
+TEST(SshLaunch, HasItsOptionAfterThoseOfTheSpecWhichWinThenButNotInPlaceOfTheCommand) {
+  const auto words = [](std::string_view spec) {
+    const Launch made = launch(spec);
+    return Words(made.argv.begin(), made.argv.end() - 1);
+  };
+  EXPECT_EQ(words("ssh=-o ControlMaster=auto host"),
+            (Words{"ssh", "-o", "ControlMaster=auto", "host", "-o", "ControlMaster=no"}));
+  EXPECT_EQ(words("ssh=host -p 22"), (Words{"ssh", "host", "-p", "22", "-o", "ControlMaster=no"}));
+  EXPECT_EQ(words("ssh=-p 22 -- host"), (Words{"ssh", "-p", "22", "-o", "ControlMaster=no", "--", "host"}));
 }
 
 TEST(SshLaunch, KeepsDirectoriesAndVariablesOffTheCommandLine) {
@@ -251,8 +263,9 @@ TEST(Launch, OfVagrantIsItsSshWithOurCommand) {
   EXPECT_EQ(there.kind, "VagrantSsh");
   EXPECT_EQ(there.address, "box");
   EXPECT_TRUE(there.stream_on_stdio);
-  ASSERT_EQ(there.argv.size(), 7U);
-  EXPECT_EQ(Words(there.argv.begin(), there.argv.end() - 1), (Words{"vagrant", "ssh", "box", "--", "-F", "file"}));
+  ASSERT_EQ(there.argv.size(), 9U);
+  EXPECT_EQ(Words(there.argv.begin(), there.argv.end() - 1),
+            (Words{"vagrant", "ssh", "box", "--", "-F", "file", "-o", "ControlMaster=no"}));
   EXPECT_EQ(there.argv.back(), launch("ssh=host//python=py").argv.back());
 }
 

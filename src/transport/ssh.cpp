@@ -1,4 +1,6 @@
+#include <algorithm>
 #include <execnet/xspec.hpp>
+#include <string_view>
 #include <utility>
 
 #include "transport/bootstrap.hpp"
@@ -7,6 +9,11 @@
 
 namespace execnet::transport {
 namespace {
+
+// A connection that the configuration wants to be shared (ControlMaster, ControlPersist) would be held by a process
+// that our client leaves behind, and the guard ends those: with the sessions of others over it. One that is there is
+// used.
+constexpr std::string_view kNoMaster[] = {"-o", "ControlMaster=no"};
 
 // What the login shell there is asked to run. That may be any shell, so all it sees is one command
 // with quoted words; the choice of an interpreter is made by sh. chdir, nice and env: are not in here,
@@ -36,7 +43,7 @@ Launch remote_launch(const XSpec& spec, std::vector<std::string> argv) {
 
 }  // namespace
 
-// No options of our own: compression, multiplexing, time-outs, keep-alives and batch mode are what
+// No other options of our own: compression, multiplexing, time-outs, keep-alives and batch mode are what
 // the user's configuration says. Not -C either: 135 MB of base64 took 6 s over loopback with it and 1 s
 // without. Where it helps, "Compression yes" in the configuration or ssh=-C host turns it on.
 Launch ssh_launch(const XSpec& spec) {
@@ -45,7 +52,11 @@ Launch ssh_launch(const XSpec& spec) {
   launch.address = spec.get("ssh").value_or("");
   launch.advice = "ssh= needs the OpenSSH client; install the package openssh-client";
   const auto words = shell_split(launch.address);
-  launch.argv.insert(launch.argv.end(), words.begin(), words.end());
+  // After the user's, since the first of two is the one that counts, but where ssh still looks for options.
+  const auto options_end = std::find(words.begin(), words.end(), "--");
+  launch.argv.insert(launch.argv.end(), words.begin(), options_end);
+  launch.argv.insert(launch.argv.end(), std::begin(kNoMaster), std::end(kNoMaster));
+  launch.argv.insert(launch.argv.end(), options_end, words.end());
   launch.argv.push_back(remote_command(spec));
   return launch;
 }
@@ -56,6 +67,7 @@ Launch vagrant_launch(const XSpec& spec) {
   launch.kind = "VagrantSsh";
   launch.address = machine;
   launch.advice = "vagrant_ssh= needs Vagrant, from vagrantup.com";
+  launch.argv.insert(launch.argv.end(), std::begin(kNoMaster), std::end(kNoMaster));
   launch.argv.push_back(remote_command(spec));
   return launch;
 }

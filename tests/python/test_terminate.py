@@ -14,6 +14,7 @@ import pytest
 
 import execnet
 from belongings import ends_gone, has_ended, pidfd
+from sshd import PrivateSshd
 
 DEAF_FOR_EVER = """
 import os, signal
@@ -109,6 +110,34 @@ def test_an_id_may_come_back_as_that_of_what_goes_through_what_its_first_owner_i
     group.makegateway("popen//via=second//id=first")
     assert seconds(lambda: group.terminate(timeout=10.0)) < 5.0
     assert repr(group) == "<Group []>"
+
+
+def test_an_ssh_connection_that_is_shared_is_not_started_by_a_gateway_and_not_ended(
+    group: execnet.Group, sshd: PrivateSshd
+) -> None:
+    control, config = sshd.directory / "control", sshd.directory / "sharing_config"
+    sharing = f"ControlMaster auto\nControlPath {control}\nControlPersist yes\n"
+    config.write_text(sharing + (sshd.directory / "ssh_config").read_text())
+    spec = f"ssh=localhost//ssh_config={config}"
+
+    def ssh(*arguments: str) -> int:
+        # The connection goes to the background, with whatever it has for output.
+        nothing = subprocess.DEVNULL
+        command = ["ssh", "-F", str(config), *arguments]
+        return subprocess.run(command, stdin=nothing, stdout=nothing, stderr=nothing).returncode
+
+    group.makegateway(spec)
+    assert not control.exists()
+    group.terminate(timeout=10)
+    assert ssh("localhost", "true") == 0
+    logins = sshd.log.count("Accepted publickey")
+    try:
+        assert group.makegateway(spec).remote_exec("channel.send(42)").receive(timeout=10) == 42
+        group.terminate(timeout=10)
+        assert sshd.log.count("Accepted publickey") == logins
+        assert ssh("-O", "check", "localhost") == 0
+    finally:
+        ssh("-O", "exit", "localhost")
 
 
 def test_join_waits_for_the_end(gateway: execnet.Gateway) -> None:

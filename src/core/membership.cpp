@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <exception>
 #include <execnet/error.hpp>
+#include <iterator>
 #include <utility>
 
 #include "core/ending.hpp"
@@ -156,8 +157,10 @@ Gateways Membership::start(std::vector<XSpec> requested, const base::Wait& wait)
 }
 
 void Membership::exit(Gateway& gateway) {
+  Gateways ended;  // Who only ever exits its gateways does not collect them, and goes without the lock.
   {
     const std::lock_guard lock(mutex_);
+    ended = take_ended();
     const auto found =
         std::find_if(members_.begin(), members_.end(), [&](const auto& member) { return member.get() == &gateway; });
     if (found != members_.end()) {
@@ -198,29 +201,40 @@ void Membership::tell_to_exit() {
 
 // The fork servers first: what is left of their workers ends with them, and the loop sees that.
 void Membership::clean_up(const base::Wait& wait) {
-  std::shared_ptr<ForkServers> servers;
-  {
-    const std::lock_guard lock(mutex_);
-    const bool awaited = std::all_of(leaving_.begin(), leaving_.end(),
-                                     [](const auto& gateway) { return gateway->end()->far_end().killed_here(); });
-    if (members_.empty() && starting_.empty() && awaited) {
-      servers = std::move(fork_servers_);
+  for (;;) {
+    std::shared_ptr<ForkServers> servers;
+    std::shared_ptr<loop::Loop> idle;
+    Gateways ended;  // goes without the lock
+    {
+      const std::lock_guard lock(mutex_);
+      ended = take_ended();
+      const bool awaited = std::all_of(leaving_.begin(), leaving_.end(),
+                                       [](const auto& gateway) { return gateway->end()->far_end().killed_here(); });
+      if (members_.empty() && starting_.empty() && awaited) {
+        servers = std::move(fork_servers_);
+        if (!servers && leaving_.empty()) {
+          idle = std::move(loop_);
+        }
+      }
     }
-  }
-  if (servers) {
+    if (idle) {
+      idle->stop();
+    }
+    if (!servers) {
+      return;
+    }
     servers->end(wait);
   }
-  std::shared_ptr<loop::Loop> idle;
-  {
-    const std::lock_guard lock(mutex_);
-    std::erase_if(leaving_, [](const auto& gateway) { return gateway->end()->far_end().ended().has_value(); });
-    if (members_.empty() && leaving_.empty() && starting_.empty()) {
-      idle = std::move(loop_);
-    }
-  }
-  if (idle) {
-    idle->stop();
-  }
+}
+
+// Those of `leaving_` whose processes are gone. REQUIRES the mutex.
+Gateways Membership::take_ended() {
+  const auto first_ended = std::partition(leaving_.begin(), leaving_.end(), [](const auto& gateway) {
+    return !gateway->end()->far_end().ended().has_value();
+  });
+  Gateways ended(std::make_move_iterator(first_ended), std::make_move_iterator(leaving_.end()));
+  leaving_.erase(first_ended, leaving_.end());
+  return ended;
 }
 
 // Throws SpecError when it has left meanwhile.

@@ -58,6 +58,7 @@ class Membership {
   std::shared_ptr<ForkServers> fork_servers();
   // Ends the fork servers that nobody needs, forgets who has ended, and stops the loop if nobody is left.
   void clean_up(const base::Wait& wait);
+  std::vector<std::shared_ptr<Gateway>> take_ended();
 
   const base::MadeHere made_here_;
   const transport::LocalPython python_;

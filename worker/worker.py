@@ -45,7 +45,7 @@ PROTOCOL = 1
 MAGIC = b"EXECNET\x01"
 THIS_FILE = "<execnet worker>"
 unicode_type = type(u"")
-izip = zip if PY3 else itertools.izip
+izip, imap = (zip, map) if PY3 else (itertools.izip, itertools.imap)
 now = time.monotonic if PY3 else time.time
 
 
@@ -627,21 +627,28 @@ class ChannelState(object):
         self.strconfig = None  # None: as the gateway
         self.window = window  # bytes of items that may be on their way in each direction
         self.windows = [UNBOUNDED, UNBOUNDED]  # what this end and the other have set; the smaller holds
-        self.sent = 0  # bytes, ever, of items sent without a window; guarded by send_lock
-        self.admitted = 0  # the same with one, when a sender has waited for its room
-        self.credited = 0  # of both, those that the other side has taken
+        self.sent = 0  # bytes, ever, of items sent; guarded by send_lock
+        self.credited = 0  # of them, those that the other side has taken
         self.consumed = 0  # bytes of items that the code has taken, to be told as credit
-        self.senders = []  # who waits for room, in the order in which they came
+        self.senders = []  # the turns of who waits for room, in the order in which they came: (caller, object())
         self.relay = None  # the OpenedProcess that it is the stream of
         self.handle = None  # weak reference to the program's Channel
         self.handles = 0  # how many there have been
 
     def outstanding(self):
-        return self.sent + self.admitted - self.credited
+        return self.sent - self.credited
 
-    def has_room(self, size):
+    def may_send(self, turn, size):
+        """Whether there is room, for the first. A signal handler that sends is who it has interrupted."""
         on_the_way = self.outstanding()
-        return on_the_way + size <= self.window or on_the_way < self.share()
+        has_room = on_the_way + size <= self.window or on_the_way < self.share()
+        return has_room and turn in self.senders and self.senders[0][0] == turn[0]
+
+    def end_turn(self, turn):
+        if turn in self.senders:
+            self.senders.remove(turn)
+        if self.senders:
+            self.changed()
 
     def share(self):
         """So many bytes are told at once, and do not keep the next item back."""
@@ -649,7 +656,7 @@ class ChannelState(object):
 
     def changed(self):
         for waiter in self.waiters:
-            waiter.release()
+            release(waiter)
         del self.waiters[:]
 
 
@@ -689,32 +696,33 @@ class Channel(object):
 
         Waits while the window is full, at most `timeout` seconds: TimeoutError, and nothing was sent.
         """
-        payload, admitted = dump(item), self._state.window != UNBOUNDED
-        if admitted:
-            self._wait_for_room(len(payload), None if timeout is None else now() + timeout)
-        self._connection.call(self._connection.send_item, self._state, payload, admitted)
-
-    def _wait_for_room(self, size, deadline):
-        state, connection = self._state, self._connection
-        me = connection.caller()  # a signal handler that sends is who it has interrupted
-        with connection.lock:
-            state.senders.append(me)
+        connection, state, payload = self._connection, self._state, dump(item)
+        if state.window == UNBOUNDED:
+            connection.call(connection.send_item, state, payload)
+            return
+        deadline = None if timeout is None else now() + timeout
+        turn, sent = (connection.caller(), object()), False
         try:
-            while True:
-                with connection.lock:
-                    connection.check_open(state)
-                    if state.senders[0] == me and state.has_room(size):
-                        state.admitted += size
-                        return
-                    if connection.error is not None:
-                        raise IOError("cannot send to %r: its window is full, and this worker is told to end" % self)
-                    waiter = self._new_waiter()
-                self._wait(waiter, deadline, "the window of %r was not free in time")
+            with connection.lock:
+                state.senders.append(turn)
+            while not sent:
+                self._wait_for_room(turn, len(payload), deadline)
+                sent = connection.call(connection.send_item, state, payload, turn)
         finally:
             with connection.lock:
-                state.senders.remove(me)
-                if state.senders:
-                    state.changed()
+                state.end_turn(turn)
+
+    def _wait_for_room(self, turn, size, deadline):
+        state, connection = self._state, self._connection
+        while True:
+            with connection.lock:
+                connection.check_open(state)
+                if state.may_send(turn, size):
+                    return
+                if connection.error is not None:
+                    raise IOError("cannot send to %r: its window is full, and this worker is told to end" % self)
+                waiter = self._new_waiter()
+            self._wait(waiter, deadline, "the window of %r was not free in time")
 
     def set_window(self, bytes):
         """Sets how many bytes of items may be on their way in each direction, at both ends; None: any number."""
@@ -960,13 +968,12 @@ class Connection(object):
     def call(self, function, *args):
         """Calls something that writes: in a greenlet, which must not block its thread, through the poster."""
         if self.greenlets is None or not self.greenlets.here():
-            function(*args)
-            return
-        done, errors = self.new_waiter(), []
+            return function(*args)
+        done, results, errors = self.new_waiter(), [], []
 
         def post():
             try:
-                function(*args)
+                results.append(function(*args))
             except BaseException:
                 errors.append(sys.exc_info()[1])
             done.release()
@@ -975,6 +982,7 @@ class Connection(object):
         done.acquire()
         if errors:
             raise errors[0]
+        return results[0]
 
     # Writing
 
@@ -983,35 +991,30 @@ class Connection(object):
 
         `begun` is a list that gets an item when it is too late to take the message back.
         """
-        size, flags = len(payload), 0
+        size, begun = len(payload), [] if begun is None else begun
         if size <= CHUNK:
             with self._turn, self._out_lock:
-                if begun is not None:
-                    begun.append(True)
-                self._put(HEADER.pack(kind, 0, 0, number, size, credit) + payload)
+                self._put(HEADER.pack(kind, 0, 0, number, size, credit) + payload, begun)
             return
         try:
             for at in range(0, size, CHUNK):
-                chunk = payload[at : at + CHUNK]
-                flags = MORE if at + CHUNK < size else 0
+                chunk, more = payload[at : at + CHUNK], at + CHUNK < size
                 with self._turn:
                     pass
                 with self._out_lock:
-                    if begun is not None and not flags:
-                        begun.append(True)
-                    self._put(HEADER.pack(kind, flags, 0, number, len(chunk), 0) + chunk)
+                    self._put(HEADER.pack(kind, more * MORE, 0, number, len(chunk), 0) + chunk, [] if more else begun)
         except BaseException:
-            if flags:
+            if not begun:
                 with self._turn, self._out_lock:
-                    self._put(HEADER.pack(kind, ABORT, 0, number, 0, 0))
+                    self._put(HEADER.pack(kind, ABORT, 0, number, 0, 0), [])
             raise
 
-    def _put(self, frame):
+    def _put(self, frame, begun):
         # Called with _out_lock held.
         if self._gone is not None:
             raise IOError(self._gone)
         try:
-            self._out.write(frame)
+            begun.extend(imap(self._out.write, (frame,)))  # no signal handler comes between the two
             self._out.flush()
         except EnvironmentError as error:
             if error.errno is None:  # not the system's, but raised by a signal handler
@@ -1022,7 +1025,7 @@ class Connection(object):
     def say_hello(self, hello):
         payload = dump(hello)
         with self._out_lock:
-            self._put(MAGIC + HEADER.pack(HELLO, 0, 0, 0, len(payload), 0) + payload)
+            self._put(MAGIC + HEADER.pack(HELLO, 0, 0, 0, len(payload), 0) + payload, [])
 
     def send(self, state, kind, payload):
         """Writes a message of an open channel. Throws OSError when it is closed."""
@@ -1034,26 +1037,33 @@ class Connection(object):
         if state.closed:
             raise IOError("cannot send to <Channel id=%d closed>" % state.id)
 
-    def send_item(self, state, payload, admitted):
-        """The same for an item, which counts if the other side will get it; `admitted`: it does already."""
-        size, begun = len(payload), []
-        try:
-            with state.send_lock:
-                self.check_open(state)
-                if not admitted:
-                    state.sent += size
-                try:
-                    self.write(DATA, state.id, payload, 0, begun)
-                except BaseException:
-                    if not admitted and not begun:
-                        state.sent -= size
-                    raise
-        except BaseException:
-            if admitted and not begun:
-                with self.lock:
-                    state.admitted -= size
-                    state.changed()
-            raise
+    def send_item(self, state, payload, turn=None):
+        """The same for an item, which counts if the other side will get it.
+
+        With a window it is here that it gets its room, for the other side counts in the order of sending. False,
+        and nothing was sent: there is none for this turn after all, a signal handler's item took it.
+        """
+        begun = []
+        with state.send_lock:
+            self.check_open(state)
+            before = state.sent
+            try:
+                if turn is None:
+                    state.sent = before + len(payload)
+                else:
+                    with self.lock:
+                        if not state.may_send(turn, len(payload)):
+                            return False
+                        state.sent = before + len(payload)
+                        state.end_turn(turn)
+                self.write(DATA, state.id, payload, 0, begun)
+            except BaseException:
+                if not begun:
+                    state.sent = before
+                    with self.lock:
+                        state.changed()
+                raise
+        return True
 
     def run_poster(self):
         while True:

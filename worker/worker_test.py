@@ -1485,6 +1485,40 @@ class Windows(LiveTest):
         client.send(DATA, number, b"B" + struct.pack(">i", answers) + b"Q")
         self.assertEqual(client.receive(answers), 800)
 
+    @unittest.skipUnless(
+        sys.version_info >= (3, 10) and sys.implementation.name == "cpython",
+        "a signal that comes at the end of a `with` keeps its lock taken",
+    )
+    def test_sends_interrupted_anywhere_leave_nothing_behind(self):
+        client = self.start(greeting=hello(window=800))
+        source = """
+            import random, signal
+            def interrupt(number, frame):
+                if sending:
+                    raise KeyboardInterrupt
+            sending = False
+            signal.signal(signal.SIGALRM, interrupt)
+            for _ in range(5000):
+                signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-6, 2e-4))
+                try:
+                    sending = True
+                    channel.send(b"x" * 94)
+                    sending = False
+                except KeyboardInterrupt:
+                    sending = False
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            channel.send(None)
+            channel.receive()
+            """
+        number = client.execute(source)
+        payload = b""
+        while payload != dump(None):
+            kind, _, payload = client.read()
+            self.assertEqual(kind, DATA)
+            client.write(frame(CREDIT, number, credit=len(payload)))
+        status = client.status()
+        self.assertEqual((status["numblocked"], status["outstanding"]), (0, 0))
+
 
 class Ending(LiveTest):
     def test_terminate_ends_an_idle_worker(self):

@@ -630,7 +630,7 @@ class ChannelState(object):
         self.sent = 0  # bytes, ever, of items sent; guarded by send_lock
         self.credited = 0  # of them, those that the other side has taken
         self.consumed = 0  # bytes of items that the code has taken, to be told as credit
-        self.senders = []  # the turns of who waits for room, in the order in which they came: (caller, object())
+        self.senders = []  # turns of who waits for room, in the order in which they came: (caller, size, object())
         self.relay = None  # the OpenedProcess that it is the stream of
         self.handle = None  # weak reference to the program's Channel
         self.handles = 0  # how many there have been
@@ -638,11 +638,15 @@ class ChannelState(object):
     def outstanding(self):
         return self.sent - self.credited
 
-    def may_send(self, turn, size):
+    def may_send(self, turn):
         """Whether there is room, for the first. A signal handler that sends is who it has interrupted."""
         on_the_way = self.outstanding()
-        has_room = on_the_way + size <= self.window or on_the_way < self.share()
+        has_room = on_the_way + turn[1] <= self.window or on_the_way < self.share()
         return has_room and turn in self.senders and self.senders[0][0] == turn[0]
+
+    def blocked(self):
+        """How many wait for room."""
+        return len(self.senders) - (bool(self.senders) and self.may_send(self.senders[0]))
 
     def end_turn(self, turn):
         if turn in self.senders:
@@ -701,23 +705,23 @@ class Channel(object):
             connection.call(connection.send_item, state, payload)
             return
         deadline = None if timeout is None else now() + timeout
-        turn, sent = (connection.caller(), object()), False
+        turn, sent = (connection.caller(), len(payload), object()), False
         try:
             with connection.lock:
                 state.senders.append(turn)
             while not sent:
-                self._wait_for_room(turn, len(payload), deadline)
+                self._wait_for_room(turn, deadline)
                 sent = connection.call(connection.send_item, state, payload, turn)
         finally:
             with connection.lock:
                 state.end_turn(turn)
 
-    def _wait_for_room(self, turn, size, deadline):
+    def _wait_for_room(self, turn, deadline):
         state, connection = self._state, self._connection
         while True:
             with connection.lock:
                 connection.check_open(state)
-                if state.may_send(turn, size):
+                if state.may_send(turn):
                     return
                 if connection.error is not None:
                     raise IOError("cannot send to %r: its window is full, and this worker is told to end" % self)
@@ -1052,7 +1056,7 @@ class Connection(object):
                     state.sent = before + len(payload)
                 else:
                     with self.lock:
-                        if not state.may_send(turn, len(payload)):
+                        if not state.may_send(turn):
                             return False
                         state.sent = before + len(payload)
                         state.end_turn(turn)
@@ -1230,7 +1234,7 @@ class Connection(object):
         with self.lock:
             states = list(self._states.values())
             flowing = [state.outstanding() for state in states if state.window != UNBOUNDED and not state.closed]
-            return sum(len(state.senders) for state in states), sum(flowing)
+            return sum(state.blocked() for state in states), sum(flowing)
 
     def on_close(self, number, payload=None):
         error = None if payload is None else RemoteError(load_text(payload))

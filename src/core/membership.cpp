@@ -58,7 +58,7 @@ void Membership::allocate_id(XSpec& spec) {
 }
 
 // Checks everything that can be wrong, for all of them, before the first is started.
-std::vector<XSpec> Membership::reserve(std::vector<XSpec> specs) {
+std::pair<std::vector<XSpec>, std::size_t> Membership::reserve(std::vector<XSpec> specs) {
   if (made_here_.in_forked_copy()) {
     throw SpecError("the group belongs to the process that this one was forked from: make one here");
   }
@@ -82,7 +82,7 @@ std::vector<XSpec> Membership::reserve(std::vector<XSpec> specs) {
     }
   }
   starting_.merge(ids);
-  return specs;
+  return {std::move(specs), terminations_};
 }
 
 std::shared_ptr<loop::Loop> Membership::loop() {
@@ -103,7 +103,7 @@ std::shared_ptr<ForkServers> Membership::fork_servers() {
 }
 
 Gateways Membership::start(std::vector<XSpec> requested, const base::Wait& wait) {
-  const std::vector<XSpec> specs = reserve(std::move(requested));
+  const auto [specs, terminations] = reserve(std::move(requested));
   Gateways started;
   started.reserve(specs.size());
   std::exception_ptr failure;
@@ -128,6 +128,9 @@ Gateways Membership::start(std::vector<XSpec> requested, const base::Wait& wait)
           GatewayEnd::start(spec, python_, other ? other->end() : nullptr, loop(), *fork_servers(), wait)));
       const std::lock_guard lock(mutex_);
       coming_.push_back(started.back());
+      if (terminations_ != terminations) {  // which has not seen this one
+        throw HostNotFound("no usable Python for '" + spec.text() + "': its group was terminated meanwhile");
+      }
     }
     wait_for_all();
   } catch (...) {
@@ -179,6 +182,7 @@ void Membership::terminate(std::optional<base::Seconds> timeout, const base::Wai
   Gateways ending = members();
   {
     const std::lock_guard lock(mutex_);
+    ++terminations_;
     ending.insert(ending.end(), leaving_.begin(), leaving_.end());
     ending.insert(ending.end(), coming_.begin(), coming_.end());  // who starts them learns it by their end
   }

@@ -20,6 +20,7 @@ waits, writes or runs code that is not ours. Channel.__del__ may run anywhere, a
 is held, and so takes no lock at all.
 """
 
+import errno
 import io
 import itertools
 import os
@@ -45,7 +46,7 @@ PROTOCOL = 1
 MAGIC = b"EXECNET\x01"
 THIS_FILE = "<execnet worker>"
 unicode_type = type(u"")
-izip = zip if PY3 else itertools.izip
+izip, imap = (zip, map) if PY3 else (itertools.izip, itertools.imap)
 now = time.monotonic if PY3 else time.time
 
 
@@ -627,21 +628,32 @@ class ChannelState(object):
         self.strconfig = None  # None: as the gateway
         self.window = window  # bytes of items that may be on their way in each direction
         self.windows = [UNBOUNDED, UNBOUNDED]  # what this end and the other have set; the smaller holds
-        self.sent = 0  # bytes, ever, of items sent without a window; guarded by send_lock
-        self.admitted = 0  # the same with one, when a sender has waited for its room
-        self.credited = 0  # of both, those that the other side has taken
+        self.sent = 0  # bytes, ever, of items sent; guarded by send_lock
+        self.credited = 0  # of them, those that the other side has taken
         self.consumed = 0  # bytes of items that the code has taken, to be told as credit
-        self.senders = []  # who waits for room, in the order in which they came
+        self.senders = []  # turns of who waits for room, in the order in which they came: (caller, size, object())
         self.relay = None  # the OpenedProcess that it is the stream of
         self.handle = None  # weak reference to the program's Channel
         self.handles = 0  # how many there have been
 
     def outstanding(self):
-        return self.sent + self.admitted - self.credited
+        return self.sent - self.credited
 
-    def has_room(self, size):
+    def may_send(self, turn):
+        """Whether there is room, for the first. A signal handler that sends is who it has interrupted."""
         on_the_way = self.outstanding()
-        return on_the_way + size <= self.window or on_the_way < self.share()
+        has_room = on_the_way + turn[1] <= self.window or on_the_way < self.share()
+        return has_room and turn in self.senders and self.senders[0][0] == turn[0]
+
+    def blocked(self):
+        """How many wait for room."""
+        return len(self.senders) - (bool(self.senders) and self.may_send(self.senders[0]))
+
+    def end_turn(self, turn):
+        if turn in self.senders:
+            self.senders.remove(turn)
+        if self.senders:
+            self.changed()
 
     def share(self):
         """So many bytes are told at once, and do not keep the next item back."""
@@ -649,7 +661,7 @@ class ChannelState(object):
 
     def changed(self):
         for waiter in self.waiters:
-            waiter.release()
+            release(waiter)
         del self.waiters[:]
 
 
@@ -689,32 +701,33 @@ class Channel(object):
 
         Waits while the window is full, at most `timeout` seconds: TimeoutError, and nothing was sent.
         """
-        payload, admitted = dump(item), self._state.window != UNBOUNDED
-        if admitted:
-            self._wait_for_room(len(payload), None if timeout is None else now() + timeout)
-        self._connection.call(self._connection.send_item, self._state, payload, admitted)
-
-    def _wait_for_room(self, size, deadline):
-        state, connection = self._state, self._connection
-        me = connection.caller()  # a signal handler that sends is who it has interrupted
-        with connection.lock:
-            state.senders.append(me)
+        connection, state, payload = self._connection, self._state, dump(item)
+        if state.window == UNBOUNDED:
+            connection.call(connection.send_item, state, payload)
+            return
+        deadline = None if timeout is None else now() + timeout
+        turn, sent = (connection.caller(), len(payload), object()), False
         try:
-            while True:
-                with connection.lock:
-                    connection.check_open(state)
-                    if state.senders[0] == me and state.has_room(size):
-                        state.admitted += size
-                        return
-                    if connection.error is not None:
-                        raise IOError("cannot send to %r: its window is full, and this worker is told to end" % self)
-                    waiter = self._new_waiter()
-                self._wait(waiter, deadline, "the window of %r was not free in time")
+            with connection.lock:
+                state.senders.append(turn)
+            while not sent:
+                self._wait_for_room(turn, deadline)
+                sent = connection.call(connection.send_item, state, payload, turn)
         finally:
             with connection.lock:
-                state.senders.remove(me)
-                if state.senders:
-                    state.changed()
+                state.end_turn(turn)
+
+    def _wait_for_room(self, turn, deadline):
+        state, connection = self._state, self._connection
+        while True:
+            with connection.lock:
+                connection.check_open(state)
+                if state.may_send(turn):
+                    return
+                if connection.error is not None:
+                    raise IOError("cannot send to %r: its window is full, and this worker is told to end" % self)
+                waiter = self._new_waiter()
+            self._wait(waiter, deadline, "the window of %r was not free in time")
 
     def set_window(self, bytes):
         """Sets how many bytes of items may be on their way in each direction, at both ends; None: any number."""
@@ -960,13 +973,12 @@ class Connection(object):
     def call(self, function, *args):
         """Calls something that writes: in a greenlet, which must not block its thread, through the poster."""
         if self.greenlets is None or not self.greenlets.here():
-            function(*args)
-            return
-        done, errors = self.new_waiter(), []
+            return function(*args)
+        done, results, errors = self.new_waiter(), [], []
 
         def post():
             try:
-                function(*args)
+                results.append(function(*args))
             except BaseException:
                 errors.append(sys.exc_info()[1])
             done.release()
@@ -975,6 +987,7 @@ class Connection(object):
         done.acquire()
         if errors:
             raise errors[0]
+        return results[0]
 
     # Writing
 
@@ -983,35 +996,30 @@ class Connection(object):
 
         `begun` is a list that gets an item when it is too late to take the message back.
         """
-        size, flags = len(payload), 0
+        size, begun = len(payload), [] if begun is None else begun
         if size <= CHUNK:
             with self._turn, self._out_lock:
-                if begun is not None:
-                    begun.append(True)
-                self._put(HEADER.pack(kind, 0, 0, number, size, credit) + payload)
+                self._put(HEADER.pack(kind, 0, 0, number, size, credit) + payload, begun)
             return
         try:
             for at in range(0, size, CHUNK):
-                chunk = payload[at : at + CHUNK]
-                flags = MORE if at + CHUNK < size else 0
+                chunk, more = payload[at : at + CHUNK], at + CHUNK < size
                 with self._turn:
                     pass
                 with self._out_lock:
-                    if begun is not None and not flags:
-                        begun.append(True)
-                    self._put(HEADER.pack(kind, flags, 0, number, len(chunk), 0) + chunk)
+                    self._put(HEADER.pack(kind, more * MORE, 0, number, len(chunk), 0) + chunk, [] if more else begun)
         except BaseException:
-            if flags:
+            if not begun:
                 with self._turn, self._out_lock:
-                    self._put(HEADER.pack(kind, ABORT, 0, number, 0, 0))
+                    self._put(HEADER.pack(kind, ABORT, 0, number, 0, 0), [])
             raise
 
-    def _put(self, frame):
+    def _put(self, frame, begun):
         # Called with _out_lock held.
         if self._gone is not None:
             raise IOError(self._gone)
         try:
-            self._out.write(frame)
+            begun.extend(imap(self._out.write, (frame,)))  # no signal handler comes between the two
             self._out.flush()
         except EnvironmentError as error:
             if error.errno is None:  # not the system's, but raised by a signal handler
@@ -1022,7 +1030,7 @@ class Connection(object):
     def say_hello(self, hello):
         payload = dump(hello)
         with self._out_lock:
-            self._put(MAGIC + HEADER.pack(HELLO, 0, 0, 0, len(payload), 0) + payload)
+            self._put(MAGIC + HEADER.pack(HELLO, 0, 0, 0, len(payload), 0) + payload, [])
 
     def send(self, state, kind, payload):
         """Writes a message of an open channel. Throws OSError when it is closed."""
@@ -1034,26 +1042,33 @@ class Connection(object):
         if state.closed:
             raise IOError("cannot send to <Channel id=%d closed>" % state.id)
 
-    def send_item(self, state, payload, admitted):
-        """The same for an item, which counts if the other side will get it; `admitted`: it does already."""
-        size, begun = len(payload), []
-        try:
-            with state.send_lock:
-                self.check_open(state)
-                if not admitted:
-                    state.sent += size
-                try:
-                    self.write(DATA, state.id, payload, 0, begun)
-                except BaseException:
-                    if not admitted and not begun:
-                        state.sent -= size
-                    raise
-        except BaseException:
-            if admitted and not begun:
-                with self.lock:
-                    state.admitted -= size
-                    state.changed()
-            raise
+    def send_item(self, state, payload, turn=None):
+        """The same for an item, which counts if the other side will get it.
+
+        With a window it is here that it gets its room, for the other side counts in the order of sending. False,
+        and nothing was sent: there is none for this turn after all, a signal handler's item took it.
+        """
+        begun = []
+        with state.send_lock:
+            self.check_open(state)
+            before = state.sent
+            try:
+                if turn is None:
+                    state.sent = before + len(payload)
+                else:
+                    with self.lock:
+                        if not state.may_send(turn):
+                            return False
+                        state.sent = before + len(payload)
+                        state.end_turn(turn)
+                self.write(DATA, state.id, payload, 0, begun)
+            except BaseException:
+                if not begun:
+                    state.sent = before
+                    with self.lock:
+                        state.changed()
+                raise
+        return True
 
     def run_poster(self):
         while True:
@@ -1220,7 +1235,7 @@ class Connection(object):
         with self.lock:
             states = list(self._states.values())
             flowing = [state.outstanding() for state in states if state.window != UNBOUNDED and not state.closed]
-            return sum(len(state.senders) for state in states), sum(flowing)
+            return sum(state.blocked() for state in states), sum(flowing)
 
     def on_close(self, number, payload=None):
         error = None if payload is None else RemoteError(load_text(payload))
@@ -1705,16 +1720,18 @@ def kill_tree(pid):
 
 MOMENT = 0.3  # seconds for a worker whose stream has ended, and for what a worker leaves behind, to end by itself
 LINUX = sys.platform.startswith("linux")
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 1, 4, 36
 POLLRDHUP = 0x2000 if LINUX else 0
 
 
 def prctl(option, value):
     """Whether this is a Linux whose C library can be called, and agrees."""
+    if not LINUX:
+        return False
     try:
         import ctypes
 
-        return LINUX and ctypes.CDLL(None).prctl(option, value, 0, 0, 0) == 0
+        return ctypes.CDLL(None).prctl(option, value, 0, 0, 0) == 0
     except Exception:
         return False
 
@@ -1722,19 +1739,29 @@ def prctl(option, value):
 def fork_under_guard(stream_fd):
     """Returns in a child of a child, as the worker. The two processes above see to it that nothing of it stays.
 
-    Where no program of ours runs, that is over ssh, behind a pure proxy and at a socket server. It is what guard/guard.cpp
-    is elsewhere: both adopt what the worker leaves behind, either notices when the other one is killed, and when the
-    stream ends so do all, even if the worker is in C code and keeps the interpreter's lock.
+    Where no program of ours runs, that is over ssh, behind a pure proxy and at a socket server. It is what
+    guard/guard.cpp is elsewhere: both adopt what the worker leaves behind, either notices when the other one is killed,
+    and when the stream ends so do all, even if the worker is in C code and keeps the interpreter's lock.
+
+    Where nothing can be adopted, for want of prctl(), the worker and what it starts are a process group of their own,
+    to which the keyboard's signals do not come, and are killed as one; what leaves the group stays. Its number is the
+    inner guard's, which is not in it: so it cannot be a stranger's as long as that one is there.
     """
     if not hasattr(os, "fork"):
         return
     above = None  # a pipe that ends with the process above
-    for _ in range(2):
+    for inner in (False, True):
+        guard, outside, adopts = os.getpid(), os.getpgrp(), prctl(PR_SET_CHILD_SUBREAPER, 1)
+        if not adopts:
+            set_group(0)
         alive, keep = os.pipe()
         child = os.fork()
         if child:
             try:
-                Guard(child, [fd for fd in (stream_fd, above) if fd is not None], keep).run()
+                # Out of the worker's group: `kill -9 -GROUP` is to be survived.
+                set_group(outside if inner and not adopts else 0)
+                group = None if adopts else guard if inner else child
+                Guard(child, [fd for fd in (stream_fd, above) if fd is not None], keep, group).run()
             finally:
                 os._exit(1)
         os.close(keep)
@@ -1742,32 +1769,33 @@ def fork_under_guard(stream_fd):
             os.close(above)
         above = alive
     os.close(above)
-    if not LINUX:
-        os.setpgid(0, 0)
-
-
-def die_with_guard(guard):
-    """Ends this process when its parent does, whatever it is doing then."""
-    if prctl(PR_SET_PDEATHSIG, signal.SIGKILL) and os.getppid() != guard:
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != guard:
         os._exit(1)
 
 
+def set_group(number):
+    try:
+        os.setpgid(0, number)
+    except EnvironmentError:
+        pass  # leads a session
+
+
 class Guard(object):
-    def __init__(self, child, ends, keep):
+    """One of the two; `group` is the number of the worker's process group where that is killed, else None."""
+
+    def __init__(self, child, ends, keep, group):
         import select
 
-        self._child = child
+        self._child, self._group = child, group
         self._status = None
+        self._signals = []  # that came, to be passed on
         for fd in range(256):
             if fd not in ends and fd != keep:
                 try:
                     os.close(fd)  # nobody is to wait for the end of what we hold
                 except EnvironmentError:
                     pass
-        try:
-            os.setpgid(0, 0)  # `kill -9 -GROUP` is to be survived
-        except EnvironmentError:
-            pass  # leads a session
         self._wakeup, wakeup = os.pipe()
         import fcntl
 
@@ -1775,8 +1803,7 @@ class Guard(object):
         signal.set_wakeup_fd(wakeup)
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
         for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
-            signal.signal(number, self._pass_on)
-        prctl(PR_SET_CHILD_SUBREAPER, 1)
+            signal.signal(number, lambda number, frame: self._signals.append(number))
         self._error = select.error
         self._poll = select.poll()
         self._poll.register(self._wakeup, select.POLLIN)
@@ -1786,13 +1813,16 @@ class Guard(object):
     def run(self):
         deadline = None
         ended = False  # the stream, or the process above
-        while self._collect(os.WNOHANG):
+        while self._collect(os.WNOHANG) or self._group_is_left():
+            self._pass_on()
             if deadline is None and (ended or self._status is not None):
                 deadline = now() + MOMENT
             left = None if deadline is None else deadline - now()
             if left is not None and left <= 0:
                 self._sweep()
                 break
+            if self._status is not None and self._group is not None:
+                left = min(left, 0.02)  # nobody tells when the group is empty
             try:
                 ready = self._poll.poll(None if left is None else int(left * 1000) + 1)
             except (EnvironmentError, self._error):
@@ -1805,41 +1835,54 @@ class Guard(object):
                     ended = True
         self._end_like_child()
 
-    def _pass_on(self, number, frame):
-        if self._status is None:
-            os.kill(self._child, number)
+    def _pass_on(self):
+        while self._signals:
+            number = self._signals.pop(0)
+            if self._status is None:
+                os.kill(self._child, number)
 
     def _collect(self, options):
         """Whether there are children left."""
-        try:
-            while True:
+        while True:
+            try:
                 pid, status = os.waitpid(-1, options)
-                if pid == 0:
-                    return True
-                if pid == self._child:
-                    self._status = status
-                options = os.WNOHANG
+            except EnvironmentError as error:
+                if error.errno != errno.EINTR:
+                    return False
+                continue
+            if pid == 0:
+                return True
+            if pid == self._child:
+                self._status = status
+            options = os.WNOHANG
+
+    def _group_is_left(self):
+        try:
+            if self._group == os.getpid():
+                os.killpg(self._group, 0)
+                return True
         except EnvironmentError:
-            return False
+            pass
+        return False
 
     def _sweep(self):
         while True:
-            killed = refused = 0
+            killed = 0
             for kill, target in self._targets():
                 try:
                     kill(target, signal.SIGKILL)
                     killed += 1
                 except EnvironmentError:
-                    refused += 1
-            if (refused and not killed) or not self._collect(0):
+                    pass  # it has just ended, or runs as somebody else
+            if not killed or not self._collect(0):
                 return
 
     def _targets(self):
-        if LINUX:
-            targets = [(os.kill, pid) for pid in children_of_all().get(os.getpid(), ())]
-            if targets:
-                return targets
-        return [(os.kill, self._child)] if LINUX or self._status is None else [(os.killpg, self._child)]
+        """What to kill: none of them has been collected, so that no number is a stranger's."""
+        child = [(os.kill, self._child)] if self._status is None else []
+        if self._group is None:
+            return [(os.kill, pid) for pid in children_of_all().get(os.getpid(), ())] or child
+        return [(os.killpg, self._group)] + child if child or self._group == os.getpid() else []
 
     def _end_like_child(self):
         status = self._status
@@ -1850,6 +1893,7 @@ class Guard(object):
         import resource
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # there is one of the child's already
+        prctl(PR_SET_DUMPABLE, 0)  # a core that is piped to a program knows no limit: core(5)
         number = os.WTERMSIG(status)
         if number != signal.SIGKILL:
             signal.signal(number, signal.SIG_DFL)
@@ -2156,7 +2200,6 @@ def serve(stream, write_fd, stderr_fd):
     sigint = signal.signal(signal.SIGINT, signal.SIG_IGN)
     if stderr_fd is None:
         fork_under_guard(stream.fileno())
-        guard = os.getppid()
     close_on_exec(stream.fileno())
     close_on_exec(write_fd)
     if stderr_fd is None:  # the code that runs here must not get at the stream
@@ -2197,8 +2240,6 @@ def serve(stream, write_fd, stderr_fd):
     start_thread("poster", connection.run_poster)
     outcome = []
     start_thread("receiver", receive_all, messages, connection, executor, outcome)
-    if stderr_fd is None:
-        die_with_guard(guard)  # here, for the import takes its time
     executor.run_main(sigint)
     status, orderly = outcome[0]
     flush(sys.stdout)

@@ -11,6 +11,9 @@ import __future__
 import io
 import os
 import re
+import resource
+import select
+import shutil
 import signal
 import socket
 import struct
@@ -19,6 +22,7 @@ import sys
 import tempfile
 import textwrap
 import threading
+import time
 import unittest
 import zlib
 
@@ -95,7 +99,7 @@ def hello(**changes):
 class Client(object):
     """A coordinator of the simplest kind: sends frames, and reads what comes in the order it comes."""
 
-    def __init__(self, over_stdio=False, greeting=None, wait=True):
+    def __init__(self, over_stdio=False, greeting=None, wait=True, modules=None):
         here, there = socket.socketpair()
         here.settimeout(PATIENCE)
         source = compressed()
@@ -106,6 +110,8 @@ class Client(object):
         self.real_err = tempfile.TemporaryFile()  # what it is given as descriptor 4
         environment = dict(os.environ, PYTHONDONTWRITEBYTECODE="1")
         environment.pop("PYTHONPATH", None)
+        if modules is not None:
+            environment["PYTHONPATH"] = modules
         if over_stdio:
             self.process = subprocess.Popen(argv, stdin=there, stdout=there, stderr=self.err, env=environment)
         else:
@@ -1484,6 +1490,142 @@ class Windows(LiveTest):
         answers = client.new_id()
         client.send(DATA, number, b"B" + struct.pack(">i", answers) + b"Q")
         self.assertEqual(client.receive(answers), 800)
+
+    @unittest.skipUnless(
+        sys.version_info >= (3, 10) and sys.implementation.name == "cpython",
+        "a signal that comes at the end of a `with` keeps its lock taken",
+    )
+    def test_sends_interrupted_anywhere_leave_nothing_behind(self):
+        client = self.start(greeting=hello(window=800))
+        source = """
+            import random, signal
+            def interrupt(number, frame):
+                if sending:
+                    raise KeyboardInterrupt
+            sending = False
+            signal.signal(signal.SIGALRM, interrupt)
+            for _ in range(5000):
+                signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-6, 2e-4))
+                try:
+                    sending = True
+                    channel.send(b"x" * 94)
+                    sending = False
+                except KeyboardInterrupt:
+                    sending = False
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            channel.send(None)
+            channel.receive()
+            """
+        number = client.execute(source)
+        payload = b""
+        while payload != dump(None):
+            kind, _, payload = client.read()
+            self.assertEqual(kind, DATA)
+            client.write(frame(CREDIT, number, credit=len(payload)))
+        status = client.status()
+        self.assertEqual((status["numblocked"], status["outstanding"]), (0, 0))
+
+
+@unittest.skipUnless(sys.platform.startswith("linux"), "there is no prctl()")
+class Guarding(LiveTest):
+    """The worker's own guard."""
+
+    def setUp(self):
+        super(Guarding, self).setUp()
+        self.directory = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, self.directory)
+
+    def leave_behind_when(self, end):
+        """Has a worker without prctl() leave a process behind, in its group, and waits for the end of that one."""
+        with open(os.path.join(self.directory, "ctypes.py"), "w") as module:
+            module.write("raise ImportError")
+        held = os.path.join(self.directory, "held")
+        os.mkfifo(held)
+        reader = os.open(held, os.O_RDONLY | os.O_NONBLOCK)
+        self.addCleanup(os.close, reader)
+        client = self.start(over_stdio=True, modules=self.directory)
+        source = """
+            import os, subprocess, time
+            held = os.open(%r, os.O_WRONLY)
+            process = subprocess.Popen(["sleep", "1000"], stdout=held)
+            os.close(held)
+            channel.send((os.getpgid(process.pid), os.getpgrp()))
+            channel.receive()
+            os._exit(7)
+            """
+        number = client.execute(source % held)
+        group, groups = client.receive(number)
+        self.assertEqual(group, groups)
+        self.assertNotEqual(group, os.getpgrp())
+        end(client, number)
+        self.assertEqual(select.select([reader], [], [], PATIENCE)[0], [reader])
+        self.assertEqual(os.read(reader, 1), b"")
+        return client
+
+    def test_without_prctl_what_a_worker_leaves_behind_is_killed(self):
+        client = self.leave_behind_when(lambda client, number: client.item(number, None))
+        self.assertEqual(client.wait(), 7)
+
+    def test_without_prctl_the_end_of_the_stream_ends_all(self):
+        self.leave_behind_when(lambda client, number: client.socket.shutdown(socket.SHUT_RDWR))
+
+    def guard(self, code):
+        """A guard of a process that runs `code` in a fork; returns the guard."""
+        child = os.fork()
+        if child == 0:
+            try:
+                code()
+            finally:
+                os._exit(3)
+        guard = worker["Guard"].__new__(worker["Guard"])
+        guard._child, guard._group, guard._status, guard._signals = child, None, None, []
+        return guard
+
+    def test_a_signal_does_not_end_the_waiting_for_the_child(self):
+        guard = self.guard(lambda: time.sleep(0.3))
+        before = signal.signal(signal.SIGALRM, lambda number, frame: None)
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        self.assertFalse(guard._collect(0))
+        signal.signal(signal.SIGALRM, before)
+        self.assertEqual(os.WEXITSTATUS(guard._status), 3)
+
+    def test_signals_are_for_a_child_that_is_there(self):
+        guard = self.guard(lambda: time.sleep(PATIENCE))
+        guard._signals.append(signal.SIGTERM)
+        guard._pass_on()
+        self.assertFalse(guard._collect(0))
+        self.assertEqual(os.WTERMSIG(guard._status), signal.SIGTERM)
+        came = []
+        before = signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
+        guard._child = os.getpid()  # a stranger has its number now
+        guard._signals.append(signal.SIGTERM)
+        guard._pass_on()
+        signal.signal(signal.SIGTERM, before)
+        self.assertEqual(came, [])
+
+    def test_it_dumps_no_core_of_its_own_whatever_the_limit(self):
+        def crash():
+            resource.setrlimit(resource.RLIMIT_CORE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+            resource.setrlimit = lambda *_: None  # a core that is piped to a program knows no limit
+            os.chdir(self.directory)
+
+        def end_alike():
+            crash()
+            guard = worker["Guard"].__new__(worker["Guard"])
+            guard._status = signal.SIGSEGV
+            guard._end_like_child()
+
+        def crash_plainly():
+            crash()
+            os.kill(os.getpid(), signal.SIGSEGV)
+
+        for code, dumps in ((crash_plainly, True), (end_alike, False)):
+            guard = self.guard(code)
+            self.assertFalse(guard._collect(0))
+            if dumps and not os.WCOREDUMP(guard._status):
+                self.skipTest("nothing dumps a core here")
+            self.assertEqual(os.WTERMSIG(guard._status), signal.SIGSEGV)
+            self.assertEqual(os.WCOREDUMP(guard._status), dumps)
 
 
 class Ending(LiveTest):

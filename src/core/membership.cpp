@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <exception>
 #include <execnet/error.hpp>
+#include <iterator>
 #include <utility>
 
 #include "core/ending.hpp"
@@ -57,7 +58,7 @@ void Membership::allocate_id(XSpec& spec) {
 }
 
 // Checks everything that can be wrong, for all of them, before the first is started.
-std::vector<XSpec> Membership::reserve(std::vector<XSpec> specs) {
+std::pair<std::vector<XSpec>, std::size_t> Membership::reserve(std::vector<XSpec> specs) {
   if (made_here_.in_forked_copy()) {
     throw SpecError("the group belongs to the process that this one was forked from: make one here");
   }
@@ -81,7 +82,7 @@ std::vector<XSpec> Membership::reserve(std::vector<XSpec> specs) {
     }
   }
   starting_.merge(ids);
-  return specs;
+  return {std::move(specs), terminations_};
 }
 
 std::shared_ptr<loop::Loop> Membership::loop() {
@@ -102,7 +103,7 @@ std::shared_ptr<ForkServers> Membership::fork_servers() {
 }
 
 Gateways Membership::start(std::vector<XSpec> requested, const base::Wait& wait) {
-  const std::vector<XSpec> specs = reserve(std::move(requested));
+  const auto [specs, terminations] = reserve(std::move(requested));
   Gateways started;
   started.reserve(specs.size());
   std::exception_ptr failure;
@@ -127,6 +128,9 @@ Gateways Membership::start(std::vector<XSpec> requested, const base::Wait& wait)
           GatewayEnd::start(spec, python_, other ? other->end() : nullptr, loop(), *fork_servers(), wait)));
       const std::lock_guard lock(mutex_);
       coming_.push_back(started.back());
+      if (terminations_ != terminations) {  // which has not seen this one
+        throw HostNotFound("no usable Python for '" + spec.text() + "': its group was terminated meanwhile");
+      }
     }
     wait_for_all();
   } catch (...) {
@@ -156,8 +160,10 @@ Gateways Membership::start(std::vector<XSpec> requested, const base::Wait& wait)
 }
 
 void Membership::exit(Gateway& gateway) {
+  Gateways ended;  // Who only ever exits its gateways does not collect them, and goes without the lock.
   {
     const std::lock_guard lock(mutex_);
+    ended = take_ended();
     const auto found =
         std::find_if(members_.begin(), members_.end(), [&](const auto& member) { return member.get() == &gateway; });
     if (found != members_.end()) {
@@ -176,6 +182,7 @@ void Membership::terminate(std::optional<base::Seconds> timeout, const base::Wai
   Gateways ending = members();
   {
     const std::lock_guard lock(mutex_);
+    ++terminations_;
     ending.insert(ending.end(), leaving_.begin(), leaving_.end());
     ending.insert(ending.end(), coming_.begin(), coming_.end());  // who starts them learns it by their end
   }
@@ -198,29 +205,40 @@ void Membership::tell_to_exit() {
 
 // The fork servers first: what is left of their workers ends with them, and the loop sees that.
 void Membership::clean_up(const base::Wait& wait) {
-  std::shared_ptr<ForkServers> servers;
-  {
-    const std::lock_guard lock(mutex_);
-    const bool awaited = std::all_of(leaving_.begin(), leaving_.end(),
-                                     [](const auto& gateway) { return gateway->end()->far_end().killed_here(); });
-    if (members_.empty() && starting_.empty() && awaited) {
-      servers = std::move(fork_servers_);
+  for (;;) {
+    std::shared_ptr<ForkServers> servers;
+    std::shared_ptr<loop::Loop> idle;
+    Gateways ended;  // goes without the lock
+    {
+      const std::lock_guard lock(mutex_);
+      ended = take_ended();
+      const bool awaited = std::all_of(leaving_.begin(), leaving_.end(),
+                                       [](const auto& gateway) { return gateway->end()->far_end().killed_here(); });
+      if (members_.empty() && starting_.empty() && awaited) {
+        servers = std::move(fork_servers_);
+        if (!servers && leaving_.empty()) {
+          idle = std::move(loop_);
+        }
+      }
     }
-  }
-  if (servers) {
+    if (idle) {
+      idle->stop();
+    }
+    if (!servers) {
+      return;
+    }
     servers->end(wait);
   }
-  std::shared_ptr<loop::Loop> idle;
-  {
-    const std::lock_guard lock(mutex_);
-    std::erase_if(leaving_, [](const auto& gateway) { return gateway->end()->far_end().ended().has_value(); });
-    if (members_.empty() && leaving_.empty() && starting_.empty()) {
-      idle = std::move(loop_);
-    }
-  }
-  if (idle) {
-    idle->stop();
-  }
+}
+
+// Those of `leaving_` whose processes are gone. REQUIRES the mutex.
+Gateways Membership::take_ended() {
+  const auto first_ended = std::partition(leaving_.begin(), leaving_.end(), [](const auto& gateway) {
+    return !gateway->end()->far_end().ended().has_value();
+  });
+  Gateways ended(std::make_move_iterator(first_ended), std::make_move_iterator(leaving_.end()));
+  leaving_.erase(first_ended, leaving_.end());
+  return ended;
 }
 
 // Throws SpecError when it has left meanwhile.

@@ -11,6 +11,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <execnet/gateway.hpp>
@@ -53,17 +54,20 @@ class Membership {
  private:
   [[nodiscard]] std::shared_ptr<Gateway> member(const std::string& id) const;
   [[nodiscard]] bool is_taken(const std::string& id) const;
-  std::vector<XSpec> reserve(std::vector<XSpec> specs);
+  // Returns the number of terminations until then, too.
+  std::pair<std::vector<XSpec>, std::size_t> reserve(std::vector<XSpec> specs);
   std::shared_ptr<loop::Loop> loop();
   std::shared_ptr<ForkServers> fork_servers();
   // Ends the fork servers that nobody needs, forgets who has ended, and stops the loop if nobody is left.
   void clean_up(const base::Wait& wait);
+  std::vector<std::shared_ptr<Gateway>> take_ended();
 
   const base::MadeHere made_here_;
   const transport::LocalPython python_;
   mutable std::mutex mutex_;
   XSpec defaultspec_{"popen"};
   std::size_t next_auto_id_ = 0;
+  std::size_t terminations_ = 0;                   // have begun
   std::set<std::string> starting_;                 // ids of gateways that are not members yet
   std::vector<std::shared_ptr<Gateway>> members_;  // in the order they were made
   std::vector<std::shared_ptr<Gateway>> coming_;   // started, and not yet known to serve

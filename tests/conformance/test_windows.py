@@ -251,6 +251,41 @@ channel.waitclose()
     channel.close()
 
 
+@pytest.mark.needs_threads
+def test_items_of_several_threads_are_sent_in_the_order_in_which_they_found_room(
+    fresh: Callable[[str], execnet.Gateway],
+) -> None:
+    """A large item may go after a small one, which would be one too many after the large one."""
+    source = """
+import sys, threading, time
+def line_by_line(*_):
+    time.sleep(0.001)
+    return line_by_line
+def send_small():
+    sys.settrace(line_by_line)
+    channel.send(b"x" * 10)
+sent = channel.receive()
+channel.send(b"x" * 790)
+small = threading.Thread(target=send_small)
+large = threading.Thread(target=channel.send, args=(b"x" * 790,))
+small.start()
+channel.receive()
+large.start()
+small.join()
+large.join()
+sent.send(None)
+"""
+    gateway = fresh("window=800")
+    channel, sent = gateway.remote_exec(source), gateway.newchannel()
+    channel.send(sent)
+    assert eventually(lambda: gateway.remote_status().numblocked == 1, 20)
+    channel.send("the large one")
+    assert eventually(lambda: gateway.remote_status().numblocked == 2, 20)
+    assert len(channel.receive(timeout=20)) == 790
+    assert sent.receive(timeout=20) is None
+    assert [len(channel.receive(timeout=20)) for _ in range(2)] == [10, 790]
+
+
 # --- Others do not wait ---
 
 

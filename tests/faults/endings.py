@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import threading
+import time
 
 import execnet
 
@@ -73,12 +74,22 @@ def tell(text: str) -> None:
             file.write(text)
 
 
+def send_for_ever(channel: execnet.Channel) -> None:
+    channel.set_window(1000)
+    while True:
+        channel.send(b"x" * 100)
+
+
 def main(column: str, row: str, ending: str) -> None:
     group = execnet.Group(COLUMNS[column])
     started = group[-1].remote_exec(ROWS[row]).receive(timeout=60)
     print(json.dumps([*started, *(gateway._rinfo().pid for gateway in group)]), flush=True)
     if ending == "sys.exit with threads alive":
-        threading.Thread(target=group[-1].newchannel().receive, daemon=False).start()
+        channel = group[-1].newchannel()
+        for target in (channel.receive, channel.waitclose, lambda: send_for_ever(group[-1].newchannel())):
+            threading.Thread(target=target, daemon=True).start()
+        # One that Python waits for before it ends.
+        threading.Thread(target=time.sleep, args=(0.01,)).start()
     sys.stdin.readline()
     if ending == "os._exit":
         os._exit(3)

@@ -344,6 +344,21 @@ def test_a_socket_into_nothing_does_not_hold_up_the_group(black_hole: BlackHole,
     assert str(port) in said[0]
 
 
+@pytest.mark.parametrize("black_hole", ["never accepts"], indirect=True)
+def test_who_is_not_there_when_the_group_is_terminated_is_not_started(
+    black_hole: BlackHole, group: execnet.Group
+) -> None:
+    thread, said = starting(group, f"socket=127.0.0.1:{black_hole.port}")
+    assert eventually(lambda: sleeps_in(thread))
+    group.terminate(timeout=0.0)
+    black_hole.listener.settimeout(0.1)
+    while thread.is_alive():  # the queue gets shorter: the connection is made
+        with contextlib.suppress(TimeoutError):
+            black_hole.listener.accept()[0].close()
+    thread.join()
+    assert "its group was terminated meanwhile" in said[0]
+
+
 @pytest.mark.parametrize("seconds", [0.0, 0.5])
 def test_a_server_that_a_stopped_gateway_is_to_install(group: execnet.Group, seconds: float) -> None:
     host = group.makegateway("popen//id=host")

@@ -30,6 +30,7 @@ class Preload:
 
     def __init__(self, group: execnet.Group, directory: Path, kind: str) -> None:
         self.group, self.directory = group, directory
+        self._others = set(children())  # servers of other tests
         path = os.pathsep.join([str(directory), os.environ.get("PYTHONPATH", "")])
         self._spec = f"popen{kind}//env:PYTHONPATH={path}"
 
@@ -43,6 +44,10 @@ class Preload:
 
     def fresh(self, more: str = "") -> execnet.Gateway:
         return self.group.makegateway(self._spec + more)
+
+    def processes(self) -> set[int]:
+        """Those that the test has started, but for what they have."""
+        return set(children()) - self._others
 
 
 @pytest.fixture(params=["", PURE], ids=["native", "pure"])
@@ -458,7 +463,7 @@ def test_a_module_that_cannot_be_imported_is_loud(preload: Preload, source: str 
         preload.gateway("json,bad")
     if "exit" not in says and "killed" not in says:
         assert "the fork server cannot import bad, which preload= names" in str(caught.value)
-    assert children() == []
+    assert preload.processes() == set()
 
 
 def test_all_that_wait_for_it_are_told(preload: Preload) -> None:
@@ -536,7 +541,7 @@ def test_an_import_that_never_ends_can_be_interrupted(preload: Preload, tmp_path
     with pytest.raises(KeyboardInterrupt):
         preload.gateway("slow")
     interrupter.join()
-    assert eventually(lambda: len(children()) == 1)
+    assert eventually(lambda: len(preload.processes()) == 1)
     assert ask(keep, "1") == 1
 
 
@@ -584,7 +589,7 @@ def test_terminate_stays_within_its_time_when_the_fork_server_is_stopped(preload
     before = time.monotonic()
     preload.group.terminate(timeout=1.0)
     assert time.monotonic() - before < 1.2
-    assert children() == []
+    assert preload.processes() == set()
 
 
 def test_what_a_worker_has_started_is_killed_with_it(preload: Preload) -> None:
@@ -621,7 +626,17 @@ def test_the_fork_server_ends_with_the_group_and_can_be_started_again(preload: P
         with pidfd(fork_server_of(preload.gateway("json"))) as end:
             preload.group.terminate(timeout=5)
             assert has_ended(end)
-        assert children() == []
+        assert preload.processes() == set()
+
+
+def test_a_group_that_has_been_empty_starts_another(preload: Preload) -> None:
+    gateway = preload.fresh()
+    gateway.exit()
+    gateway.join(timeout=20)
+    assert eventually(lambda: preload.processes() == set())
+    with pytest.raises(execnet.HostNotFound):
+        preload.group.makegateway("popen//python=/no/such/python")
+    assert ask(preload.gateway("json"), "1") == 1
 
 
 COORDINATOR = """

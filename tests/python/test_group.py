@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import execnet
+from belongings import children, eventually, open_descriptors
 
 
 def test_a_new_group_is_empty(group: execnet.Group) -> None:
@@ -63,6 +64,19 @@ def test_a_gateway_that_was_told_to_exit_is_no_member(group: execnet.Group) -> N
     assert gateway not in group
     assert len(group) == 0
     gateway.exit()
+
+
+def test_gateways_that_were_told_to_exit_are_forgotten(group: execnet.Group) -> None:
+    others = children()
+
+    def come_and_go() -> int:
+        gateway = group.makegateway("popen")
+        gateway.exit()
+        assert eventually(lambda: children() == others)
+        return len(list(open_descriptors()))
+
+    numbers = [come_and_go() for _ in range(4)]
+    assert numbers[1:] == numbers[:1] * 3
 
 
 def test_ids_of_terminated_gateways_are_not_given_again(group: execnet.Group) -> None:

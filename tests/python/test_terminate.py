@@ -13,7 +13,7 @@ from collections.abc import Callable
 import pytest
 
 import execnet
-from belongings import ends_gone, has_ended, pidfd
+from belongings import ends_gone, has_ended, pidfd, stop
 from sshd import PrivateSshd
 
 DEAF_FOR_EVER = """
@@ -106,8 +106,11 @@ def test_exit_may_be_called_again_and_on_a_dead_one(group: execnet.Group) -> Non
 def test_an_id_may_come_back_as_that_of_what_goes_through_what_its_first_owner_installed(group: execnet.Group) -> None:
     group.makegateway("popen//id=first")
     group.makegateway("socket//installvia=first//id=second")
+    first = group["first"]._rinfo().pid
+    stop(first)  # the second ends with it
     group["first"].exit()
     group.makegateway("popen//via=second//id=first")
+    os.kill(first, signal.SIGCONT)
     assert seconds(lambda: group.terminate(timeout=10.0)) < 5.0
     assert repr(group) == "<Group []>"
 

@@ -92,9 +92,10 @@ def worker(request: pytest.FixtureRequest, shared_group: execnet.Group) -> Worke
     worker = Worker(name, spec, shared_group, proxy)
     if name not in shared_group:  # pytest sets a parameter up again when it comes back to it
         gateway = worker.make(shared_group, f"id={name}")
-        # From its first callback on a gateway has a thread for them: not one test's to leave behind.
-        channel = gateway.remote_exec("pass")
-        channel.setcallback(lambda _: None)
+        # From its first callback on a gateway has a thread for them, and this from its first wait on an eventfd: not
+        # one test's to leave behind.
+        channel = gateway.remote_exec("channel.send(1)")
+        channel.setcallback(lambda _: gateway.remote_status())
         channel.waitclose(timeout=20)
     return worker
 

@@ -25,6 +25,9 @@
 // The group that the keyboard's signals and `kill -9 -GROUP` are for is the program's; the guards leave it, since those
 // are to be survived: the outer one before the program starts, so that there is always one that is out of it, and the
 // inner one afterwards, since it may be a group that has no number in its namespace, to which there is no way back.
+// They leave the session as well: the end of a process whose parent is of another group and the same session may leave
+// its group "orphaned", and if anything in there is stopped, the kernel then sends SIGHUP to all of them, the coordinator
+// among them (setpgid(2)).
 //
 // With "pidns" the inner one is the first process of a PID namespace (pid_namespaces(7)), with a /proc of its own: with
 // it the kernel ends all that is in there, also what forks faster than anybody can look. Who is not root gets a user
@@ -132,7 +135,7 @@ pid_t start(const Program& program, int socket) {
     report(socket, Step::kExec, error);
     return -1;
   }
-  ::setpgid(0, 0);
+  ::setsid();
   return pid;
 }
 
@@ -467,7 +470,7 @@ int main(int argc, char** argv, char** envp) {
     return 127;
   }
   if (inner > 0) {
-    ::setpgid(0, 0);
+    ::setsid();
     forget_arguments(argc, argv);  // before the inner one goes on, and can say that all is done
     const Watched watched{socket, coordinator, signals, -1};
     close_all_but(watched);

@@ -1758,8 +1758,11 @@ def fork_under_guard(stream_fd):
         child = os.fork()
         if child:
             try:
-                # Out of the worker's group: `kill -9 -GROUP` is to be survived.
-                set_group(outside if inner and not adopts else 0)
+                # Out of the worker's group: `kill -9 -GROUP` is to be survived. Why also of its session, guard.cpp tells.
+                if adopts:
+                    leave_session()
+                else:
+                    set_group(outside if inner else 0)
                 group = None if adopts else guard if inner else child
                 Guard(child, [fd for fd in (stream_fd, above) if fd is not None], keep, group).run()
             finally:
@@ -1772,6 +1775,13 @@ def fork_under_guard(stream_fd):
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != guard:
         os._exit(1)
+
+
+def leave_session():
+    try:
+        os.setsid()
+    except EnvironmentError:
+        pass  # leads it, or its group
 
 
 def set_group(number):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import execnet
 from belongings import ends_gone, has_ended, pidfd, stop
 from sshd import PrivateSshd
 
+PURE = f"popen//python={shlex.quote(sys.executable)}"
 DEAF_FOR_EVER = """
 import os, signal
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -266,3 +268,33 @@ def test_a_killed_coordinator_takes_its_workers_along() -> None:
         finally:
             for end in ends:
                 os.close(end)
+
+
+STOPPED_CHILD = """
+import subprocess, sys
+import execnet
+from belongings import stop
+child = subprocess.Popen(["sleep", "1000"])
+stop(child.pid)
+execnet.Group(sys.argv[1:]).terminate(timeout=5)
+child.kill()
+child.wait()
+print("goes on")
+"""
+
+
+@pytest.mark.parametrize(
+    "specs", [["popen"], ["popen//preload"], [PURE], [f"{PURE}//id=proxy", f"{PURE}//via=proxy"]], ids=str
+)
+def test_a_program_without_a_terminal_is_not_hung_up(specs: list[str]) -> None:
+    # When of a process group the last member that has its parent outside ends, and another member is stopped, the
+    # kernel sends SIGHUP to all of them, unless that parent is of another session.
+    run = subprocess.run(
+        [sys.executable, "-c", STOPPED_CHILD, *specs],
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        text=True,
+        timeout=50,
+    )
+    assert (run.returncode, run.stdout) == (0, "goes on\n")

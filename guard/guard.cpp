@@ -26,8 +26,8 @@
 // are to be survived: the outer one before the program starts, so that there is always one that is out of it, and the
 // inner one afterwards, since it may be a group that has no number in its namespace, to which there is no way back.
 // They leave the session as well: the end of a process whose parent is of another group and the same session may leave
-// its group "orphaned", and if anything in there is stopped, the kernel then sends SIGHUP to all of them, the coordinator
-// among them (setpgid(2)).
+// its group "orphaned", and if anything in there is stopped, the kernel then sends SIGHUP to all of them, the
+// coordinator among them (setpgid(2)).
 //
 // With "pidns" the inner one is the first process of a PID namespace (pid_namespaces(7)), with a /proc of its own: with
 // it the kernel ends all that is in there, also what forks faster than anybody can look. Who is not root gets a user

@@ -1758,7 +1758,7 @@ def fork_under_guard(stream_fd):
         child = os.fork()
         if child:
             try:
-                # Out of the worker's group: `kill -9 -GROUP` is to be survived. Why also of its session, guard.cpp tells.
+                # Out of the worker's group, to survive `kill -9 -GROUP`, and of its session: guard.cpp tells why.
                 if adopts:
                     leave_session()
                 else:

@@ -28,8 +28,8 @@ class EXECNET_EXPORT ChannelWriter : public std::ostream {
 
 // The items of a channel, strings or bytes, one after the other; the end of the channel is that of the stream.
 //   for (std::string line; std::getline(in, line);) ...
-// When the other side raised, is gone, or sends something else, the stream is bad; with in.exceptions(std::ios::badbit) the
-// RemoteError, GatewayGone or DataFormatError comes through.
+// When the other side raised, is gone, or sends something else, the stream is bad; with in.exceptions(std::ios::badbit)
+// the RemoteError, GatewayGone or DataFormatError comes through.
 class EXECNET_EXPORT ChannelReader : public std::istream {
  public:
   explicit ChannelReader(Channel channel);

@@ -283,6 +283,7 @@ void WorkerEnd::on_status_request(Lock& lock, std::uint32_t channel) {
 void WorkerEnd::on_terminate(Lock& lock) {
   if (!std::exchange(ending_, true)) {
     connection_->end_receiving(lock);
+    connection_->touch_all(lock);  // threads that wait for something to run
     end_within(patience_.terminated);
   }
 }

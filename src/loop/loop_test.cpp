@@ -1,6 +1,7 @@
 #include "loop/loop.hpp"
 
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -99,6 +100,28 @@ TEST(Loop, StopsWithTimersAndWatchesPendingAndIgnoresLaterOnes) {
   EXPECT_TRUE(weak.expired());
   loop.call_after(milliseconds(0), [] { FAIL() << "ran after stop"; });
   loop.stop();
+}
+
+// As static objects of a program do, after everything that is thread_local.
+TEST(Waiter, ItIsThereForDestructorsThatComeLate) {
+  struct Late {
+    bool* woken = nullptr;
+    ~Late() {
+      if (woken != nullptr) {
+        const Waiter& waiter = Waiter::of_this_thread();
+        waiter.wake();
+        pollfd entry{waiter.fd(), POLLIN, 0};
+        *woken = ::poll(&entry, 1, 0) == 1 && entry.revents == POLLIN;
+      }
+    }
+  };
+  bool woken = false;
+  std::thread([&] {
+    thread_local Late late;
+    late.woken = &woken;
+    Waiter::of_this_thread().clear();
+  }).join();
+  EXPECT_TRUE(woken);
 }
 
 TEST(Waiter, AWakeUpBeforeTheSleepIsNotLost) {

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cstdint>
+#include <utility>
 
 #include "base/syscall.hpp"
 
@@ -12,11 +13,18 @@ namespace execnet::loop {
 Waiter::Waiter() : eventfd_(base::check("eventfd", [] { return ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK); })) {}
 
 Waiter& Waiter::of_this_thread() {
-  thread_local Waiter waiter;
-  if (waiter.made_here_.in_forked_copy()) {
-    waiter = Waiter();  // the eventfd is shared with the parent
+  // A pointer, which is there to the last: static objects wait, too, when they are destroyed, and that is after
+  // everything that is thread_local. Such a late one is never deleted.
+  thread_local Waiter* waiter = nullptr;
+  thread_local struct Owner {
+    ~Owner() { delete std::exchange(waiter, nullptr); }
+  } owner;
+  static_cast<void>(&owner);
+  if (waiter == nullptr || waiter->made_here_.in_forked_copy()) {
+    delete std::exchange(waiter, nullptr);  // of a forked copy: the eventfd is shared with the parent
+    waiter = new Waiter();
   }
-  return waiter;
+  return *waiter;
 }
 
 void Waiter::wake() const {

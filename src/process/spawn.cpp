@@ -232,7 +232,8 @@ std::shared_ptr<Process> spawn(const SpawnRequest& request) {
   auto [ours, theirs] = base::socket_pair();
   // The kernel is to add to what is written who wrote it, in the numbers of this process's namespace.
   constexpr int kOn = 1;
-  base::check("setsockopt", [&] { return ::setsockopt(ours.get(), SOL_SOCKET, SO_PASSCRED, &kOn, sizeof kOn); });
+  base::check("setsockopt",
+              [&, fd = ours.get()] { return ::setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &kOn, sizeof kOn); });
   const base::Fd myself = pidfd_open(::getpid());
   if (!myself) {
     base::throw_system_error(errno, "pidfd_open", errno == ENOSYS ? "Linux 5.4 or later is needed" : "");

@@ -155,6 +155,25 @@ def test_an_idle_worker_ends_by_itself_when_told(fresh: Fresh, group: execnet.Gr
     group.terminate()
 
 
+def test_threads_that_wait_for_code_and_one_for_callbacks_end_when_told(fresh: Fresh) -> None:
+    gateway = fresh()
+    code = """
+    other = channel.gateway.newchannel()
+    other.setcallback(channel.send)
+    channel.send(other)
+    """
+    callback = gateway.remote_exec(code)
+    other = callback.receive(timeout=20)
+    channels = [gateway.remote_exec("channel.send(channel.receive())") for _ in range(3)]
+    for channel in channels:
+        channel.send(1)
+        channel.waitclose(timeout=20)
+    other.close()
+    with pidfd(gateway._rinfo().pid) as end:
+        gateway.exit()
+        assert select.select([end], [], [], 4)[0]  # well before code that goes on would be interrupted
+
+
 COORDINATOR = """
 import sys, time
 import execnet

@@ -120,13 +120,16 @@ bool Dispatcher::runs_here(const base::Wait& wait) const {
                                              : thread_.get_id() == std::this_thread::get_id();
 }
 
+bool Dispatcher::is_over(const Lock& lock) const {
+  static_cast<void>(lock);
+  return ended_ || !(thread_.joinable() || in_greenlet_);
+}
+
 bool Dispatcher::wait_idle(Lock& lock, const base::Wait& wait) {
-  if (!(thread_.joinable() || in_greenlet_) || runs_here(wait)) {
+  if (is_over(lock) || runs_here(wait)) {
     return true;
   }
-  return connection_.wait_until(lock, &busy_, wait, [&] {
-    return ended_ || !(thread_.joinable() || in_greenlet_) || (calls_.empty() && !busy_);
-  });
+  return connection_.wait_until(lock, &busy_, wait, [&] { return is_over(lock) || (calls_.empty() && !busy_); });
 }
 
 void Dispatcher::join(const base::Wait& wait) {

@@ -59,6 +59,8 @@ class Dispatcher {
   void run_in_greenlet(const base::Wait& wait);
   // Queues an item of the channel for its callback; none: its end.
   void push(Lock& lock, std::shared_ptr<ChannelState> channel, std::optional<base::Buffer> item);
+  // Whether nothing runs here any more, or yet.
+  [[nodiscard]] bool is_over(const Lock& lock) const;
   // Waits until nothing is left to run; false if the deadline passed first. Within a callback it does not wait.
   bool wait_idle(Lock& lock, const base::Wait& wait);
   // Whether a callback is what waits, on the dispatcher's thread or in its greenlet.

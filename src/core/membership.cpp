@@ -160,10 +160,13 @@ Gateways Membership::start(std::vector<XSpec> requested, const base::Wait& wait)
 }
 
 void Membership::exit(Gateway& gateway) {
-  Gateways ended;  // Who only ever exits its gateways does not collect them, and goes without the lock.
+  Gateways over;  // who only ever exits its gateways does not collect them; goes without the lock
   {
     const std::lock_guard lock(mutex_);
-    ended = take_ended();
+    over = take_leaving([](const GatewayEnd& end) {
+      Connection& connection = *end.connection();
+      return end.far_end().ended() && connection.dispatcher().is_over(connection.lock());
+    });
     const auto found =
         std::find_if(members_.begin(), members_.end(), [&](const auto& member) { return member.get() == &gateway; });
     if (found != members_.end()) {
@@ -211,7 +214,7 @@ void Membership::clean_up(const base::Wait& wait) {
     Gateways ended;  // goes without the lock
     {
       const std::lock_guard lock(mutex_);
-      ended = take_ended();
+      ended = take_leaving([](const GatewayEnd& end) { return end.far_end().ended().has_value(); });
       const bool awaited = std::all_of(leaving_.begin(), leaving_.end(),
                                        [](const auto& gateway) { return gateway->end()->far_end().killed_here(); });
       if (members_.empty() && starting_.empty() && awaited) {
@@ -231,14 +234,13 @@ void Membership::clean_up(const base::Wait& wait) {
   }
 }
 
-// Those of `leaving_` whose processes are gone. REQUIRES the mutex.
-Gateways Membership::take_ended() {
-  const auto first_ended = std::partition(leaving_.begin(), leaving_.end(), [](const auto& gateway) {
-    return !gateway->end()->far_end().ended().has_value();
-  });
-  Gateways ended(std::make_move_iterator(first_ended), std::make_move_iterator(leaving_.end()));
-  leaving_.erase(first_ended, leaving_.end());
-  return ended;
+// REQUIRES the mutex.
+Gateways Membership::take_leaving(const std::function<bool(const GatewayEnd&)>& which) {
+  const auto first =
+      std::partition(leaving_.begin(), leaving_.end(), [&](const auto& gateway) { return !which(*gateway->end()); });
+  Gateways taken(std::make_move_iterator(first), std::make_move_iterator(leaving_.end()));
+  leaving_.erase(first, leaving_.end());
+  return taken;
 }
 
 // Throws SpecError when it has left meanwhile.

@@ -5,6 +5,7 @@
 // the one that made it, it can only be destroyed, which leaves the parent's gateways alone.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -60,7 +61,7 @@ class Membership {
   std::shared_ptr<ForkServers> fork_servers();
   // Ends the fork servers that nobody needs, forgets who has ended, and stops the loop if nobody is left.
   void clean_up(const base::Wait& wait);
-  std::vector<std::shared_ptr<Gateway>> take_ended();
+  std::vector<std::shared_ptr<Gateway>> take_leaving(const std::function<bool(const GatewayEnd&)>& which);
 
   const base::MadeHere made_here_;
   const transport::LocalPython python_;

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import execnet
-from belongings import children, eventually, open_descriptors
+from belongings import children, eventually, has_ended, open_descriptors, pidfd, sleeps
 
 
 def test_a_new_group_is_empty(group: execnet.Group) -> None:
@@ -77,6 +77,29 @@ def test_gateways_that_were_told_to_exit_are_forgotten(group: execnet.Group) -> 
 
     numbers = [come_and_go() for _ in range(4)]
     assert numbers[1:] == numbers[:1] * 3
+
+
+def test_callbacks_of_a_gateway_that_was_told_to_exit_are_waited_for(group: execnet.Group) -> None:
+    gateway, other = group.makegateway("popen"), group.makegateway("popen")
+    entered, go_on, done = threading.Event(), threading.Event(), threading.Event()
+
+    def callback(item: object) -> None:
+        entered.set()
+        go_on.wait(20)
+        done.set()
+
+    with pidfd(gateway._rinfo().pid) as end:
+        gateway.remote_exec("channel.receive()").setcallback(callback, endmarker=None)
+        gateway.exit()
+        assert entered.wait(20)
+        assert eventually(lambda: has_ended(end))
+    other.exit()
+    main = os.getpid()
+    releaser = threading.Thread(target=lambda: eventually(lambda: sleeps(main)) and go_on.set())
+    releaser.start()
+    group.terminate(timeout=10)
+    assert done.is_set()
+    releaser.join()
 
 
 def test_ids_of_terminated_gateways_are_not_given_again(group: execnet.Group) -> None:

@@ -1,28 +1,42 @@
 #include "loop/waiter.hpp"
 
+#include <pthread.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <cstdint>
+#include <memory>
 #include <utility>
 
 #include "base/syscall.hpp"
 
 namespace execnet::loop {
+namespace {
+
+void check_pthread(const char* call, int error) {
+  if (error != 0) {
+    base::throw_system_error(error, call);
+  }
+}
+
+}  // namespace
 
 Waiter::Waiter() : eventfd_(base::check("eventfd", [] { return ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK); })) {}
 
+// Not thread_local: static objects wait, too, when they are destroyed, and that is after everything that is
+// thread_local. What belongs to a key is deleted later; the first thread's never is.
 Waiter& Waiter::of_this_thread() {
-  // A pointer, which is there to the last: static objects wait, too, when they are destroyed, and that is after
-  // everything that is thread_local. Such a late one is never deleted.
-  thread_local Waiter* waiter = nullptr;
-  thread_local struct Owner {
-    ~Owner() { delete std::exchange(waiter, nullptr); }
-  } owner;
-  static_cast<void>(&owner);
+  static const pthread_key_t key = [] {
+    pthread_key_t made{};
+    check_pthread("pthread_key_create",
+                  ::pthread_key_create(&made, [](void* waiter) { delete static_cast<Waiter*>(waiter); }));
+    return made;
+  }();
+  auto* waiter = static_cast<Waiter*>(::pthread_getspecific(key));
   if (waiter == nullptr || waiter->made_here_.in_forked_copy()) {
-    delete std::exchange(waiter, nullptr);  // of a forked copy: the eventfd is shared with the parent
-    waiter = new Waiter();
+    auto made = std::make_unique<Waiter>();  // for a forked copy, too: the eventfd is shared with the parent
+    check_pthread("pthread_setspecific", ::pthread_setspecific(key, made.get()));
+    delete std::exchange(waiter, made.release());
   }
   return *waiter;
 }

@@ -104,7 +104,7 @@ std::vector<std::string> ask_getent(const std::string& host, const base::Wait& w
   std::array<char, 4096> chunk;
   for (ssize_t count = 1; count > 0 && said.size() < kMostSaid;) {
     wait_readable(in.get(), wait);
-    count = base::check("read", [&] { return ::read(in.get(), chunk.data(), chunk.size()); }, "getent");
+    count = base::check("read", [&, fd = in.get()] { return ::read(fd, chunk.data(), chunk.size()); }, "getent");
     said.append(chunk.data(), static_cast<std::size_t>(count));
   }
   wait_readable(process->pidfd(), wait);

@@ -46,7 +46,7 @@ def test_sessions_whose_workers_are_killed_report_it_and_leave_nothing(here: str
     chance = random.Random(seed)
     (tmp_path / "test_short.py").write_text(TEST_FILE)
     before = set(our_processes())
-    crashes = killed_in_all = 0
+    crashes = killed_in_all = passed_before = 0
     begin = time.monotonic()
     for number in range(SESSIONS):
         process = subprocess.Popen(
@@ -76,14 +76,18 @@ def test_sessions_whose_workers_are_killed_report_it_and_leave_nothing(here: str
         counts = outcome_counts(text)
         failed = counts.get("failed", 0)
         assert "INTERNALERROR" not in text, where
-        # Each test has one outcome; those that a dead worker was running are the failed ones.
-        assert counts.get("passed", 0) + failed == TESTS, where
+        # Each test has an outcome; those that a dead worker was running are the failed ones. Of a test that had passed
+        # xdist tells both, if the worker was killed before it had said that it is through with it.
+        both = counts.get("passed", 0) + failed - TESTS
+        assert 0 <= both <= failed, where
         assert failed <= killed, where
         assert text.count("crashed while running") >= failed, where
         assert process.returncode == (1 if failed else 0), where
         assert set(our_processes()) <= before, where
         crashes += failed
+        passed_before += both
         killed_in_all += killed
     seconds = time.monotonic() - begin
     print(f"soak: {SESSIONS} sessions of pytest -n 4, {killed_in_all} workers killed, {crashes} of them while they ran")
-    print(f"soak: a test: {seconds:.0f} s; exit codes and reports are right, nothing is left")
+    print(f"soak: a test, {passed_before} of these after its outcome had come")
+    print(f"soak: {seconds:.0f} s; exit codes and reports are right, nothing is left")

@@ -42,7 +42,7 @@ std::string elsewhere(const std::function<std::string()>& part) {
   out.reset();
   std::string text;
   char bytes[4096];
-  while (const auto size = base::check("read", [&] { return ::read(in.get(), bytes, sizeof bytes); })) {
+  while (const auto size = base::check("read", [&, fd = in.get()] { return ::read(fd, bytes, sizeof bytes); })) {
     text.append(bytes, static_cast<std::size_t>(size));
   }
   base::check("waitpid", [&] { return ::waitpid(child, nullptr, 0); });

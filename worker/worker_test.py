@@ -240,6 +240,23 @@ class Client(object):
         finally:
             watchdog.cancel()
 
+    def wait_until_asleep(self):
+        """Waits until the main thread is in the system call where its code means to stay.
+
+        Of a signal that comes between CPython's last look and that call, it would hear only after it. A thread that
+        waits for the interpreter's lock wakes every 5 ms.
+        """
+        def state():
+            with io.open("/proc/%d/status" % self.process.pid) as file:
+                return re.findall(r"State:\tS|ctxt_switches:\t\d+", file.read())
+
+        seen, since = state(), time.time()
+        while len(seen) < 3 or time.time() < since + 0.05:
+            time.sleep(0.005)
+            before, seen = seen, state()
+            if seen != before:
+                since = time.time()
+
     def terminate(self):
         self.send(TERMINATE, 0)
         while self.read() is not None:
@@ -949,6 +966,7 @@ class Failing(LiveTest):
             os.kill(client.process.pid, signal.SIGINT)
         number = client.execute("import time; channel.send(1); time.sleep(1000)")
         self.assertEqual(client.receive(number), 1)
+        client.wait_until_asleep()
         os.kill(client.process.pid, signal.SIGINT)
         self.assertIn("KeyboardInterrupt", client.error(number))
         self.assertEqual(client.terminate(), 0)
@@ -1486,6 +1504,7 @@ class Windows(LiveTest):
         number = client.execute(source)
         self.assertEqual(len(client.receive(number)), 794)
         self.blocked(client)
+        client.wait_until_asleep()
         client.process.send_signal(signal.SIGINT)
         while client.status()["numblocked"]:
             pass

@@ -32,7 +32,8 @@ class EXECNET_EXPORT Channel {
   [[nodiscard]] std::uint32_t id() const;
 
   // Hands an item to the operating system. Waits while the other side's buffers, or the channel's window, are
-  // full, at most `timeout`. Throws DumpError or TimeoutError (nothing was sent), ChannelClosed, GatewayGone.
+  // full, at most `timeout`. Throws DumpError or TimeoutError (nothing was sent), ChannelClosed, GatewayGone; the
+  // latter, if there is a callback, only after that was told the end: an item sent before is lost on its way.
   //   channel.send(frame, 2s);
   void send(const Value& item, std::optional<Seconds> timeout = std::nullopt) const;
 

@@ -213,8 +213,9 @@ void bind_channel(nb::module_& module) {
            nb::sig("def send(self, item: object, timeout: float | None = None) -> None"),
            "Sends a value of builtin types; channels of the same gateway may be in it. Waits while the other\n"
            "side's buffers, or the channel's window, are full, at most `timeout` seconds: TimeoutError. Raises\n"
-           "DumpError, and OSError when the channel is closed or the other side is gone. After TimeoutError\n"
-           "and DumpError nothing was sent.")
+           "DumpError, and OSError when the channel is closed or the other side is gone; with a callback only\n"
+           "after that was told the end: an item sent before is lost on its way. After TimeoutError and\n"
+           "DumpError nothing was sent.")
       .def("set_window", &set_window, nb::arg("bytes").none(),
            nb::sig("def set_window(self, bytes: int | None) -> None"),
            "Sets the window of the channel, at both ends: so many bytes of items may be on their way in each\n"

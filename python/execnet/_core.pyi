@@ -123,8 +123,9 @@ class Channel:
         """
         Sends a value of builtin types; channels of the same gateway may be in it. Waits while the other
         side's buffers, or the channel's window, are full, at most `timeout` seconds: TimeoutError. Raises
-        DumpError, and OSError when the channel is closed or the other side is gone. After TimeoutError
-        and DumpError nothing was sent.
+        DumpError, and OSError when the channel is closed or the other side is gone; with a callback only
+        after that was told the end: an item sent before is lost on its way. After TimeoutError and
+        DumpError nothing was sent.
         """
 
     def set_window(self, bytes: int | None) -> None:

@@ -29,7 +29,8 @@ class ChannelHandle {
   [[nodiscard]] Connection& connection() const { return *connection_; }
 
   // `payload` is an encoded value. Waits while the window or the stream is full. Throws ChannelClosed,
-  // GatewayGone; TimeoutError only if nothing was sent.
+  // GatewayGone, the latter not before the callback, if there is one, was told the end; TimeoutError only if nothing
+  // was sent.
   void send(base::Buffer payload, const base::Wait& wait);
   // The same without ever waiting, also not for the window: what the operating system does not take at once is kept and
   // written later, so the caller sees to it that this is not much. False if nothing can be sent any more.

@@ -49,8 +49,8 @@ class Coordinator:
         return parent_of(inner), inner
 
     def family(self) -> set[int]:
-        """Everything it has started, here and where the worker is."""
-        return {*descendants_of(self.process.pid), *self.pids, *self.guards}
+        """It, and everything it has started, here and where the worker is."""
+        return {self.process.pid, *descendants_of(self.process.pid), *self.pids, *self.guards}
 
 
 @contextlib.contextmanager
@@ -76,24 +76,28 @@ def coordinators(column: str, ending: str) -> Iterator[dict[str, Coordinator]]:
         yield ready
 
 
-def left_after(act: Callable[[], None], family: set[int]) -> tuple[int, float]:
-    """Does it, and waits: how many of the family are left, and after how many milliseconds the last one was gone."""
+def left_after(act: Callable[[], None], family: set[int], end_of: int | None) -> tuple[int, float, float]:
+    """Does it, and waits: how many of the family are left, and after how many milliseconds the last one was gone.
+
+    These count from the end of the process `end_of`, if there is one, else from the deed; third, milliseconds between.
+    """
     with contextlib.ExitStack() as stack:
-        running = set()
+        running = {}
         for pid in family:
             with contextlib.suppress(ProcessLookupError):
-                running.add(os.pidfd_open(pid))
+                running[os.pidfd_open(pid)] = pid
         for fd in running:
             stack.callback(os.close, fd)
-        begin = last = time.monotonic()
+        begin = last = ended_at = time.monotonic()
         act()
         while running and (left := begin + PATIENCE - time.monotonic()) > 0:
             ended, _, _ = select.select(running, [], [], left)
             last = time.monotonic() if ended else last
-            running -= set(ended)
+            if end_of in [running.pop(fd) for fd in ended]:
+                ended_at = last
         for fd in running:
             signal.pidfd_send_signal(fd, signal.SIGKILL)
-        return len(running), (last - begin) * 1000
+        return len(running), (last - ended_at) * 1000, (ended_at - begin) * 1000
 
 
 def kill(number: int) -> Callable[[Coordinator], None]:
@@ -117,12 +121,20 @@ ENDINGS: dict[str, Callable[[Coordinator], None]] = {
 }
 
 
-def table(ending: str, cells: dict[tuple[str, str], tuple[int, float]]) -> str:
-    lines = [f"{ending}: processes left, milliseconds until the last one was gone"]
+# Python waits in these for its threads, and its `atexit` for busy workers: a second, as programs rely on.
+ORDERLY = ("unhandled exception", "sys.exit with threads alive")
+
+
+def table(ending: str, cells: dict[tuple[str, str], tuple[int, float, float]]) -> str:
+    since = "" if "guard" in ending else " after the coordinator"
+    lines = [f"{ending}: processes left, milliseconds until the last one was gone{since}"]
     lines.append(f"{'':24}" + "".join(f"{column:>16}" for column in COLUMNS))
     for row in ROWS:
-        texts = [f"{left} {ms:6.0f} ms" for left, ms in (cells[row, column] for column in COLUMNS)]
+        texts = [f"{left} {ms:6.0f} ms" for left, ms, _ in (cells[row, column] for column in COLUMNS)]
         lines.append(f"{row:24}" + "".join(f"{text:>16}" for text in texts))
+    if ending in ORDERLY:
+        own = [max(cells[row, column][2] for row in ROWS) for column in COLUMNS]
+        lines.append(f"{'its own end took up to':24}" + "".join(f"{f'{ms:6.0f} ms':>16}" for ms in own))
     return "\n".join(lines) + "\n\n"
 
 
@@ -137,11 +149,12 @@ def test_nothing_is_left(ending: str, sshd: PrivateSshd) -> None:
             for row, coordinator in ready.items():
                 if "guard" in ending:
                     family = {*coordinator.pids[: -len(COLUMNS[column])], coordinator.worker, *coordinator.guards}
+                    end_of = None
                 else:
-                    family = coordinator.family()
-                cells[row, column] = left_after(lambda c=coordinator: ENDINGS[ending](c), family)
+                    family, end_of = coordinator.family(), coordinator.process.pid
+                cells[row, column] = left_after(lambda c=coordinator: ENDINGS[ending](c), family, end_of)
     tell(table(ending, cells))
-    assert [(cell, left) for cell, (left, _) in cells.items() if left] == []
+    assert [(cell, left) for cell, (left, _, _) in cells.items() if left] == []
 
 
 @pytest.mark.parametrize("name", interpreters.NAMES)

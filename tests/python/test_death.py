@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 import execnet
+from belongings import eventually
 from sshd import PrivateSshd
 
 pytestmark = pytest.mark.timeout(60)
@@ -278,6 +279,35 @@ def test_what_had_arrived_is_delivered_first(doomed: execnet.Gateway) -> None:
     with pytest.raises(execnet.GatewayGone):
         channel.receive()
     assert received.get(timeout=5) is None
+
+
+@of_kinds()
+def test_a_callback_is_told_before_send_raises(doomed: execnet.Gateway) -> None:
+    # pytest-xdist sends to a worker until its callback has been told, and takes no exception from it.
+    channel = doomed.remote_exec("channel.send(1); channel.receive(); import os; os.kill(os.getpid(), 9)")
+    called, goes_on, told = threading.Event(), threading.Event(), threading.Event()
+
+    def callback(item: object) -> None:
+        if item is None:
+            told.set()
+        else:
+            called.set()
+            goes_on.wait()
+
+    channel.setcallback(callback, endmarker=None)
+    try:
+        assert called.wait(timeout=20)
+        channel.send("now")
+        assert eventually(lambda: not doomed.hasreceiver(), 20)
+        channel.send("lost, as what was on its way")
+        assert not told.is_set()
+    finally:
+        goes_on.set()
+    assert told.wait(timeout=20)
+    with pytest.raises(execnet.GatewayGone):
+        channel.waitclose(timeout=20)
+    with pytest.raises(execnet.GatewayGone):
+        channel.send("too late")
 
 
 def test_the_error_of_a_lost_channel_is_not_an_eoferror_and_has_the_cause(gateway: execnet.Gateway) -> None:

@@ -55,10 +55,11 @@ class ConnectionChannels final : public ChannelTable {
 
 void send(const PyChannel& channel, nb::handle item, std::optional<double> timeout) {
   const auto handle = channel.handle;
+  const bool to_be_told = handle->is_to_be_told();  // before a callback of Python can run again
   base::Buffer payload = encode_for(handle->connection(), item);
   const base::Wait wait = wait_for(handle->connection(), timeout);
   const nb::gil_scoped_release nogil;
-  handle->send(std::move(payload), wait);
+  handle->send(std::move(payload), wait, to_be_told);
 }
 
 void set_window(const PyChannel& channel, std::optional<std::int64_t> bytes) {

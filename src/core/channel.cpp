@@ -41,7 +41,8 @@ class FunctionCallback final : public core::Callback {
 std::uint32_t Channel::id() const { return ref_->id(); }
 
 void Channel::send(const Value& item, std::optional<Seconds> timeout) const {
-  ref_->send(core::encode_value(item, &ref_->connection()), {.deadline = base::deadline_after(timeout)});
+  const bool to_be_told = ref_->is_to_be_told();
+  ref_->send(core::encode_value(item, &ref_->connection()), {.deadline = base::deadline_after(timeout)}, to_be_told);
 }
 
 Value Channel::receive(std::optional<Seconds> timeout) const {

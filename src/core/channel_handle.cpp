@@ -54,7 +54,7 @@ void ChannelHandle::check_open(Connection::Lock& lock) {
   }
 }
 
-void ChannelHandle::send(base::Buffer payload, const base::Wait& wait) {
+void ChannelHandle::send(base::Buffer payload, const base::Wait& wait, bool to_be_told) {
   auto lock = connection_->lock();
   try {
     check_open(lock);
@@ -64,9 +64,7 @@ void ChannelHandle::send(base::Buffer payload, const base::Wait& wait) {
     state_->flow.on_sent(payload.size());
     connection_->send(lock, wire::FrameType::kData, state_->id, std::move(payload), wait);
   } catch (const GatewayGone&) {
-    // The callback hears of it first: a program that relies on it, as pytest-xdist does, expects no exception before.
-    // Until then the item is one of those that were on their way.
-    if (!state_->callback) {
+    if (!to_be_told) {
       throw;
     }
   }
@@ -206,6 +204,7 @@ bool ChannelHandle::set_callback(std::shared_ptr<Callback> callback, bool in_gre
     throw ChannelClosed(repr_of(*state_) + " has a callback already");
   }
   state_->callback = std::move(callback);
+  state_->to_be_told = true;
   for (base::Buffer& item : state_->items) {
     connection_->dispatcher().push(lock, state_, std::move(item));
   }

@@ -28,10 +28,13 @@ class ChannelHandle {
   [[nodiscard]] std::uint32_t id() const { return state_->id; }
   [[nodiscard]] Connection& connection() const { return *connection_; }
 
-  // `payload` is an encoded value. Waits while the window or the stream is full. Throws ChannelClosed,
-  // GatewayGone, the latter not before the callback, if there is one, was told the end; TimeoutError only if nothing
-  // was sent.
-  void send(base::Buffer payload, const base::Wait& wait);
+  // Whether there is a callback that was not told the end. Such a program learns there that the other side is gone:
+  // pytest-xdist, for one, expects no exception of a send before.
+  [[nodiscard]] bool is_to_be_told() const { return state_->to_be_told; }
+  // `payload` is an encoded value. Waits while the window or the stream is full. Throws ChannelClosed;
+  // GatewayGone, but for who is to be told: then the item is lost like those on their way, and what counts is what the
+  // program can have known when it called; TimeoutError only if nothing was sent.
+  void send(base::Buffer payload, const base::Wait& wait, bool to_be_told = false);
   // The same without ever waiting, also not for the window: what the operating system does not take at once is kept and
   // written later, so the caller sees to it that this is not much. False if nothing can be sent any more.
   bool post(base::Buffer payload);

@@ -1,6 +1,7 @@
 // What one end knows of a channel. Plain data, guarded by the mutex of its connection.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -32,6 +33,7 @@ struct ChannelState {
   std::shared_ptr<Callback> callback;  // what items go to instead of `items`, until it was told the end
   std::weak_ptr<Relay> relay;          // what items go to instead of `items`, if there is one
   bool had_callback = false;
+  std::atomic<bool> to_be_told{false};  // there is a callback that was not told the end; read without the mutex, too
   bool callback_failed = false;
   bool executing = false;               // on a worker: code runs with it, which may not close it
   std::optional<StringConfig> strings;  // how strings are loaded; none: as the gateway says

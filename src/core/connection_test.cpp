@@ -255,6 +255,31 @@ TEST_F(ConnectionTest, AStreamThatIsCutSaysSoToEveryWaiter) {
   EXPECT_THROW(first->send(base::Buffer("x"), soon()), GatewayGone);
 }
 
+TEST_F(ConnectionTest, WhoIsToBeToldLosesWhatItSendsBefore) {
+  struct ToldWhen final : Callback {
+    std::optional<std::string> on_item(base::Buffer, StringConfig) override { return std::nullopt; }
+    void on_end() override {
+      about_to_end.set_value();
+      may_end.get_future().wait();
+    }
+    std::promise<void> about_to_end;
+    std::promise<void> may_end;
+  };
+  const auto callback = std::make_shared<ToldWhen>();
+  const auto channel = peer_->exec("block");
+  ASSERT_FALSE(channel->is_to_be_told());
+  static_cast<void>(channel->set_callback(callback));
+  ASSERT_TRUE(channel->is_to_be_told());
+  peer_->connection->shut_down();
+  callback->about_to_end.get_future().wait();
+  channel->send(base::Buffer("x"), soon(), channel->is_to_be_told());
+  callback->may_end.set_value();
+  EXPECT_THROW(channel->waitclose(soon()), GatewayGone);
+  EXPECT_FALSE(channel->is_to_be_told());
+  channel->send(base::Buffer("x"), soon(), true);  // called before it was told
+  EXPECT_THROW(channel->send(base::Buffer("x"), soon(), channel->is_to_be_told()), GatewayGone);
+}
+
 TEST_F(ConnectionTest, ABlockedSenderHasATimeOutAndLeavesTheStreamWhole) {
   const auto stuck = peer_->exec("block");  // reads one item; the worker's loop takes in the rest
   const auto channel = peer_->exec("echo");

@@ -107,6 +107,7 @@ void Dispatcher::run_one(Lock& lock, Call call) {
   callback->on_end();
   lock.lock();
   channel.callback.reset();
+  channel.to_be_told = false;
   connection_.touch(lock, call.channel.get());
   // The callback and what it holds go without the mutex: they may be the program's.
   lock.unlock();

@@ -36,6 +36,7 @@ struct ChannelState {
   std::atomic<bool> to_be_told{false};  // there is a callback that was not told the end; read without the mutex, too
   bool callback_failed = false;
   bool executing = false;               // on a worker: code runs with it, which may not close it
+  bool executed = false;                // on a worker: an EXEC has come for it, of which there may be but one
   std::optional<StringConfig> strings;  // how strings are loaded; none: as the gateway says
   Flow flow;                            // of items, in both directions
   std::weak_ptr<ChannelHandle> handle;  // what the program holds, if it still does

@@ -129,6 +129,9 @@ void WorkerEnd::on_exec(Lock& lock, const std::shared_ptr<ChannelState>& channel
   if (ending_) {
     return;
   }
+  if (std::exchange(channel->executed, true)) {
+    throw wire::ProtocolError("EXEC for channel " + std::to_string(channel->id) + " came a second time");
+  }
   channel->executing = true;
   Task task{connection_->handle(lock, channel), std::move(payload)};
   if (setup_ && setup_->in_greenlets()) {

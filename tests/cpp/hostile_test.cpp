@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <execnet/execnet.hpp>
@@ -292,6 +293,25 @@ std::optional<std::string> run_request(const core::WorkerEnd::Task& task) {
   } catch (const Error& error) {
     return error.what();
   }
+}
+
+// Two that run with one channel would both end it.
+TEST(HostileBytes, OneChannelIsUsedForOneExec) {
+  const std::string exec = frame(wire::FrameType::kExec, 1, core::encode_value(Value("run this")).view());
+  auto [here, there] = base::socket_pair();
+  send_all(there.get(), hello_of_a_coordinator() + exec + exec);
+  ::shutdown(there.get(), SHUT_WR);
+  std::atomic<int> runs = 0;
+  const auto run = [&](const core::WorkerEnd::Task&) -> std::optional<std::string> {
+    ++runs;
+    return std::nullopt;
+  };
+  const WithoutStderr quiet;
+  const auto end = core::WorkerEnd::open(std::move(here), run, {kPatience, kPatience});
+  ASSERT_TRUE(end->wait_setup(soon()));
+  end->serve(soon());
+  end->stop();
+  EXPECT_EQ(runs, 1);
 }
 
 TEST(HostileBytes, EndAWorkersConnectionOrAreTakenIn) {

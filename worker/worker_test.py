@@ -244,7 +244,7 @@ class Client(object):
         """Waits until the main thread is in the system call where its code means to stay.
 
         Of a signal that comes between CPython's last look and that call, it would hear only after it. A thread that
-        waits for the interpreter's lock wakes every 5 ms.
+        waits for the interpreter's lock wakes every 5 ms. (`sleeps` in tests/support is not for Python 2.)
         """
         def state():
             with io.open("/proc/%d/status" % self.process.pid) as file:

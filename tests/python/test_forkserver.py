@@ -20,7 +20,7 @@ import pytest
 
 import execnet
 import interpreters
-from belongings import children, ends_gone, eventually, has_ended, our_processes, pidfd, stop
+from belongings import children, ends_gone, eventually, has_ended, our_processes, pidfd, sleeps, stop
 
 PURE = f"//python={shlex.quote(sys.executable)}"
 
@@ -151,10 +151,11 @@ def test_signals_are_those_of_a_fresh_worker(preload: Preload) -> None:
 def test_ctrl_c_does_not_end_the_fork_server_and_interrupts_code(preload: Preload) -> None:
     gateway = preload.gateway("json")
     os.kill(fork_server_of(gateway), signal.SIGINT)
-    # Many sleeps: of a signal that comes right before one, CPython hears after it.
-    source = "import os, time; channel.send(os.getpid())\nwhile True: time.sleep(0.01)"
-    channel = preload.gateway("json").remote_exec(source)
-    os.kill(channel.receive(timeout=20), signal.SIGINT)
+    channel = preload.gateway("json").remote_exec("import os, time; channel.send(os.getpid()); time.sleep(1000)")
+    worker = channel.receive(timeout=20)
+    # Of a signal that comes right before the sleep, CPython hears after it.
+    assert eventually(lambda: sleeps(worker), 20)
+    os.kill(worker, signal.SIGINT)
     with pytest.raises(execnet.RemoteError, match="KeyboardInterrupt"):
         channel.waitclose(timeout=20)
 

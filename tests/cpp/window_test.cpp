@@ -8,9 +8,11 @@
 #include <chrono>
 #include <cstdio>
 #include <execnet/execnet.hpp>
+#include <filesystem>
 #include <fstream>
 #include <future>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -30,6 +32,23 @@ double resident_megabytes(std::int64_t pid) {
   double pages = 0;
   statm >> pages >> pages;
   return pages * static_cast<double>(::sysconf(_SC_PAGESIZE)) / (1 << 20);
+}
+
+// How long the threads of both have ever stood ready to run while the kernel ran others, in all.
+double milliseconds_without_a_processor(const std::array<std::int64_t, 2>& pids) {
+  double milliseconds = 0;
+  for (const std::int64_t pid : pids) {
+    std::error_code gone;  // A thread may have ended.
+    for (const auto& thread : std::filesystem::directory_iterator("/proc/" + std::to_string(pid) + "/task", gone)) {
+      std::ifstream schedstat(thread.path() / "schedstat");
+      double run = 0;
+      double waited = 0;
+      if (schedstat >> run >> waited) {
+        milliseconds += waited / 1e6;
+      }
+    }
+  }
+  return milliseconds;
 }
 
 TEST(Windows, ASendWaitsForRoomAndGivesUpInTime) {
@@ -79,7 +98,9 @@ TEST(Windows, ASenderThereIsSeen) {
   EXPECT_EQ(count, 50);
 }
 
-// In both directions at the same time, each with a channel of its own.
+// In both directions at the same time, each with a channel of its own. Each single round trip is looked at, less the
+// time for which its threads were ready and had no processor: now and then the kernel lets one wait for a time slice of
+// others (3 to 5 ms), with slow readers or without.
 TEST(Windows, ASlowReaderCostsNeitherMemoryNorTheTimeOfOthers) {
   const std::chrono::seconds length(testing::soak_seconds(3));
   Group group{"popen//window=8M"};
@@ -110,12 +131,17 @@ TEST(Windows, ASlowReaderCostsNeitherMemoryNorTheTimeOfOthers) {
     }
   });
   std::vector<double> trips;
+  double ours = 0;  // of those that took longer, the most that was not for want of a processor
   std::array most{0.0, 0.0};
   for (const auto begin = Clock::now(); Clock::now() - begin < length; std::this_thread::sleep_for(1ms)) {
+    const double waited = milliseconds_without_a_processor(pids);
     const auto start = Clock::now();
     echo.send(1);
     static_cast<void>(echo.receive(30s));
     trips.push_back(std::chrono::duration<double, std::milli>(Clock::now() - start).count());
+    if (trips.back() >= kMostMilliseconds) {
+      ours = std::max(ours, trips.back() - (milliseconds_without_a_processor(pids) - waited));
+    }
     if (trips.size() % 50 == 0) {
       for (std::size_t side = 0; side < pids.size(); ++side) {
         most.at(side) = std::max(most.at(side), resident_megabytes(pids.at(side)) - idle.at(side));
@@ -141,7 +167,7 @@ TEST(Windows, ASlowReaderCostsNeitherMemoryNorTheTimeOfOthers) {
   testing::soak_report(text.data());
   if (!testing::is_sanitized()) {
     EXPECT_LT(std::max(most[0], most[1]), kMostMegabytes);
-    EXPECT_LT(median, kMostMilliseconds);
+    EXPECT_LT(ours, kMostMilliseconds);
   }
 }
 

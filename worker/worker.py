@@ -475,7 +475,7 @@ RUNS = {BUILDTUPLE: tuple, SET: set, FROZENSET: frozenset}
 # --- Frames -------------------------------------------------------------------------------------
 
 (HELLO, EXEC, DATA, CLOSE, CLOSE_ERROR, LAST, TERMINATE, STATUS, RECONFIGURE, CREDIT,
- OPEN, WINDOW) = range(1, 13)
+ OPEN, WINDOW, RINGS) = range(1, 14)
 WITHOUT_PAYLOAD = frozenset([CLOSE, LAST, TERMINATE, STATUS, CREDIT])
 HEADER = struct.Struct("<BBHIII")  # type, flags, reserved, channel, length, credit (of CREDIT)
 MORE, ABORT = 1, 2

@@ -38,7 +38,7 @@ worker = {"__name__": "execnet_worker"}
 exec(compile(SOURCE, "worker.py", "exec"), worker)
 coordinator = {"__name__": "execnet_worker"}
 exec(compile(SOURCE, "worker.py", "exec"), coordinator)
-HELLO, EXEC, DATA, CLOSE, CLOSE_ERROR, LAST, TERMINATE, STATUS, RECONFIGURE, CREDIT, OPEN, WINDOW = range(1, 13)
+HELLO, EXEC, DATA, CLOSE, CLOSE_ERROR, LAST, TERMINATE, STATUS, RECONFIGURE, CREDIT, OPEN, WINDOW, RINGS = range(1, 14)
 MORE, ABORT = 1, 2
 CHUNK = 256 * 1024
 dump = coordinator["dump"]
@@ -287,7 +287,7 @@ class Tables(unittest.TestCase):
         self.check("opcode.hpp", r"^  k(\w+) = '(.)',$", 23)
 
     def test_frame_types(self):
-        self.check("frame.hpp", r"^  k(\w+) = (\d+),$", 12)
+        self.check("frame.hpp", r"^  k(\w+) = (\d+),$", 13)
 
 
 def vectors(file, columns):

@@ -1,7 +1,5 @@
 #include "core/connection.hpp"
 
-#include <sys/socket.h>
-
 #include <chrono>
 #include <execnet/error.hpp>
 #include <utility>
@@ -19,7 +17,7 @@ constexpr std::chrono::milliseconds kCauseIsKnownWithin{500};
 }  // namespace
 
 Connection::Connection(base::Fd stream, std::shared_ptr<loop::Loop> loop, Side side)
-    : stream_(std::move(stream)),
+    : link_(std::move(stream)),
       loop_(std::move(loop)),
       side_(side),
       noise_(side == Side::kCoordinator ? std::optional<std::string>("") : std::nullopt),
@@ -37,7 +35,7 @@ Connection::~Connection() { loop_->unwatch(watch_); }
 void Connection::start(std::weak_ptr<ConnectionOwner> owner) {
   auto lock = this->lock();
   owner_ = std::move(owner);
-  watch_ = loop_->watch(stream_.get(), 0, [weak = weak_from_this()](std::uint32_t ready) {
+  watch_ = loop_->watch(link_.fd(), 0, [weak = weak_from_this()](std::uint32_t ready) {
     if (const auto self = weak.lock()) {
       self->on_ready(ready);
     }
@@ -245,7 +243,7 @@ const std::optional<std::string>& Connection::gone(const Lock& lock) const {
   return gone_;
 }
 
-void Connection::shut_down() { ::shutdown(stream_.get(), SHUT_RDWR); }
+void Connection::shut_down() { link_.shut_down(); }
 
 void Connection::throw_gone(Lock& lock, const base::Wait& wait) {
   base::Wait for_cause{.deadline = base::Clock::now() + kCauseIsKnownWithin, .hub = wait.hub};

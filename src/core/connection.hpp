@@ -38,10 +38,12 @@
 #include "base/buffer.hpp"
 #include "base/fd.hpp"
 #include "base/fork.hpp"
+#include "base/spin.hpp"
 #include "base/wait.hpp"
 #include "core/channel_state.hpp"
 #include "core/dispatcher.hpp"
 #include "core/id_set.hpp"
+#include "core/link.hpp"
 #include "core/outbox.hpp"
 #include "loop/loop.hpp"
 #include "loop/waiter.hpp"
@@ -100,6 +102,16 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void on_taken(Lock& lock, ChannelState& state, std::size_t bytes);
   // Goes out with whatever is written next: for what the other side does not wait for.
   void post_later(Lock& lock, wire::FrameType type, std::uint32_t channel);
+
+  // --- Rings (core/link.hpp) ---
+
+  // A coordinator offers, a worker expects it. REQUIRES: start() was not called yet.
+  void offer_rings() { link_.offer(); }
+  void expect_rings() { link_.expect_offer(); }
+  [[nodiscard]] bool has_rings() const { return link_.has_rings(); }
+  // From now on writes to the ring, and tells the other side so. False, and everything stays as it is, if there is
+  // none, or something is on its way out.
+  bool switch_to_ring(Lock& lock);
 
   // --- Waiting ---
 
@@ -252,6 +264,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   struct Incoming {
     std::vector<wire::Message> messages;
     bool ended = false;
+    bool bell = false;  // as Link::Got
     std::string error;
   };
 
@@ -266,6 +279,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   std::shared_ptr<ChannelState> state_for(Lock& lock, std::uint32_t id);
   void on_credit(Lock& lock, std::uint32_t id, std::uint32_t bytes);
   void on_window(Lock& lock, std::uint32_t id, const base::Buffer& payload);
+  void on_rings(Lock& lock);
   void tell_taken(Lock& lock, ChannelState& state);
   void on_peer_close(Lock& lock, std::uint32_t id, std::optional<std::string> error);
   void forget_if_over(const std::shared_ptr<ChannelState>& state);
@@ -278,6 +292,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void on_ready(std::uint32_t ready);
   void read_as_loop(Lock& lock);
   void arm(Lock& lock);
+  [[nodiscard]] bool comes_soon();
 
   bool write_batch(Lock& lock);
   void write_without_waiting(Lock& lock);
@@ -285,9 +300,11 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void tell_sender(Lock& lock, const Outgoing& message);
   void fail_writing(Lock& lock);
   void update_interest(Lock& lock);
+  void on_bell(Lock& lock);
+  void see_that_the_bell_is_heard(Lock& lock);
 
   const base::MadeHere made_here_;
-  const base::Fd stream_;
+  Link link_;
   const std::shared_ptr<loop::Loop> loop_;
   const Side side_;
   std::weak_ptr<ConnectionOwner> owner_;  // set by start()
@@ -305,6 +322,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   std::uint64_t activity_ = 0;        // reads by callers, ever
   std::uint64_t activity_seen_ = 0;   // of them, at the last tick
   std::optional<std::string> noise_;  // what came before the worker's first bytes; none once they came
+  base::Spin spin_;
   wire::FrameParser parser_;
   wire::MessageAssembler assembler_;
 
@@ -312,6 +330,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   Writer writer_ = Writer::kNone;
   bool writing_failed_ = false;
   Outbox outbox_;
+  const loop::Waiter* waits_for_room_ = nullptr;  // of the thread that writes, while the ring is full
 
   // Channels.
   std::uint32_t next_id_;

@@ -1,6 +1,4 @@
 // The part of Connection that waits and reads. See connection.hpp.
-#include <sys/socket.h>
-
 #include <algorithm>
 #include <array>
 #include <cerrno>
@@ -18,6 +16,7 @@ namespace execnet::core {
 namespace {
 
 constexpr std::chrono::milliseconds kTick{1};
+constexpr int kReadsInARow = 16;  // of one ring, by the loop, which has others to read
 constexpr std::size_t kMostNoise = std::size_t{64} * 1024;
 constexpr std::size_t kNoiseShown = 400;
 
@@ -135,14 +134,23 @@ base::Woken Connection::Waiting::sleep(base::Sleep& sleep) {
     connection_.update_interest(lock_);
     reads_ = true;
   }
-  std::array<pollfd, 2> fds{{{waiter_.fd(), POLLIN, 0}, {connection_.stream_.get(), POLLIN, 0}}};
+  std::array<pollfd, 2> fds{{{waiter_.fd(), POLLIN, 0}, {connection_.link_.fd(), POLLIN, 0}}};
   asleep_ = true;
   lock_.unlock();
-  const base::Woken woken = sleep.until_ready(std::span(fds).first(reads_ ? 2 : 1));
-  if (fds[0].revents != 0) {
-    waiter_.clear();
+  base::Woken woken = base::Woken::kReady;
+  bool there = reads_ && connection_.comes_soon();
+  if (!there) {
+    const auto begin = base::Clock::now();
+    woken = sleep.until_ready(std::span(fds).first(reads_ ? 2 : 1));
+    there = fds[1].revents != 0;
+    if (there) {
+      connection_.spin_.slept(base::Clock::now() - begin);
+    }
+    if (fds[0].revents != 0) {
+      waiter_.clear();
+    }
   }
-  if (reads_ && fds[1].revents != 0) {
+  if (there) {
     Incoming incoming = connection_.read_available();
     lock_.lock();
     asleep_ = false;
@@ -227,6 +235,23 @@ void Connection::tick() {
 void Connection::arm(Lock& lock) {
   reader_ = Reader::kArmed;
   update_interest(lock);
+  if (!link_.may_sleep_reading()) {  // the socket does not tell of what is in the ring already
+    loop_->call_after(std::chrono::milliseconds(0), [weak = weak_from_this()] {
+      if (const auto self = weak.lock()) {
+        self->on_ready(loop::kRead);
+      }
+    });
+  }
+}
+
+// Whether there is something to read, now or within the moment that is worth waiting for awake. If not, the other side
+// rings the bell for what comes next. The calling thread has the reading, and not the lock.
+bool Connection::comes_soon() {
+  if (!link_.reads_ring()) {
+    return false;
+  }
+  link_.is_awake();
+  return spin_.until([&] { return link_.readable(); }) || !link_.may_sleep_reading();
 }
 
 void Connection::read_as_loop(Lock& lock) {
@@ -247,13 +272,16 @@ void Connection::on_ready(std::uint32_t ready) {
     write_without_waiting(lock);
   }
   if ((ready & loop::kRead) != 0 && reader_ == Reader::kArmed) {
-    read_as_loop(lock);
+    int reads = 0;
+    do {
+      read_as_loop(lock);
+    } while (reader_ == Reader::kNone && waiting_.empty() && link_.readable() && ++reads < kReadsInARow);
     if (reader_ == Reader::kNone) {
       if (waiting_.empty()) {
-        reader_ = Reader::kArmed;
-      } else {
-        waiting_.front()->wake();
+        arm(lock);
+        return;
       }
+      waiting_.front()->wake();
     }
     update_interest(lock);
   }
@@ -278,18 +306,13 @@ Connection::Incoming Connection::read_available() {
 }
 
 std::size_t Connection::receive_into(std::span<char> space, Incoming& incoming) {
-  ssize_t count = 0;
-  do {
-    count = ::recv(stream_.get(), space.data(), space.size(), MSG_DONTWAIT);
-  } while (count < 0 && errno == EINTR);
-  if (count > 0) {
-    return static_cast<std::size_t>(count);
-  }
-  incoming.ended = count == 0 || errno != EAGAIN;
-  if (count == 0 && parser_.within_frame()) {
+  const Link::Got got = link_.read(space);
+  incoming.bell = got.bell;
+  incoming.ended = got.ended;
+  if (got.ended && parser_.within_frame()) {
     incoming.error = "the stream ended in the middle of a frame";
   }
-  return 0;
+  return got.count;
 }
 
 void Connection::parse(Incoming& incoming) {
@@ -297,6 +320,17 @@ void Connection::parse(Incoming& incoming) {
     if (auto message = assembler_.add(std::move(*frame))) {
       incoming.messages.push_back(std::move(*message));
     }
+  }
+}
+
+// What comes next comes by the ring. The worker answers with the same.
+void Connection::on_rings(Lock& lock) {
+  if (!link_.has_rings() || link_.reads_ring() || parser_.within_frame()) {
+    throw wire::ProtocolError("RINGS came where it makes no sense");
+  }
+  link_.read_from_ring();
+  if (side_ == Side::kWorker && !switch_to_ring(lock)) {
+    throw wire::ProtocolError("RINGS came too late");
   }
 }
 
@@ -343,6 +377,9 @@ void Connection::take_in(Lock& lock, Incoming incoming) {
   } catch (const std::exception& error) {
     incoming.ended = true;
     incoming.error = error.what();
+  }
+  if (incoming.bell) {
+    on_bell(lock);
   }
   if (incoming.ended) {
     reader_ = Reader::kEnded;
@@ -444,6 +481,7 @@ void Connection::dispatch(Lock& lock, wire::Message message) {
     }
     case wire::FrameType::kCredit: on_credit(lock, id, message.credit); break;
     case wire::FrameType::kWindow: on_window(lock, id, message.payload); break;
+    case wire::FrameType::kRings: on_rings(lock); break;
     default: break;
   }
 }

@@ -1,6 +1,4 @@
 // The part of Connection that writes. See connection.hpp.
-#include <sys/socket.h>
-
 #include <algorithm>
 #include <array>
 #include <cerrno>
@@ -114,15 +112,24 @@ base::Woken Connection::Writing::sleep(base::Sleep& sleep) {
     connection_.update_interest(lock_);
     writes_ = true;
   }
-  message_->sender = writes_ ? nullptr : &waiter_;
-  std::array<pollfd, 2> fds{{{waiter_.fd(), POLLIN, 0}, {connection_.stream_.get(), POLLOUT, 0}}};
-  lock_.unlock();
-  const base::Woken woken = sleep.until_ready(std::span(fds).first(writes_ ? 2 : 1));
-  if (fds[0].revents != 0) {
-    waiter_.clear();
+  base::Woken woken = base::Woken::kReady;
+  const bool ring = connection_.link_.writes_ring();
+  if (!writes_ || connection_.link_.may_sleep_writing()) {
+    message_->sender = writes_ ? nullptr : &waiter_;
+    if (writes_ && ring) {
+      connection_.waits_for_room_ = &waiter_;
+      connection_.see_that_the_bell_is_heard(lock_);
+    }
+    std::array<pollfd, 2> fds{{{waiter_.fd(), POLLIN, 0}, {connection_.link_.fd(), POLLOUT, 0}}};
+    lock_.unlock();
+    woken = sleep.until_ready(std::span(fds).first(writes_ && !ring ? 2 : 1));
+    if (fds[0].revents != 0) {
+      waiter_.clear();
+    }
+    lock_.lock();
+    connection_.waits_for_room_ = nullptr;
+    message_->sender = nullptr;
   }
-  lock_.lock();
-  message_->sender = nullptr;
   while (writes_ && !message_->written && connection_.write_batch(lock_)) {
   }
   return message_->written ? base::Woken::kReady : woken;
@@ -151,6 +158,20 @@ void Connection::post_raw(Lock& lock, base::Buffer bytes) {
   }
 }
 
+bool Connection::switch_to_ring(Lock& lock) {
+  static_cast<void>(lock);
+  if (!link_.has_rings() || writer_ != Writer::kNone || !outbox_.empty()) {
+    return false;
+  }
+  auto header = wire::pack({.type = wire::FrameType::kRings});
+  const iovec part{header.data(), header.size()};
+  if (link_.write(std::span(&part, 1)) != static_cast<ssize_t>(header.size())) {
+    return false;
+  }
+  link_.write_to_ring();
+  return true;
+}
+
 void Connection::post_later(Lock& lock, wire::FrameType type, std::uint32_t channel) {
   static_cast<void>(lock);
   auto message = std::make_shared<Outgoing>();
@@ -163,7 +184,7 @@ void Connection::post_later(Lock& lock, wire::FrameType type, std::uint32_t chan
 // REQUIRES: writer_ is kNone.
 void Connection::write_without_waiting(Lock& lock) {
   writer_ = Writer::kCaller;
-  while (!outbox_.empty() && write_batch(lock)) {
+  while (!outbox_.empty() && (write_batch(lock) || !link_.may_sleep_writing())) {
   }
   release_writing(lock);
 }
@@ -175,21 +196,15 @@ bool Connection::write_batch(Lock& lock) {
     return false;
   }
   std::array<iovec, kMostParts> parts;
-  msghdr message{};
-  message.msg_iov = parts.data();
-  message.msg_iovlen = outbox_.gather(parts);
-  if (message.msg_iovlen == 0) {
+  const std::size_t gathered = outbox_.gather(parts);
+  if (gathered == 0) {
     return false;
   }
   lock.unlock();
-  ssize_t count = 0;
-  do {
-    count = ::sendmsg(stream_.get(), &message, MSG_DONTWAIT | MSG_NOSIGNAL);
-  } while (count < 0 && errno == EINTR);
-  const int error = errno;
+  const ssize_t count = link_.write(std::span(parts).first(gathered));
   lock.lock();
-  if (count < 0) {
-    if (error != EAGAIN) {
+  if (count <= 0) {
+    if (count < 0) {
       fail_writing(lock);
     }
     return false;
@@ -217,9 +232,29 @@ void Connection::release_writing(Lock& lock) {
       sender->wake();
     } else {
       writer_ = Writer::kLoop;
+      if (link_.writes_ring()) {
+        see_that_the_bell_is_heard(lock);
+      }
     }
   }
   update_interest(lock);
+}
+
+// There may be room in the ring again.
+void Connection::on_bell(Lock& lock) {
+  if (waits_for_room_ != nullptr) {
+    waits_for_room_->wake();
+  } else if (writer_ == Writer::kLoop) {
+    writer_ = Writer::kNone;
+    write_without_waiting(lock);
+  }
+}
+
+// That is for who reads, so somebody has to.
+void Connection::see_that_the_bell_is_heard(Lock& lock) {
+  if (reader_ == Reader::kNone) {
+    arm(lock);
+  }
 }
 
 // What could not be written never will be. That the other side is gone the reader finds out, after
@@ -237,7 +272,7 @@ void Connection::update_interest(Lock& lock) {
   const std::uint32_t read = reader_ == Reader::kArmed  ? loop::kRead
                              : reader_ == Reader::kLoop ? interest_ & loop::kRead
                                                         : 0;
-  const std::uint32_t write = writer_ == Writer::kLoop ? loop::kWrite : 0;
+  const std::uint32_t write = writer_ == Writer::kLoop && !link_.writes_ring() ? loop::kWrite : 0;
   if ((read | write) != interest_) {
     interest_ = read | write;
     loop_->set_interest(watch_, interest_);

@@ -2,8 +2,11 @@
 
 #include <poll.h>
 
+#include <algorithm>
 #include <chrono>
+#include <cstdlib>
 #include <execnet/error.hpp>
+#include <string_view>
 #include <utility>
 
 #include "base/syscall.hpp"
@@ -21,6 +24,12 @@ constexpr std::chrono::milliseconds kProcessEndsWithin{250};
 constexpr std::chrono::seconds kKilledWithin{2};
 
 constexpr const char* kSshFailed = "exit status 255";
+
+// Between native ends on one host. EXECNET_RINGS=0 turns them off.
+bool rings_are_wanted() {
+  const char* setting = std::getenv("EXECNET_RINGS");
+  return setting == nullptr || std::string_view(setting) != "0";
+}
 
 Value optional_text(const std::optional<std::string>& text) { return text ? Value(*text) : Value(); }
 
@@ -121,6 +130,9 @@ void GatewayEnd::run(base::Buffer first, bool hello_follows) {
     auto lock = connection_->lock();
     connection_->set_window(lock, *window);
   }
+  if (launch_.native && !leader_ && rings_are_wanted()) {
+    connection_->offer_rings();
+  }
   connection_->start(weak_from_this());
   {
     const std::lock_guard lock(mutex_);
@@ -143,7 +155,7 @@ GatewayEnd::~GatewayEnd() {
   connection_->finish("gateway " + id_ + " was dropped");
 }
 
-void GatewayEnd::on_hello(Connection::Lock& /*lock*/, base::Buffer payload) {
+void GatewayEnd::on_hello(Connection::Lock& lock, base::Buffer payload) {
   if (info_ || refusal_) {
     throw wire::ProtocolError("a second HELLO came");
   }
@@ -166,6 +178,10 @@ void GatewayEnd::on_hello(Connection::Lock& /*lock*/, base::Buffer payload) {
   info.cwd = hello.at("cwd").as<std::string>();
   info.pid = hello.at("pid").as<std::int64_t>();
   info_ = std::move(info);
+  const auto features = hello.at("features").as<std::vector<std::string>>();
+  if (std::find(features.begin(), features.end(), kRings) != features.end()) {
+    connection_->switch_to_ring(lock);
+  }
 }
 
 void GatewayEnd::wait_started(const base::Wait& wait) {

@@ -40,6 +40,7 @@ WorkerEnd::WorkerEnd(base::Fd stream, Run run, Patience patience)
       main_thread_(pthread_self()),
       runners_(1) {
   runners_.front().idle = true;
+  connection_->expect_rings();
   ::pthread_sigmask(SIG_SETMASK, nullptr, &signal_mask_);
 }
 
@@ -99,8 +100,8 @@ void WorkerEnd::say_hello(const WorkerInfo& info) {
   hello["platform"] = info.platform;
   hello["cwd"] = info.cwd;
   hello["pid"] = static_cast<std::int64_t>(::getpid());
-  hello["features"] = List{};
   auto lock = connection_->lock();
+  hello["features"] = connection_->has_rings() ? List{kRings} : List{};
   connection_->post_raw(lock, base::Buffer(wire::kMagic));
   connection_->post(lock, wire::FrameType::kHello, 0, encode_value(Value(std::move(hello))));
 }

@@ -40,7 +40,8 @@ bool may_have_payload(FrameType type) {
     case FrameType::kLast:
     case FrameType::kTerminate:
     case FrameType::kStatus:
-    case FrameType::kCredit: break;
+    case FrameType::kCredit:
+    case FrameType::kRings: break;
   }
   return false;
 }
@@ -48,7 +49,8 @@ bool may_have_payload(FrameType type) {
 bool is_channel_allowed(FrameType type, std::uint32_t channel) {
   switch (type) {
     case FrameType::kHello:
-    case FrameType::kTerminate: return channel == 0;
+    case FrameType::kTerminate:
+    case FrameType::kRings: return channel == 0;
     case FrameType::kReconfigure: return true;
     default: return channel != 0;
   }
@@ -70,6 +72,7 @@ std::string_view name(FrameType type) {
     case FrameType::kCredit: return "CREDIT";
     case FrameType::kOpen: return "OPEN";
     case FrameType::kWindow: return "WINDOW";
+    case FrameType::kRings: return "RINGS";
   }
   return "unknown";
 }
@@ -90,7 +93,7 @@ FrameHeader unpack(std::span<const char, kHeaderSize> bytes) {
       .length = get_int4(&bytes[8]),
       .credit = get_int4(&bytes[12]),
   };
-  if (header.type < FrameType::kHello || header.type > FrameType::kWindow) {
+  if (header.type < FrameType::kHello || header.type > FrameType::kRings) {
     throw ProtocolError("unknown frame type " + std::to_string(static_cast<unsigned>(header.type)));
   }
   if ((header.flags & ~(kMore | kAbort)) != 0 || header.flags == (kMore | kAbort)) {

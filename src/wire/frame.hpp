@@ -47,6 +47,7 @@ enum class FrameType : std::uint8_t {
   kCredit = 10,
   kOpen = 11,
   kWindow = 12,
+  kRings = 13,
 };
 
 // "DATA"

@@ -1,0 +1,87 @@
+#include "base/ring.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+namespace execnet::base {
+
+std::size_t RingProducer::room() {
+  const std::uint64_t under_way = written_ - read_;
+  return capacity_ - static_cast<std::size_t>(under_way);
+}
+
+std::size_t RingProducer::write(std::span<const iovec> parts) {
+  std::size_t wanted = 0;
+  for (const iovec& part : parts) {
+    wanted += part.iov_len;
+  }
+  if (room() < wanted) {
+    const std::uint64_t read = header_->read.load(std::memory_order_acquire);
+    if (read - read_ > written_ - read_) {
+      throw RingBroken("the other side says that it has read more than was written");
+    }
+    read_ = read;
+  }
+  std::size_t left = std::min(room(), wanted);
+  const std::size_t taken = left;
+  for (const iovec& part : parts) {
+    const std::size_t size = std::min(part.iov_len, left);
+    const std::size_t at = static_cast<std::size_t>(written_) & (capacity_ - 1);
+    const std::size_t first = std::min(size, capacity_ - at);
+    const char* bytes = static_cast<const char*>(part.iov_base);
+    std::memcpy(data_ + at, bytes, first);
+    std::memcpy(data_, bytes + first, size - first);
+    written_ += size;
+    left -= size;
+    if (left == 0) {
+      break;
+    }
+  }
+  if (taken != 0) {
+    header_->written.store(written_);
+  }
+  return taken;
+}
+
+bool RingProducer::may_sleep() {
+  header_->producer_sleeps.store(1);
+  if (written_ - header_->read.load() < capacity_) {
+    header_->producer_sleeps.store(0, std::memory_order_relaxed);
+    return false;
+  }
+  return true;
+}
+
+std::size_t RingConsumer::read(std::span<char> space) {
+  const std::uint64_t there = header_->written.load(std::memory_order_acquire) - read_;
+  if (there > capacity_) {
+    throw RingBroken("the other side says that it has written more than there is room for");
+  }
+  const std::size_t size = std::min(space.size(), static_cast<std::size_t>(there));
+  if (size == 0) {
+    return 0;
+  }
+  const std::size_t at = static_cast<std::size_t>(read_) & (capacity_ - 1);
+  const std::size_t first = std::min(size, capacity_ - at);
+  std::memcpy(space.data(), data_ + at, first);
+  std::memcpy(space.data() + first, data_, size - first);
+  read_ += size;
+  header_->read.store(read_);
+  return size;
+}
+
+bool RingConsumer::takes_on_waking() {
+  return header_->producer_sleeps.load() != 0 && header_->written.load() - read_ <= capacity_ / 2 &&
+         header_->producer_sleeps.exchange(0) != 0;
+}
+
+bool RingConsumer::may_sleep() {
+  header_->consumer_sleeps.store(1);
+  if (readable()) {
+    is_awake();
+    return false;
+  }
+  return true;
+}
+
+}  // namespace execnet::base

@@ -109,9 +109,9 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void offer_rings() { link_.offer(); }
   void expect_rings() { link_.expect_offer(); }
   [[nodiscard]] bool has_rings() const { return link_.has_rings(); }
-  // From now on writes to the ring, and tells the other side so. False, and everything stays as it is, if there is
-  // none, or something is on its way out.
-  bool switch_to_ring(Lock& lock);
+  // As soon as nothing is on its way out, tells the other side that what follows comes by the ring. Nothing happens if
+  // there is none.
+  void switch_to_ring(Lock& lock);
 
   // --- Waiting ---
 
@@ -300,6 +300,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void tell_sender(Lock& lock, const Outgoing& message);
   void fail_writing(Lock& lock);
   void update_interest(Lock& lock);
+  void switch_if_idle(Lock& lock);
   void on_bell(Lock& lock);
   void see_that_the_bell_is_heard(Lock& lock);
 
@@ -329,6 +330,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   // Writing.
   Writer writer_ = Writer::kNone;
   bool writing_failed_ = false;
+  bool to_ring_ = false;  // to be switched to
   Outbox outbox_;
   const loop::Waiter* waits_for_room_ = nullptr;  // of the thread that writes, while the ring is full
 

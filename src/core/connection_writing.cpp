@@ -158,18 +158,23 @@ void Connection::post_raw(Lock& lock, base::Buffer bytes) {
   }
 }
 
-bool Connection::switch_to_ring(Lock& lock) {
+void Connection::switch_to_ring(Lock& lock) {
+  to_ring_ = link_.has_rings();
+  switch_if_idle(lock);
+}
+
+// The ring continues what is on the socket, so nothing may be on its way there.
+void Connection::switch_if_idle(Lock& lock) {
   static_cast<void>(lock);
-  if (!link_.has_rings() || writer_ != Writer::kNone || !outbox_.empty()) {
-    return false;
+  if (!to_ring_ || writer_ != Writer::kNone || !outbox_.empty()) {
+    return;
   }
   auto header = wire::pack({.type = wire::FrameType::kRings});
   const iovec part{header.data(), header.size()};
-  if (link_.write(std::span(&part, 1)) != static_cast<ssize_t>(header.size())) {
-    return false;
+  if (link_.write(std::span(&part, 1)) == static_cast<ssize_t>(header.size())) {
+    link_.write_to_ring();
+    to_ring_ = false;
   }
-  link_.write_to_ring();
-  return true;
 }
 
 void Connection::post_later(Lock& lock, wire::FrameType type, std::uint32_t channel) {
@@ -237,6 +242,7 @@ void Connection::release_writing(Lock& lock) {
       }
     }
   }
+  switch_if_idle(lock);
   update_interest(lock);
 }
 

@@ -102,9 +102,13 @@ std::shared_ptr<GatewayEnd> GatewayEnd::start(const XSpec& spec, const transport
       far_end = std::make_shared<LocalProcess>(std::move(link.process), std::move(link.stderr_pipe), loop);
     }
   }
+  const bool rings = launch.native && !other && rings_are_wanted();
   const std::shared_ptr<GatewayEnd> end(new GatewayEnd(spec, other, std::move(launch), std::move(far_end),
                                                        std::move(stream),
                                                        std::move(loop)));  // NOLINT: private constructor
+  if (rings) {
+    end->connection_->offer_rings();
+  }
   end->run(std::move(first), hello_follows);
   return end;
 }
@@ -129,9 +133,6 @@ void GatewayEnd::run(base::Buffer first, bool hello_follows) {
   if (const auto window = spec_.window()) {
     auto lock = connection_->lock();
     connection_->set_window(lock, *window);
-  }
-  if (launch_.native && !leader_ && rings_are_wanted()) {
-    connection_->offer_rings();
   }
   connection_->start(weak_from_this());
   {

@@ -118,7 +118,20 @@ Link::Got Link::read_socket(std::span<char> space) {
   return {.ended = count == 0 || errno != EAGAIN};
 }
 
-void Link::ring_the_bell() const {
+void Link::write_to_ring() {
+  writes_ring_ = true;
+  if (owes_bell_.exchange(false)) {
+    ring_the_bell();
+  }
+}
+
+void Link::ring_the_bell() {
+  if (!writes_ring_) {
+    owes_bell_ = true;
+    if (!writes_ring_ || !owes_bell_.exchange(false)) {
+      return;
+    }
+  }
   const char bell = '!';
   static_cast<void>(::send(socket_.get(), &bell, 1, MSG_DONTWAIT | MSG_NOSIGNAL));  // full means: it is rung
 }

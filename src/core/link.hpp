@@ -49,7 +49,7 @@ class Link {
   [[nodiscard]] bool has_rings() const { return memory_ != nullptr; }
   // From now on. REQUIRES: has_rings(); the calling thread has the reading, or the writing.
   void read_from_ring() { reads_ring_ = true; }
-  void write_to_ring() { writes_ring_ = true; }
+  void write_to_ring();
   [[nodiscard]] bool reads_ring() const { return reads_ring_; }
   [[nodiscard]] bool writes_ring() const { return writes_ring_; }
 
@@ -85,7 +85,7 @@ class Link {
   void map(const base::Fd& memory, bool coordinator);
   Got read_socket(std::span<char> space);
   void take_offer(int fd);
-  void ring_the_bell() const;
+  void ring_the_bell();
 
   const base::Fd socket_;
   base::Fd to_give_;  // the memory, until it has gone out
@@ -95,6 +95,7 @@ class Link {
   std::optional<base::RingConsumer> consumer_;
   std::atomic<bool> reads_ring_{false};   // set by the reader, looked at by others
   std::atomic<bool> writes_ring_{false};  // the same of the writer
+  std::atomic<bool> owes_bell_{false};    // the socket is still for frames in that direction
 };
 
 }  // namespace execnet::core

@@ -115,6 +115,22 @@ TEST_F(LinkTest, TheReaderRingsForAWriterWhoWaitsForRoom) {
   EXPECT_GT(write(*coordinator_, much), 0U);
 }
 
+TEST_F(LinkTest, TheBellWaitsUntilTheSocketIsNoLongerForFrames) {
+  coordinator_->offer();
+  write(*coordinator_, "hello");
+  read(*worker_);
+  coordinator_->write_to_ring();
+  worker_->read_from_ring();
+  while (write(*coordinator_, std::string(1 << 16, 'x')) != 0) {
+  }
+  ASSERT_TRUE(coordinator_->may_sleep_writing());
+  while (!read(*worker_).empty()) {
+  }
+  EXPECT_FALSE(rung(*coordinator_));
+  worker_->write_to_ring();
+  EXPECT_TRUE(rung(*coordinator_));
+}
+
 TEST_F(LinkTest, WhatIsInTheRingIsReadAfterTheEnd) {
   agree();
   write(*coordinator_, "last words");

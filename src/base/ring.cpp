@@ -10,7 +10,7 @@ std::size_t RingProducer::room() {
   return capacity_ - static_cast<std::size_t>(under_way);
 }
 
-std::size_t RingProducer::write(std::span<const iovec> parts) {
+std::size_t RingProducer::write(std::span<const iovec> parts, std::size_t least) {
   std::size_t wanted = 0;
   for (const iovec& part : parts) {
     wanted += part.iov_len;
@@ -23,9 +23,15 @@ std::size_t RingProducer::write(std::span<const iovec> parts) {
     read_ = read;
   }
   std::size_t left = std::min(room(), wanted);
+  if (left < least) {
+    return 0;
+  }
   const std::size_t taken = left;
   for (const iovec& part : parts) {
     const std::size_t size = std::min(part.iov_len, left);
+    if (size == 0) {
+      continue;  // of a part without bytes there may be no address
+    }
     const std::size_t at = static_cast<std::size_t>(written_) & (capacity_ - 1);
     const std::size_t first = std::min(size, capacity_ - at);
     const char* bytes = static_cast<const char*>(part.iov_base);
@@ -33,9 +39,6 @@ std::size_t RingProducer::write(std::span<const iovec> parts) {
     std::memcpy(data_, bytes + first, size - first);
     written_ += size;
     left -= size;
-    if (left == 0) {
-      break;
-    }
   }
   if (taken != 0) {
     header_->written.store(written_);

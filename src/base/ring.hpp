@@ -27,8 +27,8 @@ class RingBroken : public std::runtime_error {
 
 // What both ends see; all zeros is an empty ring. Each part has its cache line.
 struct RingHeader {
-  alignas(64) std::atomic<std::uint64_t> written{0};         // by the producer
-  alignas(64) std::atomic<std::uint64_t> read{0};            // by the consumer
+  alignas(64) std::atomic<std::uint64_t> written{0};          // by the producer
+  alignas(64) std::atomic<std::uint64_t> read{0};             // by the consumer
   alignas(64) std::atomic<std::uint32_t> consumer_sleeps{0};  // set by the consumer, taken by the producer
   alignas(64) std::atomic<std::uint32_t> producer_sleeps{0};  // set by the producer, taken by the consumer
 };
@@ -40,10 +40,12 @@ class RingProducer {
   RingProducer(RingHeader* header, char* data, std::size_t capacity)
       : header_(header), data_(data), capacity_(capacity) {}
 
-  // Puts in as much as there is room for, and returns how much. Throws RingBroken.
-  std::size_t write(std::span<const iovec> parts);
+  // Puts in as much as there is room for, and returns how much: 0 if that were less than `least`. Throws RingBroken.
+  std::size_t write(std::span<const iovec> parts, std::size_t least = 1);
   // Whether the consumer sleeps and is to be woken, which the caller now does. To be asked after write().
-  [[nodiscard]] bool takes_on_waking() { return header_->consumer_sleeps.load() != 0 && header_->consumer_sleeps.exchange(0) != 0; }
+  [[nodiscard]] bool takes_on_waking() {
+    return header_->consumer_sleeps.load() != 0 && header_->consumer_sleeps.exchange(0) != 0;
+  }
   // Says that the caller will sleep until there is room; false if there is some.
   [[nodiscard]] bool may_sleep();
 

@@ -39,9 +39,8 @@ TEST(Ring, GivesWhatWasPutInAcrossItsEndAndAcrossParts) {
   for (int i = 0; i < 100; ++i) {
     const std::string head = std::to_string(i) + ":";
     const std::string body(static_cast<std::size_t>(i % 23), 'x');
-    const std::array<iovec, 3> parts{{{const_cast<char*>(head.data()), head.size()},
-                                      {nullptr, 0},
-                                      {const_cast<char*>(body.data()), body.size()}}};
+    const std::array<iovec, 3> parts{
+        {{const_cast<char*>(head.data()), head.size()}, {nullptr, 0}, {const_cast<char*>(body.data()), body.size()}}};
     ASSERT_EQ(ring.producer.write(parts), head.size() + body.size());
     written += head + body;
     read += ring.read(7);

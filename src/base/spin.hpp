@@ -1,8 +1,9 @@
-// Waiting awake for a moment, where that is shorter than to sleep and be woken: only where the other side can run at the
-// same time, on a CPU of its own, and only as long as recent waits have been that short. One object for each place
+// Waiting awake for a moment, where that is shorter than to sleep and be woken: only where the other side can run at
+// the same time, on a CPU of its own, and only as long as recent waits have been that short. One object for each place
 // where is waited; one thread at a time.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 
 namespace execnet::base {
@@ -24,7 +25,7 @@ class Spin {
     if (ready()) {
       return true;
     }
-    if (!worth_it()) {
+    if (rests_ != 0 || !two_can_run()) {
       return false;
     }
     const auto end = std::chrono::steady_clock::now() + kLongest;
@@ -37,25 +38,31 @@ class Spin {
         relax();
       }
     } while (std::chrono::steady_clock::now() < end);
-    ++in_vain_;
+    in_vain_ = std::min(in_vain_ + 1, kMostInVain);
+    if (in_vain_ >= kTriesInVain) {
+      rests_ = 1 << in_vain_;
+    }
     return false;
   }
-  // A wait that was not tried, or tried in vain, took so long in the end.
+  // The wait went on asleep, and took so long in all. So many short ones as it has to rest for, and it is tried again.
   void slept(std::chrono::steady_clock::duration duration) {
-    if (duration < kLongest) {
-      in_vain_ = 0;
+    if (rests_ != 0 && duration < kShort) {
+      --rests_;
     }
   }
 
  private:
-  // What a sleep and a wake-up cost, several times over.
-  static constexpr std::chrono::microseconds kLongest{50};
+  static constexpr std::chrono::microseconds kLongest{20};
+  // A wait that would have been shorter without the sleep and the wake-up.
+  static constexpr std::chrono::microseconds kShort{60};
   static constexpr int kLooksAtOnce = 32;
-  static constexpr int kTriesInVain = 4;
+  static constexpr int kTriesInVain = 3;
+  static constexpr int kMostInVain = 12;
 
-  [[nodiscard]] bool worth_it() const;
+  [[nodiscard]] static bool two_can_run();
 
-  int in_vain_ = 0;  // the last so many
+  int in_vain_ = 0;  // the last so many, in a row
+  int rests_ = 0;    // short waits until it is tried again
 };
 
 }  // namespace execnet::base

@@ -294,6 +294,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void arm(Lock& lock);
   [[nodiscard]] bool comes_soon();
 
+  bool write_to_ring_at_once(Lock& lock, wire::FrameType type, std::uint32_t channel, const base::Buffer& payload);
   bool write_batch(Lock& lock);
   void write_without_waiting(Lock& lock);
   void release_writing(Lock& lock);

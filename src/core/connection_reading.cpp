@@ -138,9 +138,9 @@ base::Woken Connection::Waiting::sleep(base::Sleep& sleep) {
   asleep_ = true;
   lock_.unlock();
   base::Woken woken = base::Woken::kReady;
+  const auto begin = base::Clock::now();
   bool there = reads_ && connection_.comes_soon();
   if (!there) {
-    const auto begin = base::Clock::now();
     woken = sleep.until_ready(std::span(fds).first(reads_ ? 2 : 1));
     there = fds[1].revents != 0;
     if (there) {

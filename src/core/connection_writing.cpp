@@ -13,6 +13,7 @@ namespace execnet::core {
 namespace {
 
 constexpr std::size_t kMostParts = 64;
+constexpr std::size_t kMostAtOnce = std::size_t{16} << 10;  // copied with the mutex held
 constexpr const char* kLate = "the other side did not take the message in time";
 
 }  // namespace
@@ -21,6 +22,9 @@ void Connection::send(Lock& lock, wire::FrameType type, std::uint32_t channel, b
                       const base::Wait& wait) {
   if (gone_ || writing_failed_) {
     throw_gone(lock, wait);
+  }
+  if (write_to_ring_at_once(lock, type, channel, payload)) {
+    return;
   }
   const auto message = std::make_shared<Outgoing>();
   message->type = type;
@@ -135,7 +139,23 @@ base::Woken Connection::Writing::sleep(base::Sleep& sleep) {
   return message_->written ? base::Woken::kReady : woken;
 }
 
+// What fits, and has nothing before it, needs no queue: two copies and no system call.
+bool Connection::write_to_ring_at_once(Lock& lock, wire::FrameType type, std::uint32_t channel,
+                                       const base::Buffer& payload) {
+  static_cast<void>(lock);
+  if (!link_.writes_ring() || payload.size() > kMostAtOnce || writer_ != Writer::kNone || !outbox_.empty()) {
+    return false;
+  }
+  auto header = wire::pack({.type = type, .channel = channel, .length = static_cast<std::uint32_t>(payload.size())});
+  const std::array<iovec, 2> parts{
+      {{header.data(), header.size()}, {const_cast<char*>(payload.data()), payload.size()}}};
+  return link_.write_whole(parts);
+}
+
 void Connection::post(Lock& lock, wire::FrameType type, std::uint32_t channel, base::Buffer payload) {
+  if (!gone_ && write_to_ring_at_once(lock, type, channel, payload)) {
+    return;
+  }
   auto message = std::make_shared<Outgoing>();
   message->type = type;
   message->channel = channel;

@@ -34,7 +34,8 @@ Link::~Link() {
 void Link::shut_down() const { ::shutdown(socket_.get(), SHUT_RDWR); }
 
 void Link::offer() {
-  base::Fd memory(base::check("memfd_create", [] { return ::memfd_create("execnet", MFD_CLOEXEC | MFD_ALLOW_SEALING); }));
+  base::Fd memory(
+      base::check("memfd_create", [] { return ::memfd_create("execnet", MFD_CLOEXEC | MFD_ALLOW_SEALING); }));
   base::check("ftruncate", [&] { return ::ftruncate(memory.get(), kSize); });
   base::check("fcntl", [&] { return ::fcntl(memory.get(), F_ADD_SEALS, kSeals); }, "F_ADD_SEALS");
   map(memory, true);
@@ -59,7 +60,7 @@ void Link::map(const base::Fd& memory, bool coordinator) {
 // Memory that could shrink would end this process by SIGBUS.
 void Link::take_offer(int fd) {
   const base::Fd memory(fd);
-  struct stat status {};
+  struct stat status{};
   if (has_rings() || ::fstat(fd, &status) != 0 || status.st_size != static_cast<off_t>(kSize) ||
       (::fcntl(fd, F_GET_SEALS) & kSeals) != kSeals) {
     return;
@@ -136,18 +137,30 @@ void Link::ring_the_bell() {
   static_cast<void>(::send(socket_.get(), &bell, 1, MSG_DONTWAIT | MSG_NOSIGNAL));  // full means: it is rung
 }
 
+ssize_t Link::write_ring(std::span<const iovec> parts, std::size_t least) {
+  try {
+    const std::size_t count = producer_->write(parts, least);
+    if (count != 0 && producer_->takes_on_waking()) {
+      ring_the_bell();
+    }
+    return static_cast<ssize_t>(count);
+  } catch (const base::RingBroken&) {
+    shut_down();  // who reads is told
+    return -1;
+  }
+}
+
+bool Link::write_whole(std::span<const iovec> parts) {
+  std::size_t size = 0;
+  for (const iovec& part : parts) {
+    size += part.iov_len;
+  }
+  return write_ring(parts, size) > 0;
+}
+
 ssize_t Link::write(std::span<const iovec> parts) {
   if (writes_ring_) {
-    try {
-      const std::size_t count = producer_->write(parts);
-      if (count != 0 && producer_->takes_on_waking()) {
-        ring_the_bell();
-      }
-      return static_cast<ssize_t>(count);
-    } catch (const base::RingBroken&) {
-      shut_down();  // who reads is told
-      return -1;
-    }
+    return write_ring(parts, 1);
   }
   msghdr message{};
   message.msg_iov = const_cast<iovec*>(parts.data());

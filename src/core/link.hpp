@@ -1,6 +1,6 @@
 // The bytes of a connection: a stream socket and, where both ends are native and on one host, a pair of rings in memory
-// that they share (base/ring.hpp). Then the socket is a doorbell, rung when the other side sleeps, and the sign of life:
-// at its end, what is in the ring is still read.
+// that they share (base/ring.hpp). Then the socket is a doorbell, rung when the other side sleeps, and the sign of
+// life: at its end, what is in the ring is still read.
 //
 //   coordinator  offer() before the first write: the memory goes with the first bytes that are written
 //   worker       may_use_rings() once it has read those; it tells the coordinator so in its HELLO, by use_rings()
@@ -77,12 +77,15 @@ class Link {
 
   // How much was taken, 0 if there is no room; -1 if nothing can be written any more. Never waits.
   ssize_t write(std::span<const iovec> parts);
+  // All of it, to the ring, or nothing: false if there is no room. REQUIRES: writes_ring().
+  bool write_whole(std::span<const iovec> parts);
   // To be asked before one sleeps until there is room: for a ring, until read() tells of the bell; else until fd() is
   // writable. False if there is room.
   [[nodiscard]] bool may_sleep_writing() { return !writes_ring_ || producer_->may_sleep(); }
 
  private:
   void map(const base::Fd& memory, bool coordinator);
+  ssize_t write_ring(std::span<const iovec> parts, std::size_t least);
   Got read_socket(std::span<char> space);
   void take_offer(int fd);
   void ring_the_bell();

@@ -18,7 +18,7 @@ nb::bytes dumps(nb::handle value) {
   base::Buffer out;
   out.push_back(wire::kDumpVersion);
   encode(value.ptr(), out, nullptr);
-  return nb::bytes(out.data(), out.size());
+  return nb::steal<nb::bytes>(new_bytes(out.view()));
 }
 
 // The bytes of whatever has the buffer protocol, for as long as this lives.

@@ -1,11 +1,13 @@
 #include "py_dump.hpp"
 
 #include <charconv>
+#include <cstring>
 #include <functional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "base/huge_pages.hpp"
 #include "py_decimal.hpp"
 #include "py_ref.hpp"
 #include "wire/decoder.hpp"
@@ -185,9 +187,7 @@ class ObjectBuilder {
   }
   static PyRef real(double value) { return own(PyFloat_FromDouble(value)); }
   static PyRef complex(double real, double imag) { return own(PyComplex_FromDoubles(real, imag)); }
-  static PyRef bytes(std::string_view bytes) {
-    return own(PyBytes_FromStringAndSize(bytes.data(), static_cast<Py_ssize_t>(bytes.size())));
-  }
+  static PyRef bytes(std::string_view bytes) { return PyRef::steal(new_bytes(bytes)); }
   static PyRef latin1(std::string_view bytes) {
     return own(PyUnicode_DecodeLatin1(bytes.data(), static_cast<Py_ssize_t>(bytes.size()), nullptr));
   }
@@ -281,6 +281,18 @@ class ObjectBuilder {
 };
 
 }  // namespace
+
+PyObject* new_bytes(std::string_view bytes) {
+  const auto size = static_cast<Py_ssize_t>(bytes.size());
+  if (bytes.size() < base::kLarge) {
+    return own(PyBytes_FromStringAndSize(bytes.data(), size)).release();
+  }
+  PyRef object = own(PyBytes_FromStringAndSize(nullptr, size));
+  char* const data = PyBytes_AS_STRING(object.get());
+  base::want_huge_pages(data, bytes.size());
+  std::memcpy(data, bytes.data(), bytes.size());
+  return object.release();
+}
 
 void encode(PyObject* object, base::Buffer& out, ChannelTable* channels) {
   ObjectSource source(channels);

@@ -37,6 +37,9 @@ class ChannelTable {
   PyTypeObject* type_;
 };
 
+// A new bytes object. Throws PythonError.
+PyObject* new_bytes(std::string_view bytes);
+
 // Appends the object, of one of the builtin types exactly: None, bool, int, float, complex, bytes, str,
 // list, tuple, set, frozenset, dict, or a channel. Without a table channels are refused.
 // Throws DumpError with the path to what cannot be dumped, and PythonError; `out` is then as before.

@@ -12,6 +12,8 @@
 #include <string_view>
 #include <utility>
 
+#include "base/huge_pages.hpp"
+
 namespace execnet::base {
 
 class Buffer {
@@ -67,9 +69,12 @@ class Buffer {
     void operator()(char* data) const { std::free(data); }
   };
 
+  // For the opcode or the like that follows something large, which would have to move for it.
+  static constexpr std::size_t kSpare = 32;
+
   void grow(std::size_t needed) {
     const std::size_t doubled = capacity_ * 2;
-    const std::size_t capacity = needed > doubled ? needed : doubled;
+    const std::size_t capacity = needed > doubled ? needed + kSpare : doubled;
     char* data = static_cast<char*>(std::realloc(data_.get(), capacity));
     if (data == nullptr) {
       throw std::bad_alloc();
@@ -77,6 +82,9 @@ class Buffer {
     static_cast<void>(data_.release());  // realloc has taken the old block.
     data_.reset(data);
     capacity_ = capacity;
+    if (capacity >= kLarge) {
+      want_huge_pages(data, capacity);
+    }
   }
 
   std::unique_ptr<char, Free> data_;

@@ -227,7 +227,9 @@ void Connection::finish(const std::string& cause) {
     end_items(lock, state);
   }
   channels_.clear();
-  if (writer_ == Writer::kNone) {
+  if (waits_for_room_ != nullptr) {
+    waits_for_room_->wake();
+  } else if (writer_ == Writer::kNone || (writer_ == Writer::kLoop && link_.writes_ring())) {
     fail_writing(lock);
   }
   touch_all(lock);

@@ -117,21 +117,23 @@ base::Woken Connection::Writing::sleep(base::Sleep& sleep) {
     writes_ = true;
   }
   base::Woken woken = base::Woken::kReady;
-  const bool ring = connection_.link_.writes_ring();
+  const bool for_ring = writes_ && connection_.link_.writes_ring();
   if (!writes_ || connection_.link_.may_sleep_writing()) {
     message_->sender = writes_ ? nullptr : &waiter_;
-    if (writes_ && ring) {
+    if (for_ring) {
       connection_.waits_for_room_ = &waiter_;
       connection_.see_that_the_bell_is_heard(lock_);
     }
     std::array<pollfd, 2> fds{{{waiter_.fd(), POLLIN, 0}, {connection_.link_.fd(), POLLOUT, 0}}};
     lock_.unlock();
-    woken = sleep.until_ready(std::span(fds).first(writes_ && !ring ? 2 : 1));
+    woken = sleep.until_ready(std::span(fds).first(writes_ && !for_ring ? 2 : 1));
     if (fds[0].revents != 0) {
       waiter_.clear();
     }
     lock_.lock();
-    connection_.waits_for_room_ = nullptr;
+    if (for_ring) {
+      connection_.waits_for_room_ = nullptr;
+    }
     message_->sender = nullptr;
   }
   while (writes_ && !message_->written && connection_.write_batch(lock_)) {

@@ -30,6 +30,7 @@ struct RingHeader {
   alignas(64) std::atomic<std::uint64_t> written{0};          // by the producer
   alignas(64) std::atomic<std::uint64_t> read{0};             // by the consumer
   alignas(64) std::atomic<std::uint32_t> consumer_sleeps{0};  // set by the consumer, taken by the producer
+  std::atomic<std::uint32_t> consumer_reads{0};               // set by the consumer, once
   alignas(64) std::atomic<std::uint32_t> producer_sleeps{0};  // set by the producer, taken by the consumer
 };
 static_assert(std::atomic<std::uint64_t>::is_always_lock_free && sizeof(RingHeader) == 256);
@@ -46,6 +47,8 @@ class RingProducer {
   [[nodiscard]] bool takes_on_waking() {
     return header_->consumer_sleeps.load() != 0 && header_->consumer_sleeps.exchange(0) != 0;
   }
+  // Whether the consumer has begun. To be asked after what it is to see.
+  [[nodiscard]] bool is_read() const { return header_->consumer_reads.load() != 0; }
   // Says that the caller will sleep until there is room; false if there is some.
   [[nodiscard]] bool may_sleep();
 
@@ -64,6 +67,8 @@ class RingConsumer {
   RingConsumer(RingHeader* header, const char* data, std::size_t capacity)
       : header_(header), data_(data), capacity_(capacity) {}
 
+  // The producer is told. What it would have told before is to be looked at after.
+  void begin() { header_->consumer_reads.store(1); }
   // Takes out as much as there is and fits, and returns how much. Throws RingBroken.
   std::size_t read(std::span<char> space);
   // Whether there is something to read.

@@ -329,6 +329,7 @@ void Connection::on_rings(Lock& lock) {
     throw wire::ProtocolError("RINGS came where it makes no sense");
   }
   link_.read_from_ring();
+  on_bell(lock);
   if (side_ == Side::kWorker) {
     switch_to_ring(lock);
   }

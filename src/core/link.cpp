@@ -119,19 +119,15 @@ Link::Got Link::read_socket(std::span<char> space) {
   return {.ended = count == 0 || errno != EAGAIN};
 }
 
-void Link::write_to_ring() {
-  writes_ring_ = true;
-  if (owes_bell_.exchange(false)) {
-    ring_the_bell();
-  }
+void Link::read_from_ring() {
+  reads_ring_ = true;
+  consumer_->begin();
 }
 
+// Until the other side reads from its ring, what comes on the socket is frames to it; then it looks by itself.
 void Link::ring_the_bell() {
-  if (!writes_ring_) {
-    owes_bell_ = true;
-    if (!writes_ring_ || !owes_bell_.exchange(false)) {
-      return;
-    }
+  if (!producer_->is_read()) {
+    return;
   }
   const char bell = '!';
   static_cast<void>(::send(socket_.get(), &bell, 1, MSG_DONTWAIT | MSG_NOSIGNAL));  // full means: it is rung

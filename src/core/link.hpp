@@ -47,9 +47,10 @@ class Link {
   void expect_offer() { expects_offer_ = true; }
   // Whether there are rings that the other side has, too, or can have.
   [[nodiscard]] bool has_rings() const { return memory_ != nullptr; }
-  // From now on. REQUIRES: has_rings(); the calling thread has the reading, or the writing.
-  void read_from_ring() { reads_ring_ = true; }
-  void write_to_ring();
+  // From now on. REQUIRES: has_rings(); the calling thread has the reading, or the writing. Who begins to read is to do
+  // as if the bell had been rung.
+  void read_from_ring();
+  void write_to_ring() { writes_ring_ = true; }
   [[nodiscard]] bool reads_ring() const { return reads_ring_; }
   [[nodiscard]] bool writes_ring() const { return writes_ring_; }
 
@@ -98,7 +99,6 @@ class Link {
   std::optional<base::RingConsumer> consumer_;
   std::atomic<bool> reads_ring_{false};   // set by the reader, looked at by others
   std::atomic<bool> writes_ring_{false};  // the same of the writer
-  std::atomic<bool> owes_bell_{false};    // the socket is still for frames in that direction
 };
 
 }  // namespace execnet::core

@@ -115,7 +115,7 @@ TEST_F(LinkTest, TheReaderRingsForAWriterWhoWaitsForRoom) {
   EXPECT_GT(write(*coordinator_, much), 0U);
 }
 
-TEST_F(LinkTest, TheBellWaitsUntilTheSocketIsNoLongerForFrames) {
+TEST_F(LinkTest, TheBellIsNotRungBeforeTheOtherSideReadsFromItsRing) {
   coordinator_->offer();
   write(*coordinator_, "hello");
   read(*worker_);
@@ -128,7 +128,9 @@ TEST_F(LinkTest, TheBellWaitsUntilTheSocketIsNoLongerForFrames) {
   }
   EXPECT_FALSE(rung(*coordinator_));
   worker_->write_to_ring();
-  EXPECT_TRUE(rung(*coordinator_));
+  EXPECT_FALSE(rung(*coordinator_));
+  coordinator_->read_from_ring();
+  EXPECT_FALSE(coordinator_->may_sleep_writing());  // sees it without
 }
 
 TEST_F(LinkTest, WhatIsInTheRingIsReadAfterTheEnd) {

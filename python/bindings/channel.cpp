@@ -14,6 +14,7 @@
 #include "callback.hpp"
 #include "green.hpp"
 #include "py_dump.hpp"
+#include "py_lent.hpp"
 
 namespace execnet::python {
 namespace {
@@ -56,7 +57,8 @@ class ConnectionChannels final : public ChannelTable {
 void send(const PyChannel& channel, nb::handle item, std::optional<double> timeout) {
   const auto handle = channel.handle;
   const bool to_be_told = handle->is_to_be_told();  // before a callback of Python can run again
-  base::Buffer payload = encode_for(handle->connection(), item);
+  const DropsReturned end;
+  base::Rope payload = encode_for(handle->connection(), item);
   const base::Wait wait = wait_for(handle->connection(), timeout);
   const nb::gil_scoped_release nogil;
   handle->send(std::move(payload), wait, to_be_told);
@@ -185,9 +187,9 @@ nb::object make_channel(std::shared_ptr<core::ChannelHandle> handle, nb::handle 
   return nb::cast(PyChannel{std::move(handle), nb::borrow(gateway)});
 }
 
-base::Buffer encode_for(core::Connection& connection, nb::handle value) {
+base::Rope encode_for(core::Connection& connection, nb::handle value) {
   ConnectionChannels channels(connection);
-  base::Buffer payload;
+  base::Rope payload;
   encode(value.ptr(), payload, &channels);
   return payload;
 }

@@ -5,7 +5,7 @@
 
 #include <memory>
 
-#include "base/buffer.hpp"
+#include "base/rope.hpp"
 #include "core/channel_handle.hpp"
 #include "core/connection.hpp"
 
@@ -23,7 +23,7 @@ struct PyChannel {
 nb::object make_channel(std::shared_ptr<core::ChannelHandle> handle, nb::handle gateway);
 
 // A payload for a connection, whose channels it may contain. Throws DumpError.
-base::Buffer encode_for(core::Connection& connection, nb::handle value);
+base::Rope encode_for(core::Connection& connection, nb::handle value);
 // The value; channels in it get the given gateway. Throws LoadError.
 nb::object decode_from(core::Connection& connection, nb::handle gateway, const base::Buffer& payload,
                        StringConfig strings);

@@ -8,6 +8,7 @@
 
 #include "bindings.hpp"
 #include "py_dump.hpp"
+#include "py_lent.hpp"
 #include "wire/decoder.hpp"
 #include "wire/opcode.hpp"
 
@@ -15,10 +16,19 @@ namespace execnet::python {
 namespace {
 
 nb::bytes dumps(nb::handle value) {
-  base::Buffer out;
-  out.push_back(wire::kDumpVersion);
+  const DropsReturned end;
+  base::Rope out;
+  out.own().push_back(wire::kDumpVersion);
   encode(value.ptr(), out, nullptr);
-  return nb::steal<nb::bytes>(new_bytes(out.view()));
+  if (out.is_plain()) {
+    return nb::steal<nb::bytes>(new_bytes(out.view()));
+  }
+  PyObject* const bytes = PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(out.size()));
+  if (bytes == nullptr) {
+    throw nb::python_error();
+  }
+  out.copy_to(PyBytes_AS_STRING(bytes));
+  return nb::steal<nb::bytes>(bytes);
 }
 
 // The bytes of whatever has the buffer protocol, for as long as this lives.

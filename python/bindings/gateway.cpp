@@ -15,6 +15,7 @@
 #include "core/value_message.hpp"
 #include "green.hpp"
 #include "py_dump.hpp"
+#include "py_lent.hpp"
 
 namespace execnet::python {
 namespace {
@@ -27,7 +28,8 @@ nb::object remote_exec(Self self, const nb::object& source, const nb::kwargs& kw
   const auto end = end_of(self);
   // What may be run, and where it came from, takes Python's own tools to find out.
   const nb::object described = nb::module_::import_("execnet._source").attr("describe")(source, kwargs);
-  base::Buffer payload;
+  const DropsReturned end_of_loans;
+  base::Rope payload;
   try {
     payload = encode_for(*end->connection(), described + nb::make_tuple(kwargs));
   } catch (const DumpError&) {

@@ -9,6 +9,7 @@
 
 #include "base/huge_pages.hpp"
 #include "py_decimal.hpp"
+#include "py_lent.hpp"
 #include "py_ref.hpp"
 #include "wire/decoder.hpp"
 #include "wire/encoder.hpp"
@@ -67,7 +68,7 @@ class ObjectSource {
     } else if (type == &PyBool_Type) {
       sink.boolean(item == Py_True);
     } else if (type == &PyBytes_Type) {
-      sink.bytes({PyBytes_AS_STRING(item), unsigned_size(PyBytes_GET_SIZE(item))});
+      sink.bytes({PyBytes_AS_STRING(item), unsigned_size(PyBytes_GET_SIZE(item))}, [item] { return lend(item); });
     } else {
       // While a container is written, code of the program may run: the garbage collector's, say. Hold
       // what it could take away.
@@ -129,7 +130,8 @@ class ObjectSource {
 
   static void string(PyObject* item, Sink& sink) {
     if (PyUnicode_IS_COMPACT_ASCII(item)) [[likely]] {
-      sink.string({static_cast<const char*>(PyUnicode_DATA(item)), unsigned_size(PyUnicode_GET_LENGTH(item))});
+      sink.string({static_cast<const char*>(PyUnicode_DATA(item)), unsigned_size(PyUnicode_GET_LENGTH(item))},
+                  [item] { return lend(item); });
       return;
     }
     // Not PyUnicode_AsUTF8: that would keep its result for as long as the str lives.
@@ -141,7 +143,8 @@ class ObjectSource {
       PyErr_Clear();
       sink.refuse("strings must be utf-8 encodable");
     }
-    sink.string({PyBytes_AS_STRING(utf8.get()), unsigned_size(PyBytes_GET_SIZE(utf8.get()))});
+    sink.string({PyBytes_AS_STRING(utf8.get()), unsigned_size(PyBytes_GET_SIZE(utf8.get()))},
+                [&utf8] { return lend(utf8.get()); });
   }
 
   static void set(wire::Op op, PyObject* item, Sink& sink) {
@@ -294,7 +297,7 @@ PyObject* new_bytes(std::string_view bytes) {
   return object.release();
 }
 
-void encode(PyObject* object, base::Buffer& out, ChannelTable* channels) {
+void encode(PyObject* object, base::Rope& out, ChannelTable* channels) {
   ObjectSource source(channels);
   wire::Encoder<ObjectSource>(source, out).encode(object);
 }

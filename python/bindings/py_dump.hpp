@@ -11,7 +11,7 @@
 
 #include <execnet/dump.hpp>
 
-#include "base/buffer.hpp"
+#include "base/rope.hpp"
 
 namespace execnet::python {
 
@@ -43,7 +43,7 @@ PyObject* new_bytes(std::string_view bytes);
 // Appends the object, of one of the builtin types exactly: None, bool, int, float, complex, bytes, str,
 // list, tuple, set, frozenset, dict, or a channel. Without a table channels are refused.
 // Throws DumpError with the path to what cannot be dumped, and PythonError; `out` is then as before.
-void encode(PyObject* object, base::Buffer& out, ChannelTable* channels);
+void encode(PyObject* object, base::Rope& out, ChannelTable* channels);
 
 struct Decoded {
   PyObject* object = nullptr;  // a new reference

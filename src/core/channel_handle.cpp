@@ -54,7 +54,7 @@ void ChannelHandle::check_open(Connection::Lock& lock) {
   }
 }
 
-void ChannelHandle::send(base::Buffer payload, const base::Wait& wait, bool to_be_told) {
+void ChannelHandle::send(base::Rope payload, const base::Wait& wait, bool to_be_told) {
   auto lock = connection_->lock();
   try {
     check_open(lock);

@@ -34,7 +34,7 @@ class ChannelHandle {
   // `payload` is an encoded value. Waits while the window or the stream is full. Throws ChannelClosed;
   // GatewayGone, but for who is to be told: then the item is lost like those on their way, and what counts is what the
   // program can have known when it called; TimeoutError only if nothing was sent.
-  void send(base::Buffer payload, const base::Wait& wait, bool to_be_told = false);
+  void send(base::Rope payload, const base::Wait& wait, bool to_be_told = false);
   // The same without ever waiting, also not for the window: what the operating system does not take at once is kept and
   // written later, so the caller sees to it that this is not much. False if nothing can be sent any more.
   bool post(base::Buffer payload);

@@ -38,6 +38,7 @@
 #include "base/buffer.hpp"
 #include "base/fd.hpp"
 #include "base/fork.hpp"
+#include "base/rope.hpp"
 #include "base/spin.hpp"
 #include "base/wait.hpp"
 #include "core/channel_state.hpp"
@@ -93,9 +94,9 @@ class Connection : public std::enable_shared_from_this<Connection> {
   // Hands a message to the operating system; waits while it has no room. When the wait is
   // abandoned the message was sent whole or, for the receiver, not at all. Throws GatewayGone; TimeoutError
   // only if it was not sent.
-  void send(Lock& lock, wire::FrameType type, std::uint32_t channel, base::Buffer payload, const base::Wait& wait);
+  void send(Lock& lock, wire::FrameType type, std::uint32_t channel, base::Rope payload, const base::Wait& wait);
   // Never waits: what the operating system does not take at once the loop writes.
-  void post(Lock& lock, wire::FrameType type, std::uint32_t channel, base::Buffer payload = {});
+  void post(Lock& lock, wire::FrameType type, std::uint32_t channel, base::Rope payload = {});
   // The same for bytes that are frames already, or come before the first frame.
   void post_raw(Lock& lock, base::Buffer bytes);
   // Tells the other end that so many bytes of the channel's items were taken, if it is time to.
@@ -294,7 +295,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void arm(Lock& lock);
   [[nodiscard]] bool comes_soon();
 
-  bool write_to_ring_at_once(Lock& lock, wire::FrameType type, std::uint32_t channel, const base::Buffer& payload);
+  bool write_to_ring_at_once(Lock& lock, wire::FrameType type, std::uint32_t channel, const base::Rope& payload);
   bool write_batch(Lock& lock);
   void write_without_waiting(Lock& lock);
   void release_writing(Lock& lock);

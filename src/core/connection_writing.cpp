@@ -14,11 +14,12 @@ namespace {
 
 constexpr std::size_t kMostParts = 64;
 constexpr std::size_t kMostAtOnce = std::size_t{16} << 10;  // copied with the mutex held
+static_assert(kMostAtOnce < base::Rope::kWorthLending);
 constexpr const char* kLate = "the other side did not take the message in time";
 
 }  // namespace
 
-void Connection::send(Lock& lock, wire::FrameType type, std::uint32_t channel, base::Buffer payload,
+void Connection::send(Lock& lock, wire::FrameType type, std::uint32_t channel, base::Rope payload,
                       const base::Wait& wait) {
   if (gone_ || writing_failed_) {
     throw_gone(lock, wait);
@@ -143,18 +144,18 @@ base::Woken Connection::Writing::sleep(base::Sleep& sleep) {
 
 // What fits, and has nothing before it, needs no queue: two copies and no system call.
 bool Connection::write_to_ring_at_once(Lock& lock, wire::FrameType type, std::uint32_t channel,
-                                       const base::Buffer& payload) {
+                                       const base::Rope& payload) {
   static_cast<void>(lock);
   if (!link_.writes_ring() || payload.size() > kMostAtOnce || writer_ != Writer::kNone || !outbox_.empty()) {
     return false;
   }
   auto header = wire::pack({.type = type, .channel = channel, .length = static_cast<std::uint32_t>(payload.size())});
-  const std::array<iovec, 2> parts{
-      {{header.data(), header.size()}, {const_cast<char*>(payload.data()), payload.size()}}};
+  const std::string_view bytes = payload.view();  // too small for anything lent
+  const std::array<iovec, 2> parts{{{header.data(), header.size()}, {const_cast<char*>(bytes.data()), bytes.size()}}};
   return link_.write_whole(parts);
 }
 
-void Connection::post(Lock& lock, wire::FrameType type, std::uint32_t channel, base::Buffer payload) {
+void Connection::post(Lock& lock, wire::FrameType type, std::uint32_t channel, base::Rope payload) {
   if (!gone_ && write_to_ring_at_once(lock, type, channel, payload)) {
     return;
   }

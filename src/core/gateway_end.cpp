@@ -297,7 +297,7 @@ std::string GatewayEnd::cause() {
   return text;
 }
 
-std::shared_ptr<ChannelHandle> GatewayEnd::exec(base::Buffer payload, const base::Wait& wait, bool windowed) {
+std::shared_ptr<ChannelHandle> GatewayEnd::exec(base::Rope payload, const base::Wait& wait, bool windowed) {
   auto lock = connection_->lock();
   if (connection_->gone(lock)) {
     connection_->throw_gone(lock);

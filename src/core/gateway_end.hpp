@@ -53,7 +53,7 @@ class GatewayEnd final : public ConnectionOwner, public std::enable_shared_from_
   [[nodiscard]] FarEnd& far_end() const { return *far_end_; }
 
   // Runs what the encoded EXEC payload says; the channel to it, with the gateway's window or without one.
-  std::shared_ptr<ChannelHandle> exec(base::Buffer payload, const base::Wait& wait, bool windowed = true);
+  std::shared_ptr<ChannelHandle> exec(base::Rope payload, const base::Wait& wait, bool windowed = true);
   std::shared_ptr<ChannelHandle> newchannel();
   Dict remote_status(const base::Wait& wait);
   void reconfigure(StringConfig strings);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <string_view>
 #include <utility>
 
 namespace execnet::core {
@@ -50,16 +51,17 @@ std::size_t Outbox::gather(std::span<iovec> parts) {
   }
   std::size_t count = 0;
   std::size_t skip = offset_;
-  const auto add = [&](const char* data, std::size_t size) {
-    const std::size_t skipped = std::min(skip, size);
+  const auto add = [&](std::string_view bytes) {
+    const std::size_t skipped = std::min(skip, bytes.size());
     skip -= skipped;
-    if (skipped < size) {
-      parts[count++] = {const_cast<char*>(data) + skipped, size - skipped};
+    bytes.remove_prefix(skipped);
+    if (!bytes.empty() && count < parts.size()) {  // what does not fit comes the next time
+      parts[count++] = {const_cast<char*>(bytes.data()), bytes.size()};
     }
   };
   for (const Piece& piece : pieces_) {
-    add(piece.header.data(), piece.header_size);
-    add(piece.message->payload.data() + piece.begin, piece.size);
+    add({piece.header.data(), piece.header_size});
+    piece.message->payload.runs(piece.begin, piece.size, add);
   }
   return count;
 }
@@ -103,7 +105,7 @@ bool Outbox::retract(const std::shared_ptr<Outgoing>& message) {
   header.channel = message->channel;
   abort->raw = true;
   const auto bytes = wire::pack(header);
-  abort->payload.append({bytes.data(), bytes.size()});
+  abort->payload = base::Buffer(std::string_view(bytes.data(), bytes.size()));
   *found = std::move(abort);
   return true;
 }

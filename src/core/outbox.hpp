@@ -14,7 +14,7 @@
 #include <span>
 #include <vector>
 
-#include "base/buffer.hpp"
+#include "base/rope.hpp"
 #include "loop/waiter.hpp"
 #include "wire/frame.hpp"
 
@@ -23,7 +23,7 @@ namespace execnet::core {
 struct Outgoing {
   wire::FrameType type;
   std::uint32_t channel;
-  base::Buffer payload;
+  base::Rope payload;
   std::uint32_t credit = 0;
   bool raw = false;                      // the payload is frames already: written as it is
   const loop::Waiter* sender = nullptr;  // the thread that waits until this is written, if one does

@@ -23,6 +23,7 @@
 #include <execnet/error.hpp>
 
 #include "base/buffer.hpp"
+#include "base/rope.hpp"
 #include "wire/opcode.hpp"
 
 namespace execnet::wire {
@@ -62,8 +63,10 @@ class Encoder {
   using Item = typename Source::Item;
 
   Encoder(Source& source, base::Buffer& out) : source_(source), out_(out) {}
+  // Large bytes and strings may be lent. When encode() throws, `out` is of no use any more.
+  Encoder(Source& source, base::Rope& out) : source_(source), out_(out.own()), rope_(&out) {}
 
-  // Appends the item and STOP. When it throws, `out` is as before. Throws DumpError.
+  // Appends the item and STOP. When it throws, a Buffer is as before. Throws DumpError.
   void encode(Item item) {
     const std::size_t before = out_.size();
     try {
@@ -106,11 +109,22 @@ class Encoder {
     put_length(out_, Op::kBytes, Op::kBytes8, bytes.size());
     out_.append(bytes);
   }
+  // The same of what owner(), a std::shared_ptr<const void>, keeps as it is.
+  template <typename Owner>
+  void bytes(std::string_view bytes, Owner&& owner) {
+    put_length(out_, Op::kBytes, Op::kBytes8, bytes.size());
+    append(bytes, owner);
+  }
 
   // REQUIRES: utf8 is valid UTF-8.
   void string(std::string_view utf8) {
     put_length(out_, Op::kPy3String, Op::kString8, utf8.size());
     out_.append(utf8);
+  }
+  template <typename Owner>
+  void string(std::string_view utf8, Owner&& owner) {
+    put_length(out_, Op::kPy3String, Op::kString8, utf8.size());
+    append(utf8, owner);
   }
 
   void channel(std::uint32_t id) {
@@ -223,6 +237,15 @@ class Encoder {
     Step step;
   };
 
+  template <typename Owner>
+  void append(std::string_view bytes, Owner&& owner) {
+    if (rope_ != nullptr && bytes.size() >= base::Rope::kWorthLending) {
+      rope_->lend(bytes, owner());
+    } else {
+      out_.append(bytes);
+    }
+  }
+
   static char* put_double(char* at, double value) { return put_big_endian(at, std::bit_cast<std::uint64_t>(value)); }
 
   std::int32_t count(std::size_t size) {
@@ -234,6 +257,7 @@ class Encoder {
 
   Source& source_;
   base::Buffer& out_;
+  base::Rope* rope_ = nullptr;
   Level* level_ = nullptr;
   std::size_t depth_ = 0;
 };

@@ -1,0 +1,53 @@
+#include "py_lent.hpp"
+
+#include <atomic>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+namespace execnet::python {
+namespace {
+
+struct Returned {
+  std::atomic<bool> any{false};
+  std::mutex mutex;
+  std::vector<PyObject*> objects;
+};
+
+// Never destroyed: threads of the core may outlive main().
+Returned& returned() {
+  static auto* const kReturned = new Returned;
+  return *kReturned;
+}
+
+void put_aside(PyObject* object) {
+  Returned& all = returned();
+  const std::lock_guard lock(all.mutex);
+  all.objects.push_back(object);
+  all.any.store(true, std::memory_order_relaxed);
+}
+
+}  // namespace
+
+std::shared_ptr<const void> lend(PyObject* object) {
+  Py_INCREF(object);
+  return {object, [](const void* lent) { put_aside(static_cast<PyObject*>(const_cast<void*>(lent))); }};
+}
+
+void drop_returned() {
+  Returned& all = returned();
+  if (!all.any.load(std::memory_order_relaxed)) {
+    return;
+  }
+  std::vector<PyObject*> objects;
+  {
+    const std::lock_guard lock(all.mutex);
+    objects.swap(all.objects);
+    all.any.store(false, std::memory_order_relaxed);
+  }
+  for (PyObject* object : objects) {
+    Py_DECREF(object);
+  }
+}
+
+}  // namespace execnet::python

@@ -316,7 +316,7 @@ std::size_t Connection::receive_into(std::span<char> space, Incoming& incoming) 
 }
 
 void Connection::parse(Incoming& incoming) {
-  while (auto frame = parser_.next()) {
+  while (auto frame = parser_.next(&assembler_)) {
     if (auto message = assembler_.add(std::move(*frame))) {
       incoming.messages.push_back(std::move(*message));
     }

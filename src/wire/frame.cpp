@@ -144,7 +144,7 @@ std::span<char> FrameParser::space() {
 
 void FrameParser::received(std::size_t count) { (large_ ? large_filled_ : end_) += count; }
 
-std::optional<Frame> FrameParser::next() {
+std::optional<Frame> FrameParser::next(MessageAssembler* assembler) {
   if (large_) {
     if (large_filled_ < large_->payload.size()) {
       return std::nullopt;
@@ -160,17 +160,27 @@ std::optional<Frame> FrameParser::next() {
   const std::size_t size = kHeaderSize + header.length;
   if (size <= there) {
     begin_ += size;
-    return Frame{header, base::Buffer({start + kHeaderSize, header.length})};
+    return Frame{.header = header, .payload = base::Buffer({start + kHeaderSize, header.length})};
   }
   if (begin_ + size <= kCapacity || size <= kSmall) {
     return std::nullopt;  // the rest will come to the same buffer, with the frames after it
   }
   const std::size_t payload_there = there - kHeaderSize;
-  large_.emplace(Frame{header, {}});
+  large_.emplace(Frame{.header = header, .payload = {}});
+  if (assembler != nullptr) {
+    large_->payload = assembler->take_chunks(header);
+    large_->earlier = large_->payload.size();
+  }
   std::memcpy(large_->payload.extend(header.length), start + kHeaderSize, payload_there);
-  large_filled_ = payload_there;
+  large_filled_ = large_->earlier + payload_there;
   begin_ = end_ = 0;
   return std::nullopt;
+}
+
+base::Buffer MessageAssembler::take_chunks(const FrameHeader& header) {
+  const auto found = partial_.find(header.channel);
+  return found != partial_.end() && found->second.type == header.type ? std::move(found->second.payload)
+                                                                      : base::Buffer();
 }
 
 std::optional<Message> MessageAssembler::add(Frame frame) {
@@ -192,18 +202,22 @@ std::optional<Message> MessageAssembler::add(Frame frame) {
   if (message.type != header.type) {
     throw ProtocolError("a " + describe(header) + " within a " + std::string(name(message.type)) + " message");
   }
-  if (header.flags == kMore) {
-    pending_ += frame.payload.size();
+  const std::size_t added = frame.payload.size() - frame.earlier;
+  if (frame.earlier != 0) {
+    message.payload = std::move(frame.payload);
+  } else {
     message.payload.append(frame.payload.view());
+  }
+  if (header.flags == kMore) {
+    pending_ += added;
     return std::nullopt;
   }
-  pending_ -= message.payload.size();
+  pending_ -= message.payload.size() - added;
   Message complete = std::move(message);
   partial_.erase(found);
   if (header.flags == kAbort) {
     return std::nullopt;
   }
-  complete.payload.append(frame.payload.view());
   return complete;
 }
 

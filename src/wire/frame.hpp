@@ -74,7 +74,10 @@ FrameHeader unpack(std::span<const char, kHeaderSize> bytes);
 struct Frame {
   FrameHeader header;
   base::Buffer payload;
+  std::size_t earlier = 0;  // so many bytes of it are the chunks that came before, see FrameParser::next()
 };
+
+class MessageAssembler;
 
 // Cuts a stream into frames. Small frames are read many at a time into a buffer of this object's and
 // copied out of it; of a large one only what came together with its header is copied.
@@ -91,8 +94,9 @@ class FrameParser {
   // `count` bytes were put at the start of space().
   void received(std::size_t count);
   // The next complete frame, if there is one. Throws ProtocolError. To be called until there is none
-  // before space() is asked for again.
-  std::optional<Frame> next();
+  // before space() is asked for again. With the assembler that the frames go to, a large chunk is read to
+  // where the chunks before it are.
+  std::optional<Frame> next(MessageAssembler* assembler = nullptr);
 
   // Whether the stream is within a frame: its end would be a truncation.
   [[nodiscard]] bool within_frame() const { return large_.has_value() || begin_ != end_; }
@@ -125,6 +129,10 @@ class MessageAssembler {
   // The message that the frame completes, if it does. Throws ProtocolError for a frame of another
   // type between the chunks of a message.
   std::optional<Message> add(Frame frame);
+
+  // The chunks so far of the message that such a frame goes on with. That frame is the next for its channel, and brings
+  // them back.
+  base::Buffer take_chunks(const FrameHeader& header);
 
   // The bytes of messages that are not complete yet.
   [[nodiscard]] std::size_t pending() const { return pending_; }

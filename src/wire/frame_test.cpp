@@ -165,6 +165,34 @@ TEST(MessageAssemblerTest, ChunksOfSeveralChannelsInterleave) {
   EXPECT_EQ(assembler.add(frame(FrameType::kData, 1, "next"))->payload.view(), "next");
 }
 
+TEST(MessageAssemblerTest, LargeChunksAreReadToWhereThoseBeforeThemAre) {
+  const std::string first = text(300'000, 1);
+  const std::string second = text(200'000, 2);
+  const std::string other = text(250'000, 3);
+  std::string stream = data_frame(1, first, kMore) + data_frame(2, other, kMore) + data_frame(1, second, kMore) +
+                       data_frame(1, "small", kMore) + data_frame(1, second) + data_frame(2, first, kMore) +
+                       bytes_of({FrameType::kData, kAbort, 2, 0, 0}) + data_frame(2, other) + data_frame(1, second);
+  for (const std::size_t step : {std::size_t{1000}, std::size_t{65536}}) {
+    FrameParser parser;
+    MessageAssembler assembler;
+    std::vector<std::string> messages;
+    for (std::string_view left = stream; !left.empty();) {
+      const auto space = parser.space();
+      const std::size_t size = std::min({space.size(), left.size(), step});
+      std::memcpy(space.data(), left.data(), size);
+      left.remove_prefix(size);
+      parser.received(size);
+      while (auto frame = parser.next(&assembler)) {
+        if (const auto message = assembler.add(std::move(*frame))) {
+          messages.emplace_back(message->payload.view());
+        }
+      }
+    }
+    EXPECT_TRUE(messages == (std::vector<std::string>{first + second + "small" + second, other, second}));
+    EXPECT_EQ(assembler.pending(), 0U);
+  }
+}
+
 TEST(MessageAssemblerTest, AnAbortTakesTheChunksBack) {
   MessageAssembler assembler;
   EXPECT_FALSE(assembler.add(frame(FrameType::kData, 1, "lost", kMore)));

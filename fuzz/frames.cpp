@@ -26,9 +26,11 @@ struct Outcome {
   bool operator==(const Outcome&) const = default;
 };
 
-void take_frames(wire::FrameParser& parser, wire::MessageAssembler& assembler, std::size_t received, Outcome& outcome) {
-  while (auto frame = parser.next()) {
-    require(frame->payload.size() == frame->header.length, "a frame is as long as its header says");
+// With `in_place`, large chunks are read to where those before them are.
+void take_frames(wire::FrameParser& parser, wire::MessageAssembler& assembler, bool in_place, std::size_t received,
+                 Outcome& outcome) {
+  while (auto frame = parser.next(in_place ? &assembler : nullptr)) {
+    require(frame->payload.size() - frame->earlier == frame->header.length, "a frame is as long as its header says");
     if (auto message = assembler.add(std::move(*frame))) {
       outcome.messages.push_back({message->type, message->channel, std::string(message->payload.view())});
     }
@@ -38,7 +40,7 @@ void take_frames(wire::FrameParser& parser, wire::MessageAssembler& assembler, s
 
 // `next_cut` gives the size of the next piece.
 template <typename NextCut>
-Outcome read(std::string_view stream, NextCut next_cut) {
+Outcome read(std::string_view stream, bool in_place, NextCut next_cut) {
   wire::FrameParser parser;
   wire::MessageAssembler assembler;
   Outcome outcome;
@@ -51,7 +53,7 @@ Outcome read(std::string_view stream, NextCut next_cut) {
       std::memcpy(space.data(), stream.data() + at, count);
       parser.received(count);
       at += count;
-      take_frames(parser, assembler, at, outcome);
+      take_frames(parser, assembler, in_place, at, outcome);
     }
   } catch (const wire::ProtocolError& error) {
     outcome.error = error.what();
@@ -66,8 +68,9 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace execnet::fuzz;
   const std::string_view stream = text_of(data, size);
   std::minstd_rand random(static_cast<unsigned>(std::hash<std::string_view>{}(stream)));
-  const Outcome whole = read(stream, [&] { return stream.size(); });
-  require(whole == read(stream, [&] { return 1 + random() % 40; }), "small pieces make no difference");
-  require(whole == read(stream, [&] { return 1 + random() % 30'000; }), "large pieces make no difference");
+  const Outcome whole = read(stream, false, [&] { return stream.size(); });
+  require(whole == read(stream, true, [&] { return stream.size(); }), "where it is read to makes no difference");
+  require(whole == read(stream, true, [&] { return 1 + random() % 40; }), "small pieces make no difference");
+  require(whole == read(stream, false, [&] { return 1 + random() % 30'000; }), "large pieces make no difference");
   return 0;
 }

@@ -271,6 +271,17 @@ CONTAINERS = {
 }
 
 
+def write_buffer(append, item):
+    """What has the buffer protocol goes as the bytes it holds; but no single number, as NumPy has them."""
+    try:
+        view = None if isinstance(item, bytes) else memoryview(item)
+    except TypeError:
+        view = None
+    if view is None or view.ndim == 0:
+        raise ValueError(repr(type(item)))
+    WRITERS[bytes](append, view.tobytes())
+
+
 def dump(value):
     """The bytes of a value, without version byte. Throws DumpError."""
     pieces = []
@@ -295,7 +306,7 @@ def dump(value):
                     pairs = izip(prefixes, items)
                     break
                 else:
-                    raise ValueError(repr(item_kind))
+                    write_buffer(append, item)
             else:
                 append(end)
                 if not outer:
@@ -749,9 +760,10 @@ class Channel(object):
         with self._connection.lock:
             return None if self._state.window == UNBOUNDED else self._state.outstanding()
 
-    def receive(self, timeout=None):
+    def receive(self, timeout=None, views=False):
         """The next value from the other side; waits for it, at most `timeout` seconds.
 
+        `views` allows for memoryviews where a native worker has them; there are none here.
         Throws TimeoutError; EOFError when the other side has closed; RemoteError, once, when it
         closed with an error.
         """

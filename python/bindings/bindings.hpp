@@ -13,6 +13,7 @@ void bind_xspec(nb::module_& module);
 void bind_channel(nb::module_& module);
 void bind_gateway(nb::module_& module);
 void bind_membership(nb::module_& module);
+void bind_received(nb::module_& module);
 void bind_rsync(nb::module_& module);
 void bind_green(nb::module_& module);
 void bind_worker(nb::module_& module);

@@ -15,6 +15,7 @@
 #include "green.hpp"
 #include "py_dump.hpp"
 #include "py_lent.hpp"
+#include "received.hpp"
 
 namespace execnet::python {
 namespace {
@@ -83,7 +84,7 @@ std::optional<std::uint64_t> outstanding(const PyChannel& channel) {
   return window == core::kUnbounded ? std::nullopt : std::optional(outstanding);
 }
 
-nb::object receive(const PyChannel& channel, std::optional<double> timeout) {
+nb::object receive(const PyChannel& channel, std::optional<double> timeout, bool views) {
   const auto handle = channel.handle;  // decoding may run code of the program
   std::optional<base::Buffer> item = handle->try_receive();
   if (!item) {
@@ -91,12 +92,15 @@ nb::object receive(const PyChannel& channel, std::optional<double> timeout) {
     const nb::gil_scoped_release nogil;
     item = handle->receive(wait);
   }
+  if (views && item->size() >= base::Rope::kWorthLending) {
+    return decode_with_views(handle->connection(), channel.gateway, std::move(*item), handle->strings());
+  }
   return decode_from(handle->connection(), channel.gateway, *item, handle->strings());
 }
 
 nb::object next(const PyChannel& channel) {
   try {
-    return receive(channel, std::nullopt);
+    return receive(channel, std::nullopt, false);
   } catch (const EndOfChannel&) {
     throw nb::stop_iteration();
   }
@@ -198,8 +202,16 @@ nb::object decode_from(core::Connection& connection, nb::handle gateway, const b
                        StringConfig strings) {
   const nb::object hold = nb::borrow(gateway);
   ConnectionChannels channels(connection, gateway);
-  const Decoded decoded = decode(payload.view(), &channels, strings);
-  return nb::steal(decoded.object);
+  return nb::steal(decode(payload.view(), &channels, strings).object);
+}
+
+nb::object decode_with_views(core::Connection& connection, nb::handle gateway, base::Buffer payload,
+                             StringConfig strings) {
+  const nb::object hold = nb::borrow(gateway);
+  ConnectionChannels channels(connection, gateway);
+  const std::string_view bytes = payload.view();  // they stay where they are
+  const nb::object memory = memory_of(std::move(payload));
+  return nb::steal(decode(bytes, &channels, strings, 0, memory.ptr()).object);
 }
 
 void bind_channel(nb::module_& module) {
@@ -214,8 +226,9 @@ void bind_channel(nb::module_& module) {
   const nb::object no_endmarker = module.attr("NO_ENDMARKER_WANTED");
   type.def("send", &send, nb::arg("item").none(), nb::arg("timeout") = nb::none(),
            nb::sig("def send(self, item: object, timeout: float | None = None) -> None"),
-           "Sends a value of builtin types; channels of the same gateway may be in it. Waits while the other\n"
-           "side's buffers, or the channel's window, are full, at most `timeout` seconds: TimeoutError. Raises\n"
+           "Sends a value of builtin types; channels of the same gateway may be in it, and what has the buffer\n"
+           "protocol (bytearray, memoryview, array.array, NumPy arrays), which arrives as bytes. Waits while the\n"
+           "other side's buffers, or the channel's window, are full, at most `timeout` seconds: TimeoutError. Raises\n"
            "DumpError, and OSError when the channel is closed or the other side is gone; with a callback only\n"
            "after that was told the end: an item sent before is lost on its way. After TimeoutError and\n"
            "DumpError nothing was sent.")
@@ -231,10 +244,13 @@ void bind_channel(nb::module_& module) {
       .def_prop_ro("outstanding", &outstanding,
                    "Bytes of items sent here and not yet received by the code at the other side; None without a\n"
                    "window: then the other side does not tell.")
-      .def("receive", &receive, nb::arg("timeout") = nb::none(),
-           nb::sig("def receive(self, timeout: float | None = None) -> typing.Any"),
+      .def("receive", &receive, nb::arg("timeout") = nb::none(), nb::kw_only(), nb::arg("views") = false,
+           nb::sig("def receive(self, timeout: float | None = None, *, views: bool = False) -> typing.Any"),
            "The next value from the other side. Waits for it, at most `timeout` seconds: TimeoutError. Raises\n"
-           "RemoteError when the other side raised; EOFError when it has closed, or, as GatewayGone, is gone.")
+           "RemoteError when the other side raised; EOFError when it has closed, or, as GatewayGone, is gone.\n"
+           "With `views`, bytes of 64 KiB and more, wherever they stand in the value, are read-only memoryviews of\n"
+           "the memory they were received in, and not copied once more.\n\n"
+           "    pixels = numpy.frombuffer(channel.receive(views=True), dtype=\"float32\")")
       .def("close", &close, nb::arg("error") = nb::none(), nb::sig("def close(self, error: str | None = None) -> None"),
            "Closes both directions; with an error text the other side gets a RemoteError. May be repeated.")
       .def(

@@ -27,5 +27,8 @@ base::Rope encode_for(core::Connection& connection, nb::handle value);
 // The value; channels in it get the given gateway. Throws LoadError.
 nb::object decode_from(core::Connection& connection, nb::handle gateway, const base::Buffer& payload,
                        StringConfig strings);
+// The same, but large bytes in it are memoryviews of the payload.
+nb::object decode_with_views(core::Connection& connection, nb::handle gateway, base::Buffer payload,
+                             StringConfig strings);
 
 }  // namespace execnet::python

@@ -13,6 +13,7 @@ NB_MODULE(_core, module) {
   bind_errors(module);
   bind_dump(module);
   bind_xspec(module);
+  bind_received(module);
   bind_channel(module);
   bind_gateway(module);
   bind_membership(module);

@@ -109,11 +109,32 @@ class ObjectSource {
       sink.complex(PyComplex_RealAsDouble(item), PyComplex_ImagAsDouble(item));
     } else if (channels_ != nullptr && PyObject_TypeCheck(item, channels_->type()) != 0) {
       channel(item, sink);
+    } else if (channels_ != nullptr && PyObject_CheckBuffer(item) != 0 && PyBytes_Check(item) == 0) {
+      buffer(item, sink);
     } else {
-      // The path first: repr() of a type may run code of the program, which may change what is on the path.
-      const std::string path = sink.path();
-      throw DumpError("can't serialize " + repr_of(reinterpret_cast<PyObject*>(Py_TYPE(item)), 200) + path);
+      refuse_type(item, sink);
     }
+  }
+
+  [[noreturn]] static void refuse_type(PyObject* item, Sink& sink) {
+    // The path first: repr() of a type may run code of the program, which may change what is on the path.
+    const std::string path = sink.path();
+    throw DumpError("can't serialize " + repr_of(reinterpret_cast<PyObject*>(Py_TYPE(item)), 200) + path);
+  }
+
+  static void buffer(PyObject* item, Sink& sink) {
+    PyRef view = own(PyMemoryView_FromObject(item));
+    const Py_buffer& memory = *PyMemoryView_GET_BUFFER(view.get());
+    if (memory.ndim == 0) {
+      refuse_type(item, sink);  // a number of NumPy's, say, whose bytes nobody wants
+    }
+    if (PyBuffer_IsContiguous(&memory, 'C') == 0) {
+      const PyRef bytes = own(PyObject_CallMethod(view.get(), "tobytes", nullptr));
+      sink.bytes({PyBytes_AS_STRING(bytes.get()), unsigned_size(PyBytes_GET_SIZE(bytes.get()))},
+                 [&bytes] { return lend(bytes.get()); });
+      return;
+    }
+    sink.bytes({static_cast<const char*>(memory.buf), unsigned_size(memory.len)}, [&view] { return lend(view.get()); });
   }
 
   static void integer(PyObject* item, Sink& sink) {
@@ -176,7 +197,8 @@ class ObjectBuilder {
  public:
   using Item = PyRef;
 
-  explicit ObjectBuilder(ChannelTable* channels) : channels_(channels) {}
+  ObjectBuilder(ChannelTable* channels, std::string_view input, PyObject* memory)
+      : channels_(channels), input_(input), memory_(memory) {}
 
   static PyRef none() { return PyRef::borrow(Py_None); }
   static PyRef boolean(bool value) { return PyRef::borrow(value ? Py_True : Py_False); }
@@ -190,7 +212,16 @@ class ObjectBuilder {
   }
   static PyRef real(double value) { return own(PyFloat_FromDouble(value)); }
   static PyRef complex(double real, double imag) { return own(PyComplex_FromDoubles(real, imag)); }
-  static PyRef bytes(std::string_view bytes) { return PyRef::steal(new_bytes(bytes)); }
+  PyRef bytes(std::string_view bytes) {
+    if (memory_ == nullptr || bytes.size() < base::Rope::kWorthLending) [[likely]] {
+      return PyRef::steal(new_bytes(bytes));
+    }
+    const auto begin = bytes.data() - input_.data();
+    const PyRef from = own(PyLong_FromSsize_t(begin));
+    const PyRef to = own(PyLong_FromSsize_t(begin + static_cast<Py_ssize_t>(bytes.size())));
+    const PyRef part = own(PySlice_New(from.get(), to.get(), nullptr));
+    return own(PyObject_GetItem(memory_, part.get()));
+  }
   static PyRef latin1(std::string_view bytes) {
     return own(PyUnicode_DecodeLatin1(bytes.data(), static_cast<Py_ssize_t>(bytes.size()), nullptr));
   }
@@ -280,17 +311,18 @@ class ObjectBuilder {
   static constexpr std::size_t kMaxKnownKey = 32;
 
   ChannelTable* channels_;
+  std::string_view input_;
+  PyObject* memory_;  // of the input; null: nobody asked for it
   std::vector<KnownKey> known_keys_;
 };
 
 }  // namespace
 
 PyObject* new_bytes(std::string_view bytes) {
-  const auto size = static_cast<Py_ssize_t>(bytes.size());
   if (bytes.size() < base::kLarge) {
-    return own(PyBytes_FromStringAndSize(bytes.data(), size)).release();
+    return own(PyBytes_FromStringAndSize(bytes.data(), static_cast<Py_ssize_t>(bytes.size()))).release();
   }
-  PyRef object = own(PyBytes_FromStringAndSize(nullptr, size));
+  PyRef object = own(PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(bytes.size())));
   char* const data = PyBytes_AS_STRING(object.get());
   base::want_huge_pages(data, bytes.size());
   std::memcpy(data, bytes.data(), bytes.size());
@@ -302,8 +334,9 @@ void encode(PyObject* object, base::Rope& out, ChannelTable* channels) {
   wire::Encoder<ObjectSource>(source, out).encode(object);
 }
 
-Decoded decode(std::string_view bytes, ChannelTable* channels, StringConfig strings, std::size_t start) {
-  ObjectBuilder builder(channels);
+Decoded decode(std::string_view bytes, ChannelTable* channels, StringConfig strings, std::size_t start,
+               PyObject* memory) {
+  ObjectBuilder builder(channels, bytes, memory);
   wire::Decoder<ObjectBuilder> decoder(builder, bytes, strings, start);
   PyRef object = decoder.decode();
   return {object.release(), decoder.end()};

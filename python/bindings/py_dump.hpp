@@ -41,8 +41,9 @@ class ChannelTable {
 PyObject* new_bytes(std::string_view bytes);
 
 // Appends the object, of one of the builtin types exactly: None, bool, int, float, complex, bytes, str,
-// list, tuple, set, frozenset, dict, or a channel. Without a table channels are refused.
-// Throws DumpError with the path to what cannot be dumped, and PythonError; `out` is then as before.
+// list, tuple, set, frozenset, dict, or a channel; and what has the buffer protocol (arrays, bytearray, memoryview),
+// which becomes bytes. Without a table the last two are refused. Throws DumpError with the path to what cannot be
+// dumped, and PythonError; `out` is then as before.
 void encode(PyObject* object, base::Rope& out, ChannelTable* channels);
 
 struct Decoded {
@@ -52,6 +53,8 @@ struct Decoded {
 
 // The value that `bytes` has at `start`; what follows it is the caller's matter (wire::check_end).
 // Throws LoadError, whose offset counts from the beginning of `bytes`, and PythonError.
-Decoded decode(std::string_view bytes, ChannelTable* channels, StringConfig strings, std::size_t start = 0);
+// Where `memory`, a memoryview of `bytes`, is given, large bytes objects become parts of it instead of copies.
+Decoded decode(std::string_view bytes, ChannelTable* channels, StringConfig strings, std::size_t start = 0,
+               PyObject* memory = nullptr);
 
 }  // namespace execnet::python

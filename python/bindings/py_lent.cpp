@@ -16,8 +16,8 @@ struct Returned {
 
 // Never destroyed: threads of the core may outlive main().
 Returned& returned() {
-  static auto* const kReturned = new Returned;
-  return *kReturned;
+  static auto* const all = new Returned;
+  return *all;
 }
 
 void put_aside(PyObject* object) {

@@ -109,6 +109,11 @@ class XSpec:
     def _samefilesystem(self) -> bool:
         """Whether a gateway's working directory is this process's own."""
 
+class Received:
+    """
+    Memory that something was received in: what the memoryviews of Channel.receive(views=True) show.
+    """
+
 class Channel:
     """
     One end of a two-way stream of values between the two sides of a gateway. When the last
@@ -121,8 +126,9 @@ class Channel:
 
     def send(self, item: object, timeout: float | None = None) -> None:
         """
-        Sends a value of builtin types; channels of the same gateway may be in it. Waits while the other
-        side's buffers, or the channel's window, are full, at most `timeout` seconds: TimeoutError. Raises
+        Sends a value of builtin types; channels of the same gateway may be in it, and what has the buffer
+        protocol (bytearray, memoryview, array.array, NumPy arrays), which arrives as bytes. Waits while the
+        other side's buffers, or the channel's window, are full, at most `timeout` seconds: TimeoutError. Raises
         DumpError, and OSError when the channel is closed or the other side is gone; with a callback only
         after that was told the end: an item sent before is lost on its way. After TimeoutError and
         DumpError nothing was sent.
@@ -150,10 +156,14 @@ class Channel:
         window: then the other side does not tell.
         """
 
-    def receive(self, timeout: float | None = None) -> Any:
+    def receive(self, timeout: float | None = None, *, views: bool = False) -> Any:
         """
         The next value from the other side. Waits for it, at most `timeout` seconds: TimeoutError. Raises
         RemoteError when the other side raised; EOFError when it has closed, or, as GatewayGone, is gone.
+        With `views`, bytes of 64 KiB and more, wherever they stand in the value, are read-only memoryviews of
+        the memory they were received in, and not copied once more.
+
+            pixels = numpy.frombuffer(channel.receive(views=True), dtype="float32")
         """
 
     def close(self, error: str | None = None) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import array
+import ctypes
 import os
 import shlex
 import signal
@@ -76,6 +78,93 @@ def test_nobody_holds_them_afterwards(worker: str, group: execnet.Group) -> None
     with pytest.raises(OSError, match="closed"):
         channel.send(data)
     assert sys.getrefcount(data) == before[0]
+
+
+def buffers() -> list[tuple[object, bytes]]:
+    """What has the buffer protocol, small and large, and the bytes it holds."""
+    pairs: list[tuple[object, bytes]] = []
+    for size in (0, 12, 3 * CHUNK):
+        data = os.urandom(size)
+        pairs += [(bytearray(data), data), (memoryview(data), data), (memoryview(data)[::3], data[::3])]
+        numbers = array.array("i", range(size))
+        pairs += [(numbers, numbers.tobytes()), ((ctypes.c_int * size)(*range(size)), numbers.tobytes())]
+    return pairs
+
+
+@pytest.mark.parametrize("worker", WORKERS, ids=["native", "pure"])
+def test_what_has_the_buffer_protocol_arrives_as_bytes(worker: str, group: execnet.Group) -> None:
+    channel = group.makegateway(worker).remote_exec(ECHO)
+    for value, data in buffers():
+        channel.send([value, {"key": value}])
+        assert channel.receive(timeout=60) == [data, {"key": data}]
+
+
+@pytest.mark.parametrize("worker", WORKERS, ids=["native", "pure"])
+def test_code_in_a_worker_sends_what_has_the_buffer_protocol(worker: str, group: execnet.Group) -> None:
+    channel = group.makegateway(worker).remote_exec(
+        "import array\n"
+        "for size in channel:\n"
+        "    data = bytearray(i % 251 for i in range(size))\n"
+        "    channel.send([data, memoryview(data)[::2], array.array('b', [1, 2])])"
+    )
+    for size in (3, 300_000):
+        data = bytes(i % 251 for i in range(size))
+        channel.send(size)
+        assert channel.receive(timeout=60) == [data, data[::2], b"\x01\x02"]
+
+
+NUMBER = "import ctypes\nnumber = ctypes.c_int(3)  # has the buffer protocol, too, as NumPy's numbers have"
+
+
+@pytest.mark.parametrize("worker", WORKERS, ids=["native", "pure"])
+def test_single_numbers_are_refused(worker: str, group: execnet.Group) -> None:
+    gateway = group.makegateway(worker)
+    channel = gateway.remote_exec(f"{NUMBER}\nchannel.send([0, number])")
+    with pytest.raises(execnet.DumpError, match=r"c_int.* at \[1\]"):
+        channel.send([0, ctypes.c_int(3)])
+    with pytest.raises(execnet.RemoteError, match=r"c_int.* at \[1\]"):
+        channel.receive(timeout=20)
+
+
+def test_subclasses_of_bytes_are_refused_as_ever(gateway: execnet.Gateway) -> None:
+    class Bytes(bytes):
+        pass
+
+    channel = gateway.remote_exec(ECHO)
+    with pytest.raises(execnet.DumpError):
+        channel.send(Bytes(b"x"))
+    for value in (bytearray(b"x"), memoryview(b"x")):
+        with pytest.raises(execnet.DumpError):
+            execnet.dumps(value)  # which is the format of others, too
+
+
+def test_a_buffer_is_let_go_of_when_it_is_written(gateway: execnet.Gateway) -> None:
+    channel = gateway.remote_exec(ECHO)
+    data = bytearray(os.urandom(1_000_000))
+    channel.send(data)
+    data.extend(b"which is refused while somebody looks at it")
+    assert channel.receive(timeout=60) == data[:1_000_000]
+
+
+@pytest.mark.parametrize("worker", WORKERS, ids=["native", "pure"])
+def test_large_bytes_are_received_as_views(worker: str, group: execnet.Group) -> None:
+    channel = group.makegateway(worker).remote_exec(ECHO)
+    small, large = b"s" * (LENT - 20), os.urandom(3 * CHUNK)
+    for value in (large, [small, large, {"a": large, large: "as a key"}], (small, "x" * LENT), small):
+        channel.send(value)
+        received = channel.receive(timeout=60, views=True)
+        assert received == value
+        assert repr(received).count("<memory") == repr(value).count(repr(large))
+    channel.send(large)
+    view = channel.receive(timeout=60, views=True)
+    assert (view.readonly, view.format, view.ndim) == (True, "B", 1)
+    part = view[5:10]
+    del view
+    assert bytes(part) == large[5:10]
+    with pytest.raises(TypeError):
+        part[0] = 1
+    channel.send(view_of := memoryview(large))  # and can be sent on
+    assert channel.receive(timeout=60) == view_of
 
 
 class Interrupted(Exception):

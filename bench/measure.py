@@ -1,17 +1,23 @@
 """What people feel, measured for whichever `execnet` this interpreter imports; JSON on stdout.
 
-Run by bench/run.py, once for this execnet and once for the released one, several times in turn.
-Every figure is in seconds, for the work that its name says.
+    python measure.py PART...
+
+Run by bench/run.py, for this execnet and for the released one, several times in turn. Figures are seconds, for the work
+that the name says, or bytes.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import time
+import shlex
+import sys
 from collections.abc import Callable
 
+from work import BIG, GATEWAYS, MANY, MESSAGES, VALUES, best, timed
+
 import execnet
+
+HERE = int(execnet.__version__.split(".")[0]) >= 3  # the released one is older
 
 ECHO = """
 while True:
@@ -30,99 +36,161 @@ SOURCE = """
 for item in range(channel.receive()):
     channel.send(item)
 """
-BIG_SINK = "channel.send(len(channel.receive()))"
+BIG_SINK = """
+for item in channel:
+    channel.send(len(item))
+"""
+BIG_SOURCE = """
+data = b"x" * channel.receive()
+for _ in channel:
+    channel.send(data)
+"""
 
 
-def timed(work: Callable[[], object]) -> float:
-    begin = time.perf_counter()
-    work()
-    return time.perf_counter() - begin
+def start_and_terminate(spec: str, count: int) -> dict[str, float]:
+    """The group and its members; each has answered when the time is taken."""
+    groups: list[execnet.Group] = []
+
+    def start() -> None:
+        group = execnet.Group([spec] * count)
+        groups.append(group)
+        for gateway in group:
+            gateway.remote_status()
+
+    return {
+        f"start {count} {spec}": timed(start),
+        f"terminate {count} {spec}": timed(lambda: groups[0].terminate(timeout=10)),
+    }
 
 
-def start_and_terminate(count: int) -> dict[str, float]:
-    group = execnet.Group()
-    figures = {f"start {count} popen": timed(lambda: group.__init__(["popen"] * count))}  # type: ignore[misc]
-    figures[f"terminate {count} popen"] = timed(lambda: group.terminate(timeout=10))
-    return figures
+def echo(spec: str) -> float:
+    group = execnet.Group([spec])
+    channel = group[0].remote_exec(ECHO)
+    count = MESSAGES // 4
 
-
-def talk(count: int) -> dict[str, float]:
-    group = execnet.Group(["popen"])
-    gateway = group[0]
-    figures = {}
-
-    def execute() -> None:
-        for _ in range(count // 10):
-            gateway.remote_exec("channel.send(1)").receive()
-
-    execute()
-    figures["remote_exec + receive"] = timed(execute) / (count // 10)
-
-    channel = gateway.remote_exec(ECHO)
-
-    def echo() -> None:
+    def talk() -> None:
         for item in range(count):
             channel.send(item)
             channel.receive()
 
-    echo()
-    figures["echo of a small int"] = timed(echo) / count
-    channel.send(None)
+    seconds = best(talk, 5) / count
+    group.terminate(timeout=10)
+    return seconds
 
-    sink = gateway.remote_exec(SINK)
+
+def execute() -> float:
+    group = execnet.Group(["popen"])
+    count = MESSAGES // 20
+
+    def work() -> None:
+        for _ in range(count):
+            group[0].remote_exec("channel.send(1)").receive()
+
+    seconds = best(work, 4) / count
+    group.terminate(timeout=10)
+    return seconds
+
+
+def one_way() -> dict[str, float]:
+    group = execnet.Group(["popen"])
+    gateway = group[0]
 
     def send_all() -> None:
-        for item in range(count):
+        sink = gateway.remote_exec(SINK)
+        for item in range(MESSAGES):
             sink.send(item)
         sink.send(None)
-        assert sink.receive() == count
-
-    figures["a small message, to the worker"] = timed(send_all) / count
-
-    source = gateway.remote_exec(SOURCE)
+        assert sink.receive() == MESSAGES
 
     def receive_all() -> None:
-        source.send(count)
-        for item in range(count):
+        source = gateway.remote_exec(SOURCE)
+        source.send(MESSAGES)
+        for item in range(MESSAGES):
             assert source.receive() == item
 
-    figures["a small message, from the worker"] = timed(receive_all) / count
+    figures = {
+        "a small message, to the worker": best(send_all, 4) / MESSAGES,
+        "a small message, from the worker": best(receive_all, 4) / MESSAGES,
+    }
+    group.terminate(timeout=10)
+    return figures
 
-    payload = b"x" * (64 << 20)
-    big = gateway.remote_exec(BIG_SINK)
 
-    def send_big() -> None:
-        big.send(payload)
-        assert big.receive() == len(payload)
+def large() -> dict[str, float]:
+    group = execnet.Group(["popen"])
+    payload = b"x" * BIG
+    sink = group[0].remote_exec(BIG_SINK)
+    source = group[0].remote_exec(BIG_SOURCE)
+    source.send(BIG)
 
-    figures["64 MiB to the worker"] = timed(send_big)
+    def send() -> None:
+        sink.send(payload)
+        assert sink.receive() == BIG
+
+    def receive(**how: bool) -> None:
+        source.send(None)
+        assert len(source.receive(**how)) == BIG
+
+    figures = {"64 MiB to the worker": best(send, 4), "64 MiB from the worker": best(receive, 4)}
+    if HERE:
+        figures["64 MiB from the worker, as a view"] = best(lambda: receive(views=True), 4)
     group.terminate(timeout=10)
     return figures
 
 
 def serialize() -> dict[str, float]:
     figures = {}
-    for name, item in (
-        ("100 k ints", list(range(100_000))),
-        (
-            "a nested report",
-            [{"id": i, "when": "call", "sections": [("out", "x" * 20)], "ok": True} for i in range(5000)],
-        ),
-        ("10 MB bytes", b"x" * 10_000_000),
-    ):
+    for name, item in VALUES.items():
         data = execnet.dumps(item)
-        figures[f"dumps, {name}"] = timed(lambda item=item: execnet.dumps(item))
-        figures[f"loads, {name}"] = timed(lambda data=data: execnet.loads(data))
+        figures[f"dumps, {name}"] = best(lambda item=item: execnet.dumps(item), 5)
+        figures[f"loads, {name}"] = best(lambda data=data: execnet.loads(data), 5)
     return figures
 
 
+def bytes_of(pid: int | str, field: str) -> int:
+    """As /proc/PID/smaps_rollup has it."""
+    with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as rollup:
+        for line in rollup:
+            if line.startswith(field + ":"):
+                return int(line.split()[1]) * 1024
+    raise LookupError(field)
+
+
+def memory(spec: str, count: int) -> dict[str, float]:
+    execnet.Group([spec]).terminate(timeout=10)  # what is there once
+    before = bytes_of("self", "Rss")
+    group = execnet.Group([spec] * count)
+    channels = [gateway.remote_exec("import os; channel.send(os.getpid())") for gateway in group]
+    pids = [channel.receive() for channel in channels]
+    figures = {
+        f"memory of an idle worker, {spec}": sum(bytes_of(pid, "Pss") for pid in pids) / count,
+        f"memory of the coordinator for it, {spec}": (bytes_of("self", "Rss") - before) / count,
+    }
+    group.terminate(timeout=10)
+    return figures
+
+
+PARTS: dict[str, Callable[[], dict[str, float]]] = {
+    "start": lambda: start_and_terminate("popen", GATEWAYS),
+    "preload": lambda: start_and_terminate("popen//preload", GATEWAYS),
+    "many": lambda: start_and_terminate("popen//preload", MANY),
+    "echo": lambda: {"echo of a small int": echo("popen")},
+    "sockets": lambda: {"echo of a small int, without rings": echo("popen")},
+    "pure": lambda: {"echo, pure worker": echo(f"popen//python={shlex.quote(sys.executable)}")},
+    "execute": lambda: {"remote_exec + receive": execute()},
+    "messages": one_way,
+    "large": large,
+    "serialize": serialize,
+    "memory": lambda: memory("popen", 20),
+    "preload memory": lambda: memory("popen//preload", GATEWAYS),
+}
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--gateways", type=int, default=100)
-    parser.add_argument("--messages", type=int, default=20_000)
-    arguments = parser.parse_args()
-    figures = {**serialize(), **talk(arguments.messages), **start_and_terminate(arguments.gateways)}
-    print(json.dumps({"version": execnet.__version__, "figures": figures}))
+    figures = {}
+    for part in sys.argv[1:]:
+        figures.update(PARTS[part]())
+    json.dump(figures, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from environments import clean_environ
+
 MEASURE = Path(__file__).with_name("measure_rsync.py")
 TARGETS = 4
 Figures = dict[str, float]  # first and second run in seconds; memory of coordinator and worker in bytes
@@ -96,7 +98,7 @@ def report(name: str, rounds: dict[str, list[Figures]]) -> dict[str, float]:
 
 def compare(directory: Path, released: str, package: str, rounds: int) -> dict[str, dict[str, float]]:
     """Measures in a directory of its own, which is gone after it."""
-    plain = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    plain = clean_environ()
     measures = {
         "released": with_execnet(released, plain),
         "here": with_execnet(sys.executable, {**plain, "PYTHONPATH": package}),

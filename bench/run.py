@@ -1,8 +1,9 @@
-"""make bench: this execnet against the released one, side by side in one run.
+"""make bench: this execnet, the released one, its peers and the floors of the machine, side by side in one run.
 
-The released one is installed from the package index into an environment of its own under build/.
-Both are measured in turn, several rounds; the table shows medians, the spread and the ratio.
-Machines are noisy: believe the ratios of one run, not figures from two.
+Peers are installed from the package index into environments of their own under build/. All are measured in turn,
+several rounds. The table shows medians; how many times faster this execnet is than the released one, and how many it
+should be; how many times the floor it takes, and may take; and the spread. Machines are noisy: believe the ratios of
+one run, not figures from two.
 """
 
 from __future__ import annotations
@@ -10,69 +11,193 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import statistics
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
-import rsync
-
-ROOT = Path(__file__).resolve().parent.parent
+BENCH = Path(__file__).resolve().parent
+ROOT = BENCH.parent
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 
-from environments import environment  # noqa: E402
+import rsync  # noqa: E402
+import xdist  # noqa: E402
+from work import GATEWAYS, MANY, VALUES  # noqa: E402
 
-MEASURE = Path(__file__).with_name("measure.py")
+from environments import clean_environ, environment  # noqa: E402
+
+Figures = dict[str, float]
+
+BARE = f"{GATEWAYS} bare interpreters at once"
+PIPE = "os.pipe between bare interpreters"
+COPY = "64 MiB copied to fresh memory"
 
 
-def measure(python: str, package: str | None, options: list[str]) -> dict[str, float]:
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    if package is not None:
-        environment["PYTHONPATH"] = package
-    command = [python, str(MEASURE), *options]
-    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
-    figures: dict[str, float] = json.loads(done.stdout)["figures"]
+@dataclass(frozen=True)
+class Row:
+    """A figure of this execnet, and what it is compared with: of the released one the same, if no other is named."""
+
+    figure: str
+    at_least: float | None = None  # so many times faster than the released one, or smaller
+    floor: str | None = None
+    at_most: float | None = None  # so many times the floor
+    released: str | None = None
+    below: float | None = None  # in the unit of the figure
+
+
+ROWS = [
+    Row(f"start {GATEWAYS} popen", 1.7, BARE, 1.3),
+    Row(f"start {GATEWAYS} popen//preload", 40, released=f"start {GATEWAYS} popen"),
+    Row(f"start {MANY} popen//preload", None, BARE, 0.6, released=""),
+    Row(f"terminate {GATEWAYS} popen", 3),
+    Row(f"terminate {GATEWAYS} popen//preload", 10, released=f"terminate {GATEWAYS} popen"),
+    Row("echo of a small int", 8, PIPE, 1),
+    Row("echo of a small int, without rings", None, PIPE, 2, released="echo of a small int"),
+    Row("echo, pure worker", 1.5),
+    Row("remote_exec + receive", 4),
+    Row("a small message, to the worker", 8),
+    Row("a small message, from the worker", 8),
+    Row("64 MiB to the worker", 2.5, COPY, 2),
+    Row("64 MiB from the worker", 2.5, COPY, 2),
+    Row("64 MiB from the worker, as a view", 5, released="64 MiB from the worker"),
+    *(
+        Row(
+            f"{what}, {name}",
+            *((1, f"pickle {what}, {name}", 1.25) if "MB" in name else (40, f"pickle {what}, {name}", 1)),
+        )
+        for name in VALUES
+        for what in ("dumps", "loads")
+    ),
+    Row("pytest -n 8, 3,000 empty tests", 1),
+    Row("pytest -n 8 with preload", 1.5, released="pytest -n 8, 3,000 empty tests"),
+    Row("memory of an idle worker, popen"),
+    Row("memory of an idle worker, popen//preload", 4, released="memory of an idle worker, popen"),
+    Row("memory of the coordinator for it, popen//preload", below=50_000, released=""),
+]
+PEERS = {"echo of a small int": ["multiprocessing.Pipe", "mitogen: echo of a small int"]}
+# Of both; of this one alone, with what it has in its environment.
+OF_BOTH = ["start", "echo", "execute", "messages", "large", "serialize", "pure", "memory"]
+OF_THIS = ["preload", "many", "sockets", "preload memory"]
+
+
+def run(python: str, script: str, parts: list[str], environ: dict[str, str]) -> Figures:
+    done = subprocess.run(
+        [python, str(BENCH / script), *parts], env=environ, check=True, stdout=subprocess.PIPE, text=True
+    )
+    figures: Figures = json.loads(done.stdout)
     return figures
 
 
-def in_words(seconds: float) -> str:
+def one_round(peers: dict[str, str], package: str) -> dict[str, Figures]:
+    """Who -> figures. One after the other for each part, so that all see the same machine."""
+    plain = clean_environ()
+    with_package = {**plain, "PYTHONPATH": package}
+    found: dict[str, Figures] = {"released": {}, "here": {}, "floors": run(sys.executable, "floors.py", [], plain)}
+    for part in OF_BOTH:
+        found["released"].update(run(peers["released"], "measure.py", [part], plain))
+        found["here"].update(run(sys.executable, "measure.py", [part], with_package))
+    for part in OF_THIS:
+        rings = {"EXECNET_RINGS": "0"} if part == "sockets" else {}
+        found["here"].update(run(sys.executable, "measure.py", [part], {**with_package, **rings}))
+    mitogen = run(peers["mitogen"], "measure_mitogen.py", [], plain)
+    found["floors"].update({f"mitogen: {name}": figure for name, figure in mitogen.items()})
+    directory = ROOT / "build" / "bench-xdist-tests"
+    xdist.write_tests(directory)
+    ordinary, name = ["-n", str(xdist.WORKERS)], "pytest -n 8, 3,000 empty tests"
+    found["released"][name] = xdist.session(peers["xdist"], plain, directory, *ordinary)
+    found["here"][name] = xdist.session(peers["xdist"], with_package, directory, *ordinary)
+    preload = ["--dist", "load", "--tx", f"{xdist.WORKERS}*popen//preload=pytest,_pytest"]
+    found["here"]["pytest -n 8 with preload"] = xdist.session(peers["xdist"], with_package, directory, *preload)
+    return found
+
+
+def in_words(figure: float | None, name: str) -> str:
+    if figure is None:
+        return ""
+    if name.startswith("memory"):
+        return f"{figure / 1000:.0f} KB"
     for unit, factor in (("s", 1.0), ("ms", 1e3), ("us", 1e6)):
-        if seconds * factor >= 1 or unit == "us":
-            return f"{seconds * factor:8.2f} {unit:2}"
+        if figure * factor >= 1 or unit == "us":
+            return f"{figure * factor:.2f} {unit}"
     raise AssertionError
 
 
-def report(rounds: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, float]]:
-    print(f"{'':34} {'released':>12} {'here':>12} {'ratio':>8}  spread here")
-    table = {}
-    for name in rounds["here"][0]:
-        released = statistics.median(figures[name] for figures in rounds["released"])
-        values = [figures[name] for figures in rounds["here"]]
-        here = statistics.median(values)
-        spread = f"{in_words(min(values)).strip()} .. {in_words(max(values)).strip()}"
-        print(f"{name:34} {in_words(released):>12} {in_words(here):>12} {released / here:7.1f}x  {spread}")
-        table[name] = {"released": released, "here": here, "ratio": released / here}
+def against(ratio: float | None, goal: float | None, reached: bool) -> str:
+    if ratio is None:
+        return ""
+    wanted = "" if goal is None else f" {'of' if reached else 'SHORT of'} {goal:g}"
+    return f"{ratio:.2f}{wanted}" if ratio < 10 else f"{ratio:.0f}{wanted}"
+
+
+def report(rounds: list[dict[str, Figures]]) -> dict[str, dict[str, object]]:
+    def median(who: str, name: str) -> float | None:
+        values = [figures[who][name] for figures in rounds if name in figures[who]]
+        return statistics.median(values) if values else None
+
+    print(f"{'':46} {'released':>10} {'here':>10}  {'times':16} {'floor':>10}  {'of the floor':16} spread here")
+    table: dict[str, dict[str, object]] = {}
+    for row in ROWS:
+        here = median("here", row.figure)
+        assert here is not None, row.figure
+        released = median("released", row.figure if row.released is None else row.released)
+        floor = median("floors", row.floor) if row.floor else row.below
+        ratio = released / here if released is not None else None
+        part = here / floor if floor is not None else None
+        limit = 1.0 if row.below else row.at_most
+        faster = ratio is None or row.at_least is None or ratio >= row.at_least
+        near = part is None or limit is None or part <= limit
+        values = [figures["here"][row.figure] for figures in rounds]
+        spread = f"{in_words(min(values), row.figure)} .. {in_words(max(values), row.figure)}"
+        print(
+            f"{row.figure:46} {in_words(released, row.figure):>10} {in_words(here, row.figure):>10}  "
+            f"{against(ratio, row.at_least, faster):16} {in_words(floor, row.figure):>10}  "
+            f"{against(part, limit, near):16} {spread}"
+        )
+        for peer in PEERS.get(row.figure, []):
+            print(f"{'  ' + peer:46} {in_words(median('floors', peer), row.figure):>10}")
+        table[row.figure] = {"released": released, "here": here, "floor": floor, "reached": faster and near}
+    short = [name for name, cells in table.items() if not cells["reached"]]
+    print(f"{len(table) - len(short)} of {len(table)} as wanted; short: {'; '.join(short) or 'none'}")
     return table
+
+
+def machine() -> str:
+    with open("/proc/cpuinfo", encoding="utf-8") as cpuinfo:
+        model = next(
+            (line.split(":")[1].strip() for line in cpuinfo if line.startswith("model name")), platform.machine()
+        )
+    return f"{os.cpu_count()} x {model}, {platform.system()} {platform.release()}, CPython {platform.python_version()}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, default=ROOT / "build" / "bench.json")
-    arguments, options = parser.parse_known_args()
+    parser.add_argument("--no-rsync", action="store_true")
+    arguments = parser.parse_args()
     package = os.environ.get("PYTHONPATH", "").split(os.pathsep)[0]
     if not package:
         sys.exit("run this as `make bench`: PYTHONPATH must name the built package")
-    peer = environment("bench-released", ["execnet"])
-    rounds: dict[str, list[dict[str, float]]] = {"released": [], "here": []}
+    peers = {
+        "released": environment("bench-released", ["execnet"]),
+        "mitogen": environment("bench-mitogen", ["mitogen"]),
+        "xdist": environment("bench-xdist", ["execnet", "pytest", "pytest-xdist"]),
+    }
+    rounds = []
     for number in range(arguments.rounds):
         print(f"round {number + 1} of {arguments.rounds}", file=sys.stderr)
-        rounds["released"].append(measure(peer, None, options))
-        rounds["here"].append(measure(sys.executable, package, options))
-    table = report(rounds)
-    synced = rsync.compare(ROOT / "build" / "bench-rsync", peer, package, arguments.rounds)
-    arguments.json.write_text(json.dumps({**table, "RSync": synced}, indent=1))
-    print("written to", arguments.json)
+        rounds.append(one_round(peers, package))
+    print(machine())
+    result: dict[str, object] = {"machine": machine(), "rows": report(rounds), "rounds": rounds}
+    if not arguments.no_rsync:
+        result["RSync"] = rsync.compare(ROOT / "build" / "bench-rsync", peers["released"], package, arguments.rounds)
+    arguments.json.write_text(json.dumps(result, indent=1))
+    plots = ROOT / "build" / "performance.svg"
+    plotter = environment("bench-plot", ["matplotlib"])
+    subprocess.run([plotter, str(BENCH / "plot.py"), arguments.json, plots], env=clean_environ(), check=True)
+    print("written to", arguments.json, "and", plots)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,12 @@
 #include <cstring>
 
 namespace execnet::base {
+namespace {
+
+// So often it is looked whether the ring can be begun anew: the other side's number is in another processor's cache.
+constexpr std::uint64_t kBlock = std::uint64_t{16} << 10;
+
+}  // namespace
 
 std::size_t RingProducer::room() {
   const std::uint64_t under_way = written_ - read_;
@@ -15,12 +21,18 @@ std::size_t RingProducer::write(std::span<const iovec> parts, std::size_t least)
   for (const iovec& part : parts) {
     wanted += part.iov_len;
   }
-  if (room() < wanted) {
+  const std::uint64_t from = written_ - origin_;
+  const bool leaves_block = from / kBlock != (from + wanted) / kBlock;
+  if (room() < wanted || leaves_block) {
     const std::uint64_t read = header_->read.load(std::memory_order_acquire);
     if (read - read_ > written_ - read_) {
       throw RingBroken("the other side says that it has read more than was written");
     }
     read_ = read;
+  }
+  if (leaves_block && read_ == written_) {  // nobody looks at the origin until `written` tells of more
+    origin_ = written_;
+    header_->origin.store(origin_, std::memory_order_relaxed);
   }
   std::size_t left = std::min(room(), wanted);
   if (left < least) {
@@ -32,7 +44,7 @@ std::size_t RingProducer::write(std::span<const iovec> parts, std::size_t least)
     if (size == 0) {
       continue;  // of a part without bytes there may be no address
     }
-    const std::size_t at = static_cast<std::size_t>(written_) & (capacity_ - 1);
+    const std::size_t at = static_cast<std::size_t>(written_ - origin_) & (capacity_ - 1);
     const std::size_t first = std::min(size, capacity_ - at);
     const char* bytes = static_cast<const char*>(part.iov_base);
     std::memcpy(data_ + at, bytes, first);
@@ -64,7 +76,8 @@ std::size_t RingConsumer::read(std::span<char> space) {
   if (size == 0) {
     return 0;
   }
-  const std::size_t at = static_cast<std::size_t>(read_) & (capacity_ - 1);
+  const std::uint64_t origin = header_->origin.load(std::memory_order_relaxed);
+  const std::size_t at = static_cast<std::size_t>(read_ - origin) & (capacity_ - 1);
   const std::size_t first = std::min(size, capacity_ - at);
   std::memcpy(space.data(), data_ + at, first);
   std::memcpy(space.data() + first, data_, size - first);

@@ -6,7 +6,9 @@
 // reads back what it has written there, and believes of the other end's numbers only what can be true.
 //
 // The numbers are bytes ever written and ever read. Saying "I sleep" and looking once more are sequentially consistent
-// with writing and looking whether the other sleeps: one of the two always sees the other.
+// with writing and looking whether the other sleeps: one of the two always sees the other. Now and then, if it is
+// empty, the ring is begun anew at its start: what passes through little by little stays within few pages, and the
+// cache.
 #pragma once
 
 #include <sys/uio.h>
@@ -28,6 +30,7 @@ class RingBroken : public std::runtime_error {
 // What both ends see; all zeros is an empty ring. Each part has its cache line.
 struct RingHeader {
   alignas(64) std::atomic<std::uint64_t> written{0};          // by the producer
+  std::atomic<std::uint64_t> origin{0};                       // by the producer: this byte is at the start of the data
   alignas(64) std::atomic<std::uint64_t> read{0};             // by the consumer
   alignas(64) std::atomic<std::uint32_t> consumer_sleeps{0};  // set by the consumer, taken by the producer
   std::atomic<std::uint32_t> consumer_reads{0};               // set by the consumer, once
@@ -60,6 +63,7 @@ class RingProducer {
   std::size_t capacity_;
   std::uint64_t written_ = 0;
   std::uint64_t read_ = 0;  // as last seen
+  std::uint64_t origin_ = 0;
 };
 
 class RingConsumer {

@@ -100,6 +100,28 @@ TEST(Ring, NumbersThatCannotBeAreRefused) {
   EXPECT_THROW(ring.write("b"), RingBroken);
 }
 
+TEST(Ring, WhatPassesThroughLittleByLittleStaysAtTheStart) {
+  RingHeader header;
+  std::vector<char> data(std::size_t{1} << 20);
+  RingProducer producer(&header, data.data(), data.size());
+  RingConsumer consumer(&header, data.data(), data.size());
+  const auto pass = [&](std::size_t size) {
+    std::string text(size, 'x');
+    const iovec part{text.data(), text.size()};
+    std::string read(size, '\0');
+    ASSERT_EQ(producer.write(std::span(&part, 1)), size);
+    ASSERT_EQ(consumer.read(read), size);
+    ASSERT_EQ(read, text);
+  };
+  for (int i = 0; i < 10'000; ++i) {
+    pass(1000);
+  }
+  EXPECT_EQ(std::count(data.begin() + (20 << 10), data.end(), 'x'), 0);
+  pass(700'000);
+  pass(700'000);  // from the start again, as the ring is empty; and what is larger than a block is no trouble
+  EXPECT_EQ(std::count(data.begin() + 800'000, data.end(), 'x'), 0);
+}
+
 TEST(Ring, TwoThreadsMoveALotThroughALittle) {
   Memory ring;
   constexpr std::size_t kBytes = 2'000'000;

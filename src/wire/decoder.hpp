@@ -149,10 +149,83 @@ class Decoder {
     if (strings_.py3str_as_py2str) {
       push(builder_.bytes(utf8));
     } else if (!stack_.empty() && stack_.back().kind == Kind::kDict) {
-      push(builder_.key(utf8));
+      Item key = builder_.key(utf8);
+      Item value{};
+      if (take_plain(value)) {
+        builder_.set_item(stack_.back().item, std::move(key), std::move(value));
+      } else {
+        push(std::move(key));
+      }
     } else {
       push(builder_.string(utf8));
     }
+  }
+
+  // Most items of lists and dicts are plain, and SETITEM follows: nothing has to be stacked for these. If such a one is
+  // next, takes it and the SETITEM; else leaves everything for step(), which knows what to say of it.
+  bool take_plain(Item& item) {
+    const std::string_view next = bytes_.substr(at_);
+    const auto is_set_after = [&](std::size_t size) {
+      return next.size() > size && static_cast<Op>(next[size]) == Op::kSetItem;
+    };
+    if (next.empty()) {
+      return false;
+    }
+    op_at_ = at_;
+    switch (static_cast<Op>(next.front())) {
+      case Op::kInt:
+        if (!is_set_after(5)) {
+          return false;
+        }
+        ++at_;
+        item = builder_.integer(take_int4());
+        break;
+      case Op::kFloat:
+        if (!is_set_after(9)) {
+          return false;
+        }
+        ++at_;
+        item = builder_.real(take_double());
+        break;
+      case Op::kPy3String: {
+        if (strings_.py3str_as_py2str || next.size() < 5) {
+          return false;
+        }
+        ++at_;
+        const std::int32_t length = take_int4();
+        if (length < 0 || !is_set_after(5 + static_cast<std::size_t>(length))) {
+          at_ = op_at_;
+          return false;
+        }
+        item = builder_.string(take(static_cast<std::size_t>(length)));
+        break;
+      }
+      case Op::kNone:
+      case Op::kTrue:
+      case Op::kFalse: {
+        if (!is_set_after(1)) {
+          return false;
+        }
+        const auto op = static_cast<Op>(bytes_[at_++]);
+        item = op == Op::kNone ? builder_.none() : builder_.boolean(op == Op::kTrue);
+        break;
+      }
+      default: return false;
+    }
+    ++at_;  // the SETITEM
+    return true;
+  }
+
+  // `number` may be where in the list below it the next item belongs.
+  void take_number(std::int32_t number) {
+    if (!stack_.empty() && stack_.back().kind == Kind::kList && number >= 0 && number < stack_.back().number) {
+      Item item{};
+      if (take_plain(item)) {
+        builder_.set_item(stack_.back().item, static_cast<std::size_t>(number), std::move(item));
+        return;
+      }
+    }
+    push_number(number);
   }
 
   Item finish(Slot& slot) { return slot.kind == Kind::kInteger ? builder_.integer(slot.number) : std::move(slot.item); }
@@ -252,7 +325,7 @@ class Decoder {
     const auto op = static_cast<Op>(bytes_[at_++]);
     switch (op) {
       case Op::kInt:
-      case Op::kLong: push_number(take_int4()); break;
+      case Op::kLong: take_number(take_int4()); break;
       case Op::kSetItem: set_item(); break;
       case Op::kPy3String: push_string(take_data()); break;
       case Op::kString8: push_string(take_data8()); break;

@@ -22,8 +22,10 @@ from mutations import soak_seconds
 PURE = f"popen//python={shlex.quote(sys.executable)}"
 WORKERS = {"native": "popen", "pure": PURE}
 MOST_MEGABYTES = 32  # resident, above idle, of either side
+SHORT = 4  # seconds
 MOST_MILLISECONDS = 5  # for a round trip on another channel
-SECONDS = soak_seconds(4)
+SECONDS = soak_seconds(SHORT)
+IS_LONG = SECONDS > SHORT
 
 each_worker = pytest.mark.parametrize("worker", WORKERS)
 
@@ -58,8 +60,9 @@ ECHO = "for item in channel: channel.send(item)"
 def test_a_slow_reader_costs_neither_memory_nor_the_time_of_others(worker: str, group: execnet.Group) -> None:
     """In both directions at the same time, each with a channel of its own.
 
-    Each single round trip is looked at, less the time for which its threads were ready and had no processor: now and
-    then the kernel lets one wait for a time slice of others (3 to 5 ms), with slow readers or without.
+    In the long form each single round trip is looked at, less the time for which threads were ready and had no
+    processor: now and then the kernel lets one wait for a time slice of others (3 to 5 ms), with slow readers or
+    without. The short form runs beside other tests, where single times say nothing.
     """
     gateway = group.makegateway(f"{WORKERS[worker]}//window=8M")
     pids = {"coordinator": os.getpid(), "worker": gateway._rinfo().pid}
@@ -86,7 +89,7 @@ def test_a_slow_reader_costs_neither_memory_nor_the_time_of_others(worker: str, 
     threads = [threading.Thread(target=function) for function in (send, receive)]
     for thread in threads:
         thread.start()
-    trips, slow, most = [], [], dict.fromkeys(pids, 0.0)
+    trips, slow, ours, most = [], [], 0.0, dict.fromkeys(pids, 0.0)
     begin = looked = time.monotonic()
     while time.monotonic() - begin < SECONDS:
         waited = seconds_without_a_processor(pids.values())
@@ -97,7 +100,7 @@ def test_a_slow_reader_costs_neither_memory_nor_the_time_of_others(worker: str, 
         if trips[-1] >= MOST_MILLISECONDS:
             waited = seconds_without_a_processor(pids.values()) - waited
             slow.append(f"{trips[-1]:.1f} ms, of these {waited * 1000:.1f} ms without a processor")
-            assert trips[-1] - waited * 1000 < MOST_MILLISECONDS, slow
+            ours = max(ours, trips[-1] - waited * 1000)
         if start - looked > 0.05:
             looked = start
             most = {name: max(most[name], resident_megabytes(pid) - idle[name]) for name, pid in pids.items()}
@@ -123,6 +126,8 @@ def test_a_slow_reader_costs_neither_memory_nor_the_time_of_others(worker: str, 
     assert 2**22 < status.outstanding < 2**24  # the window was what held them back; the echo's are in it, too
     assert max(most.values()) < MOST_MEGABYTES
     assert median < MOST_MILLISECONDS
+    if IS_LONG:
+        assert ours < MOST_MILLISECONDS
 
 
 # --- What is not bounded ---

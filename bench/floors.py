@@ -1,0 +1,86 @@
+"""What the same work costs without execnet: bare interpreters, pipes, pickle, a copy; JSON on stdout.
+
+    python floors.py
+
+Figures are seconds, with the names that bench/run.py puts beside those of measure.py.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import pickle
+import subprocess
+import sys
+from multiprocessing.connection import Connection
+
+from work import BIG, GATEWAYS, MESSAGES, VALUES, best, timed
+
+ECHO = "import os\nwhile data := os.read(0, 8):\n    os.write(1, data)"
+
+
+def bare_interpreters() -> None:
+    running = [subprocess.Popen([sys.executable, "-c", "pass"]) for _ in range(GATEWAYS)]
+    for process in running:
+        assert process.wait() == 0
+
+
+def pipe_echo() -> float:
+    with subprocess.Popen(
+        [sys.executable, "-c", ECHO], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        there, back = process.stdin.fileno(), process.stdout.fileno()
+        count = MESSAGES // 4
+
+        def talk() -> None:
+            for _ in range(count):
+                os.write(there, b"12345678")
+                os.read(back, 8)
+
+        seconds = best(talk, 5) / count
+        process.stdin.close()
+    return seconds
+
+
+def answer(connection: Connection) -> None:
+    while (item := connection.recv()) is not None:
+        connection.send(item)
+
+
+def multiprocessing_echo() -> float:
+    here, there = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=answer, args=[there])
+    process.start()
+    count = MESSAGES // 4
+
+    def talk() -> None:
+        for item in range(count):
+            here.send(item)
+            here.recv()
+
+    seconds = best(talk, 5) / count
+    here.send(None)
+    process.join()
+    return seconds
+
+
+def main() -> None:
+    figures = {
+        f"{GATEWAYS} bare interpreters at once": timed(bare_interpreters),
+        "os.pipe between bare interpreters": pipe_echo(),
+        "multiprocessing.Pipe": multiprocessing_echo(),
+    }
+    payload = memoryview(b"x" * BIG)
+    figures["64 MiB copied to fresh memory"] = best(lambda: bytes(payload), 5)
+    for name, item in VALUES.items():
+        data = pickle.dumps(item, 5)
+        figures[f"pickle dumps, {name}"] = best(lambda item=item: pickle.dumps(item, 5), 5)
+        figures[f"pickle loads, {name}"] = best(lambda data=data: pickle.loads(data), 5)
+    json.dump(figures, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

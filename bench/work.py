@@ -1,0 +1,31 @@
+"""What is measured, whoever does it: values, sizes and the clock. Imports nothing that is measured."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+GATEWAYS = 100
+MANY = 1000
+MESSAGES = 20_000
+MIB = 2**20
+BIG = 64 * MIB
+
+VALUES: dict[str, object] = {
+    "100 k ints": list(range(100_000)),
+    "a nested report": [
+        {"id": i, "when": "call", "sections": [("out", "x" * 20)], "ok": True, "seconds": i / 7} for i in range(5000)
+    ],
+    "10 MB bytes": b"x" * 10_000_000,
+}
+
+
+def timed(work: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
+
+
+def best(work: Callable[[], object], times: int) -> float:
+    """Of several: what the machine did meanwhile is not what is asked for."""
+    return min(timed(work) for _ in range(times))

@@ -183,6 +183,9 @@ void ForkServer::close() {
 }
 
 void ForkServer::finish() {
+  if (made_here_.in_forked_copy()) {
+    return;  // as in give_up()
+  }
   const std::lock_guard lock(mutex_);
   closed_ = true;
   loop_->unwatch(control_watch_);
@@ -203,6 +206,9 @@ std::string ForkServer::explain() {
 }
 
 void ForkServer::give_up(std::uint32_t number) {
+  if (made_here_.in_forked_copy()) {
+    return;  // a thread that is not here may have held the mutex when the copy was made
+  }
   const std::lock_guard lock(mutex_);
   const auto unsent = std::find_if(requests_.begin(), requests_.end(),
                                    [&](const Request& request) { return request.number == number; });

@@ -17,6 +17,7 @@
 
 #include "base/event.hpp"
 #include "base/fd.hpp"
+#include "base/fork.hpp"
 #include "core/far_end.hpp"
 #include "core/stderr_tail.hpp"
 #include "loop/loop.hpp"
@@ -120,6 +121,7 @@ class ForkServer final : public std::enable_shared_from_this<ForkServer> {
   void later(std::chrono::milliseconds delay, std::function<void(ForkServer&)> what);
   loop::Loop::Id watch(int fd, std::function<void(ForkServer&)> what);
 
+  const base::MadeHere made_here_;
   const std::shared_ptr<loop::Loop> loop_;
   const std::shared_ptr<process::Process> process_;
   const std::shared_ptr<StderrTail> stderr_;

@@ -722,6 +722,27 @@ def test_a_forked_copy_of_the_coordinator_leaves_them_alone(preload: Preload) ->
     assert ask(preload.gateway("json"), "2") == 2
 
 
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_copy_ends_whatever_threads_that_it_does_not_have_have_held(preload: Preload) -> None:
+    """On one processor who is woken runs before the thread that has woken it lets go of a mutex, and then forks."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        for _ in range(5):
+            gateway = preload.gateway("json")
+            pid = os.fork()
+            if pid == 0:
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)
+                signal.alarm(20)
+                del gateway
+                preload.group.terminate(timeout=5)
+                os._exit(0)
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+            gateway.exit()
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
 GREEN = """
 import sys, time, execnet, gevent
 beats = []

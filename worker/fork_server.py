@@ -1,9 +1,13 @@
 """The fork server: a warm interpreter that has imported some modules and forks a worker whenever it is asked to.
 
-The coordinator (src/core/fork_server.cpp) sends this source, compressed, to an interpreter that it has
-started for it, which then runs `fork_workers(modules)` and, in each worker, `run(serve, leave)`. Both are
-called from the one line on the command line, so that a worker has as little below it on its stack as
+The coordinator (src/core/fork_server.cpp) sends this source to an interpreter that it has
+started for it, which then runs `fork_workers(modules, load)` and, in each worker, `run(serve, leave)`.
+Both are called from the one line on the command line, so that a worker has as little below it on its stack as
 one that was started fresh. Python 3, standard library only.
+
+For native workers `load` loads the extension, which forks them and talks to the coordinator while the interpreter
+rests (python/bindings/fork_server.cpp): each page that is written to after a fork is copied, and Python writes
+to many. For pure ones Python does it, in answer_requests().
 
 Descriptor 3 is a unix stream socket to the coordinator, descriptor 4 the coordinator's stderr. What
 comes is REQUEST: what is wanted, and a number. FORK has four descriptors with it: the stream of the
@@ -16,13 +20,10 @@ the process (not: to the interpreter), as docs/forkserver.md says.
 """
 
 import _signal
-import _socket
 import _thread
 import atexit
 import gc
 import os
-import signal
-import struct
 import sys
 import threading  # workers want it, too, and it has to know the main thread
 import time
@@ -31,9 +32,8 @@ CONTROL, STDERR = 3, 4
 STREAM = 3  # in a worker, in the place of CONTROL
 FORK, COLLECT = 1, 2
 READY, FORKED, REFUSED, ENDED = 1, 2, 3, 4
-REQUEST = struct.Struct("=II")
-ANSWER = struct.Struct("=IIiI")
-DESCRIPTORS = struct.Struct("=4i")
+REQUEST = "=II"
+ANSWER = "=IIiI"
 MOST_TEXT = 4096  # bytes
 GRACE = 1.0  # seconds for workers to end by themselves when the coordinator is gone
 
@@ -47,8 +47,8 @@ class Process(object):
         self.cwd = os.open(".", os.O_RDONLY)
         self.umask = os.umask(0o77)
         os.umask(self.umask)
-        self.mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-        self.handlers = dict((number, signal.getsignal(number)) for number in range(1, signal.NSIG))
+        self.mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, ())
+        self.handlers = dict((number, _signal.getsignal(number)) for number in range(1, _signal.NSIG))
 
     def restore(self):
         sys.argv[:] = self.argv
@@ -58,64 +58,96 @@ class Process(object):
         os.fchdir(self.cwd)
         os.close(self.cwd)
         os.umask(self.umask)
-        signal.set_wakeup_fd(-1)
-        for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF):
-            signal.setitimer(timer, 0)
+        _signal.set_wakeup_fd(-1)
+        for timer in (_signal.ITIMER_REAL, _signal.ITIMER_VIRTUAL, _signal.ITIMER_PROF):
+            _signal.setitimer(timer, 0)
         for number, handler in self.handlers.items():
-            if handler is not None and signal.getsignal(number) != handler:
-                signal.signal(number, handler)
-        signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
+            if handler is not None and _signal.getsignal(number) != handler:
+                _signal.signal(number, handler)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, self.mask)
 
 
-def fork_workers(modules):
-    """Imports the modules, then forks a worker for each request. Returns in the workers only."""
+def fork_workers(modules, load=None):
+    """Imports the modules, then forks a worker for each request. Returns in the workers only, what load() gave."""
+    native, its_handlers = None, 0
+    if load is not None:
+        before = atexit._ncallbacks()
+        native = load()
+        its_handlers = atexit._ncallbacks() - before  # they do nothing for a worker
     process = Process()
     for name in modules:
         preload(name)
     process.restore()
+    if native is not None:
+        native.prepare_to_fork(atexit._ncallbacks() > its_handlers)
     flush()
     gc.collect()
     if hasattr(gc, "freeze"):
         gc.freeze()  # a collection in a worker would write to, and so copy, every page
-    sigint = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the coordinator and the workers
+    sigint = _signal.signal(_signal.SIGINT, _signal.SIG_IGN)  # Ctrl-C is for the coordinator and the workers
     os.dup2(STDERR, 2, inheritable=False)
+    pids = native.answer_requests(CONTROL, why_not_to_fork) if native is not None else answer_requests()
+    if pids is not None:
+        end(pids)
+    become_worker(sigint)
+    return native
+
+
+def answer_requests():
+    """Until there are no more requests: returns the pids of the workers there are; or, in a worker, None."""
+    import _socket
+    import struct
+
+    request = struct.Struct(REQUEST)
+
+    def receive():
+        data, descriptors = b"", ()
+        while len(data) < request.size:
+            more, ancillary, _, _ = control.recvmsg(request.size - len(data), _socket.CMSG_SPACE(4 * 4))
+            if not more:
+                return None
+            data += more
+            for _, _, passed in ancillary:
+                descriptors = struct.unpack("=4i", passed)
+        return request.unpack(data) + (descriptors,)
+
+    def say(kind, number=0, value=0, text=""):
+        encoded = text.encode("utf-8", "replace")[:MOST_TEXT]
+        control.sendall(struct.pack(ANSWER, kind, number, value, len(encoded)) + encoded)
+
     control = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, CONTROL)
     workers = {}  # number of the request -> pid, until it is collected
     try:
-        descriptors = answer_requests(control, workers)
+        say(READY, text=pid_namespace())
+        for wanted, number, descriptors in iter(receive, None):
+            if wanted == COLLECT:
+                say(ENDED, number, collect(workers.pop(number)))
+                continue
+            refusal = why_not_to_fork()
+            try:
+                pid = -1 if refusal else os.fork()
+            except OSError as error:
+                refusal, pid = "it cannot fork: %s" % error, -1
+            if pid == 0:
+                control.detach()
+                take_descriptors(descriptors)
+                return None
+            for descriptor in descriptors:
+                os.close(descriptor)
+            if refusal:
+                say(REFUSED, number, text=refusal)
+            else:
+                workers[number] = pid
+                say(FORKED, number, pid)
     except OSError:
-        descriptors = None  # the coordinator is gone
-    if descriptors is None:
-        end(list(workers.values()))
-    control.detach()
-    become_worker(descriptors, sigint)
+        pass  # the coordinator is gone
+    return list(workers.values())
 
 
-def answer_requests(control, workers):
-    """Until there are no more: returns None then, and in a worker the descriptors for it."""
-    say(control, READY, text=pid_namespace())
-    while True:
-        request, descriptors = receive(control)
-        if request is None:
-            return None
-        wanted, number = request
-        if wanted == COLLECT:
-            say(control, ENDED, number, collect(workers.pop(number)))
-            continue
-        refusal = threads_alive()
-        try:
-            pid = -1 if refusal else os.fork()
-        except OSError as error:
-            refusal, pid = "it cannot fork: %s" % error, -1
-        if pid == 0:
-            return descriptors
-        for descriptor in descriptors:
-            os.close(descriptor)
-        if refusal:
-            say(control, REFUSED, number, text=refusal)
-        else:
-            workers[number] = pid
-            say(control, FORKED, number, pid)
+def take_descriptors(descriptors):
+    for descriptor, number in zip(descriptors, (STREAM, 2, 1, STDERR)):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
 
 
 def preload(name):
@@ -131,24 +163,6 @@ def preload(name):
         os._exit(1)
 
 
-def receive(control):
-    """The next request and the descriptors with it; (None, ()) if there are no more."""
-    data, descriptors = b"", ()
-    while len(data) < REQUEST.size:
-        more, ancillary, _, _ = control.recvmsg(REQUEST.size - len(data), _socket.CMSG_SPACE(DESCRIPTORS.size))
-        if not more:
-            return None, ()
-        data += more
-        for _, _, passed in ancillary:
-            descriptors = DESCRIPTORS.unpack(passed)
-    return REQUEST.unpack(data), descriptors
-
-
-def say(control, kind, number=0, value=0, text=""):
-    encoded = text.encode("utf-8", "replace")[:MOST_TEXT]
-    control.sendall(ANSWER.pack(kind, number, value, len(encoded)) + encoded)
-
-
 def pid_namespace():
     try:
         return os.readlink("/proc/self/ns/pid")
@@ -156,8 +170,8 @@ def pid_namespace():
         return ""
 
 
-def threads_alive():
-    """Why there can be no fork, if there are threads of Python. What they hold would stay locked in the worker."""
+def why_not_to_fork():
+    """Threads of Python, if there are any: what they hold would stay locked in the worker."""
     main = threading.main_thread()
     names = [repr(thread.name) for thread in threading.enumerate() if thread is not main]
     # The first knows of threads of C code that has called Python, the second of such as run no Python right now.
@@ -181,11 +195,8 @@ def collect(pid):
         return -1
 
 
-def become_worker(descriptors, sigint):
-    _signal.signal(signal.SIGINT, sigint)  # signal.signal would copy 30 more pages, for its enums
-    for index, number in enumerate((STREAM, 2, 1, STDERR)):
-        os.dup2(descriptors[index], number)
-        os.close(descriptors[index])
+def become_worker(sigint):
+    _signal.signal(_signal.SIGINT, sigint)  # signal.signal would copy 30 more pages, for its enums
     for name in ("random", "numpy.random"):
         if name in sys.modules:
             sys.modules[name].seed()
@@ -234,5 +245,5 @@ def end(pids):
         pids = [pid for pid in pids if os.waitpid(pid, os.WNOHANG) == (0, 0)]
         time.sleep(0.01 if pids else 0)
     for pid in pids:
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, _signal.SIGKILL)
     os._exit(0)  # what the modules have registered for the end of the process is for the workers

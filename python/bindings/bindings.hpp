@@ -17,5 +17,6 @@ void bind_received(nb::module_& module);
 void bind_rsync(nb::module_& module);
 void bind_green(nb::module_& module);
 void bind_worker(nb::module_& module);
+void bind_fork_server(nb::module_& module);
 
 }  // namespace execnet::python

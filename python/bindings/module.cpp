@@ -20,4 +20,5 @@ NB_MODULE(_core, module) {
   bind_rsync(module);
   bind_green(module);
   bind_worker(module);
+  bind_fork_server(module);
 }

@@ -1,8 +1,5 @@
 // The native worker: what the one line on the command line of a plain popen gateway's interpreter calls.
-#include <fcntl.h>
 #include <nanobind/nanobind.h>
-#include <nanobind/stl/string.h>
-#include <pthread.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -11,8 +8,6 @@
 #include <string>
 #include <utility>
 
-#include "base/fd.hpp"
-#include "base/syscall.hpp"
 #include "bindings.hpp"
 #include "channel.hpp"
 #include "core/value_message.hpp"
@@ -21,6 +16,7 @@
 #include "interrupt.hpp"
 #include "text.hpp"
 #include "worker_exec.hpp"
+#include "worker_process.hpp"
 
 namespace execnet::python {
 namespace {
@@ -86,62 +82,12 @@ std::optional<std::string> set_up(const core::WorkerSetup& setup, core::Connecti
     return wrong;
   }
   if (setup.null_stdout) {
-    const base::Fd null(base::check("open", [] { return ::open("/dev/null", O_WRONLY | O_CLOEXEC); }, "/dev/null"));
-    base::check("dup2", [&] { return ::dup2(null.get(), STDOUT_FILENO); });
+    throw_stdout_away();
   }
   if (setup.dont_write_bytecode) {
     sys.attr("dont_write_bytecode") = true;
   }
   return std::nullopt;
-}
-
-// `import execnet` is to find the package that this module is of.
-void make_package_importable(nb::handle module) {
-  const nb::object path = nb::module_::import_("os").attr("path");
-  const nb::object dirname = path.attr("dirname");
-  const nb::object root = dirname(dirname(path.attr("abspath")(module.attr("__spec__").attr("origin"))));
-  const nb::object sys_path = nb::module_::import_("sys").attr("path");
-  if (!nb::cast<bool>(sys_path.attr("__contains__")(root))) {
-    sys_path.attr("insert")(1, root);  // "" stays the first
-  }
-}
-
-std::string working_directory() {
-  try {
-    return portable(nb::module_::import_("os").attr("getcwd")());
-  } catch (const nb::python_error&) {
-    return "";  // it was removed
-  }
-}
-
-core::WorkerInfo introduce() {
-  const nb::object sys = nb::module_::import_("sys");
-  core::WorkerInfo info;
-  for (const nb::handle part : sys.attr("version_info")) {
-    info.version_info.push_back(nb::isinstance<nb::str>(part) ? Value(nb::cast<std::string>(part))
-                                                              : Value(nb::cast<std::int64_t>(part)));
-  }
-  info.executable = portable(sys.attr("executable"));
-  info.platform = portable(sys.attr("platform"));
-  info.cwd = working_directory();
-  return info;
-}
-
-// Lives until the process is past the interpreter's finalisation, which its timers cut short if it
-// hangs; only then, with the statics, the loop thread is stopped and joined.
-struct Worker {
-  std::shared_ptr<core::WorkerEnd> end;
-
-  ~Worker() {
-    if (end) {
-      end->stop();
-    }
-  }
-};
-
-Worker& worker() {
-  static Worker worker;
-  return worker;
 }
 
 [[noreturn]] void exit_with(int status) {
@@ -187,70 +133,79 @@ void run_tasks(const std::shared_ptr<core::WorkerEnd>& end) {
   }
 }
 
-// The interpreter would wait for threads that the code has left. The code is done: they are not wanted.
-void end_despite_threads() {
-  const nb::object sys = nb::module_::import_("sys");
-  const nb::object threading = sys.attr("modules").attr("get")("threading");
+// Handlers of atexit run; the interpreter is not taken down.
+[[noreturn]] void end_at_once() {
+  try {
+    nb::module_::import_("atexit").attr("_run_exitfuncs")();
+  } catch (const nb::python_error&) {
+    // It was printed.
+  }
+  flush("stdout");
+  flush("stderr");
+  {
+    const nb::gil_scoped_release nogil;
+    worker_process().end->stop();
+  }
+  ::_exit(0);
+}
+
+// The interpreter would wait for these. The code is done: they are not wanted.
+bool has_threads_left() {
+  const nb::object threading = nb::module_::import_("sys").attr("modules").attr("get")("threading");
   if (threading.is_none()) {
-    return;
+    return false;
   }
   const nb::object self = threading.attr("current_thread")();
   for (const nb::handle thread : threading.attr("enumerate")()) {
     if (!thread.is(self) && !nb::cast<bool>(thread.attr("daemon"))) {
-      nb::module_::import_("atexit").attr("_run_exitfuncs")();
-      sys.attr("stdout").attr("flush")();
-      sys.attr("stderr").attr("flush")();
-      ::_exit(0);
+      return true;
     }
   }
+  return false;
 }
 
-// Where a fatal signal came from is told to the coordinator, which keeps the other end of what is the stderr until
-// HELLO. Code that enables faulthandler for itself, as pytest does, gets what it wants instead.
-void report_crashes() {
-  const nb::object faulthandler = nb::module_::import_("faulthandler");
-  if (!nb::cast<bool>(faulthandler.attr("is_enabled")())) {
-    const int report =
-        base::check("fcntl", [] { return ::fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3); }, "F_DUPFD_CLOEXEC");
-    faulthandler.attr("enable")(nb::arg("file") = report, nb::arg("all_threads") = false);
-  }
-}
-
-void serve(nb::handle module, int stream_fd, int stderr_fd) {
-  base::check("fcntl", [&] { return ::fcntl(stream_fd, F_SETFD, FD_CLOEXEC); }, "F_SETFD");
-  base::Fd inherited_stderr(stderr_fd);
-  nb::object gateway;
-  // Borrows the gateway: the worker outlives every Python object, and all tasks are over when this returns.
-  const auto end = core::WorkerEnd::open(
-      base::Fd(stream_fd), [&gateway](const core::WorkerEnd::Task& task) { return run_task(task, gateway); });
-  worker().end = end;
-  gateway = nb::cast(WorkerGateway{end});
+// The rest of the start, for which the interpreter is needed: ends with HELLO, or with what keeps it from serving.
+void start_serving(nb::handle module, int stderr_fd) {
+  WorkerProcess& worker = worker_process();
   std::optional<core::WorkerSetup> setup;
   {
     const nb::gil_scoped_release nogil;
-    setup = end->wait_setup(wait_for());
+    setup = worker.end->wait_setup(wait_for());
   }
   if (!setup) {
     exit_with(1);
   }
   make_package_importable(module);
-  if (const auto wrong = set_up(*setup, *end->connection())) {
+  if (const auto wrong = set_up(*setup, *worker.end->connection())) {
     {
       const nb::gil_scoped_release nogil;
-      end->refuse(*wrong);
+      worker.end->refuse(*wrong);
     }
     exit_with(1);
   }
   report_crashes();
-  base::check("dup2", [&] { return ::dup2(inherited_stderr.get(), STDERR_FILENO); });
-  inherited_stderr.reset();
-  end->say_hello(introduce());
-#if PY_VERSION_HEX < 0x030D0000
-  // These take the thread that first imports it for the main one. After HELLO, which others wait for.
-  nb::module_::import_("threading");
-#endif
-  run_tasks(end);
-  end_despite_threads();
+  take_stderr(stderr_fd);
+  worker.end->say_hello(introduce());
+  worker.serves = true;
+}
+
+void serve(nb::handle module, int stream_fd, int stderr_fd) {
+  WorkerProcess& worker = worker_process();
+  if (!worker.end) {  // else it was forked, and the interpreter was not wanted until now
+    worker.open(stream_fd);
+  }
+  // Borrows the gateway: the worker outlives every Python object, and all tasks are over when this returns.
+  const nb::object gateway = nb::cast(WorkerGateway{worker.end});
+  worker.gateway = gateway;
+  if (!worker.serves) {
+    start_serving(module, stderr_fd);
+  }
+  run_tasks(worker.end);
+  // If no code has run there is nothing of its to be destroyed, and taking an interpreter down takes as long as to start
+  // a third of one.
+  if (!worker.has_run_code || has_threads_left()) {
+    end_at_once();
+  }
 }
 
 }  // namespace

@@ -39,13 +39,35 @@ nb::object compile(const Request& request, nb::handle builtins) {
   return builtins.attr("compile")(padding + request.source, request.filename, "exec", 0, true);
 }
 
+// What is run again and again is compiled once: that takes longer than all the rest of a short task. A few, since most
+// sources come once only, and small ones, since they stay.
+nb::object compiled(const Request& request, nb::handle builtins) {
+  constexpr std::size_t kMost = 32;
+  constexpr Py_ssize_t kMostCharacters = 16384;
+  if (PyUnicode_GET_LENGTH(request.source.ptr()) > kMostCharacters) {
+    return compile(request, builtins);
+  }
+  static nb::dict& cache = *new nb::dict();  // never destroyed: the interpreter may be gone by then
+  const nb::tuple key = nb::make_tuple(request.source, request.filename, request.first_line);
+  const nb::object known = nb::borrow(PyDict_GetItemWithError(cache.ptr(), key.ptr()));
+  if (known.is_valid()) {
+    return known;
+  }
+  nb::object code = compile(request, builtins);
+  if (cache.size() >= kMost) {
+    cache.clear();
+  }
+  cache[key] = code;
+  return code;
+}
+
 void run(const Request& request, const nb::object& channel) {
   const nb::object builtins = nb::module_::import_("builtins");
   nb::dict globals;
   globals["channel"] = channel;
   globals["__name__"] = "__channelexec__";
   globals["__builtins__"] = builtins;
-  const nb::object code = compile(request, builtins);
+  const nb::object code = compiled(request, builtins);
   if (!nb::steal(PyEval_EvalCode(code.ptr(), globals.ptr(), globals.ptr())).is_valid()) {
     throw nb::python_error();
   }
@@ -113,20 +135,13 @@ std::optional<std::string> execute(const WorkerEnd::Task& task, nb::handle gatew
   }
 }
 
-void flush_stdout() {
-  try {
-    nb::module_::import_("sys").attr("stdout").attr("flush")();
-  } catch (const nb::python_error&) {  // None, closed, or replaced by something that is no file
-  }
-}
-
 }  // namespace
 
 std::optional<std::string> run_task(const WorkerEnd::Task& task, nb::handle gateway) {
   const pid_t pid = ::getpid();
   const nb::gil_scoped_acquire gil;
   std::optional<std::string> error = execute(task, gateway);
-  flush_stdout();
+  flush("stdout");
   if (::getpid() != pid) {  // a forked child has come back from the code: the gateway is the parent's
     if (error) {
       PySys_FormatStderr("%s", error->c_str());
@@ -134,6 +149,13 @@ std::optional<std::string> run_task(const WorkerEnd::Task& task, nb::handle gate
     ::_exit(error ? 1 : 0);
   }
   return error;
+}
+
+void flush(const char* name) {
+  try {
+    nb::module_::import_("sys").attr(name).attr("flush")();
+  } catch (const nb::python_error&) {  // None, closed, or replaced by something that is no file
+  }
 }
 
 }  // namespace execnet::python

@@ -14,4 +14,7 @@ namespace execnet::python {
 // THREAD: any, without the GIL. Throws nothing.
 std::optional<std::string> run_task(const core::WorkerEnd::Task& task, nanobind::handle gateway);
 
+// sys.stdout or sys.stderr, whatever code has made of it. THREAD: needs the GIL. Throws nothing.
+void flush(const char* name);
+
 }  // namespace execnet::python

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import builtins
 import dis
+import functools
 import inspect
 import linecache
 import textwrap
@@ -15,6 +16,9 @@ import types
 from collections.abc import Iterator
 
 Description = tuple[str, "str | None", int, "str | None"]  # text, file, line of the file it starts on, function
+
+_KEPT = 16384  # characters of a source; what is sent again and again is looked at once
+_dedent = functools.lru_cache(maxsize=32)(textwrap.dedent)
 
 _FUTURE = "from __future__ import annotations\n"
 
@@ -29,7 +33,7 @@ def describe(source: object, kwargs: dict[str, object]) -> Description:
         filename, text, _ = _read(source)
         return text, filename, 1, None
     if isinstance(source, str):
-        return textwrap.dedent(source), None, 1, None
+        return _dedent(source) if len(source) <= _KEPT else textwrap.dedent(source), None, 1, None
     raise TypeError(f"source must be a str, a function or a module, not {_kind(source)}")
 
 

@@ -72,9 +72,12 @@ class Buffer {
   // For the opcode or the like that follows something large, which would have to move for it.
   static constexpr std::size_t kSpare = 32;
 
+  // Memory that is not written to costs nothing, moving large pages does: so what is large grows in large steps.
+  static constexpr std::size_t kLargeStep = 16;
+
   void grow(std::size_t needed) {
-    const std::size_t doubled = capacity_ * 2;
-    const std::size_t capacity = needed > doubled ? needed + kSpare : doubled;
+    const std::size_t wanted = capacity_ * (capacity_ >= kLarge ? kLargeStep : 2);
+    const std::size_t capacity = needed > wanted ? needed + kSpare : wanted;
     char* data = static_cast<char*>(std::realloc(data_.get(), capacity));
     if (data == nullptr) {
       throw std::bad_alloc();

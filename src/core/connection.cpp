@@ -32,7 +32,7 @@ Connection::Lock Connection::lock() {
 
 Connection::~Connection() { loop_->unwatch(watch_); }
 
-void Connection::start(std::weak_ptr<ConnectionOwner> owner) {
+void Connection::start(std::weak_ptr<ConnectionOwner> owner, bool loop_reads) {
   auto lock = this->lock();
   owner_ = std::move(owner);
   watch_ = loop_->watch(link_.fd(), 0, [weak = weak_from_this()](std::uint32_t ready) {
@@ -40,7 +40,9 @@ void Connection::start(std::weak_ptr<ConnectionOwner> owner) {
       self->on_ready(ready);
     }
   });
-  arm(lock);
+  if (loop_reads) {
+    arm(lock);
+  }
 }
 
 // --- Channels ---

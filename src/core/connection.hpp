@@ -82,7 +82,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
 
-  void start(std::weak_ptr<ConnectionOwner> owner);
+  // Unless told otherwise the loop reads then; else who waits first.
+  void start(std::weak_ptr<ConnectionOwner> owner, bool loop_reads = true);
 
   // Throws GatewayGone in a process forked from the one that made this: the stream and the threads are
   // the parent's.

@@ -11,7 +11,6 @@
 #include <chrono>
 #include <csignal>
 #include <cstring>
-#include <filesystem>
 #include <functional>
 #include <utility>
 #include <vector>
@@ -23,21 +22,6 @@
 namespace execnet::core {
 namespace {
 
-// As worker/fork_server.py has them.
-enum : std::uint32_t { kFork = 1, kCollect = 2 };
-enum : std::uint32_t { kReady = 1, kForked = 2, kRefused = 3, kEnded = 4 };
-struct RequestHeader {
-  std::uint32_t kind;
-  std::uint32_t number;
-};
-struct AnswerHeader {
-  std::uint32_t kind;
-  std::uint32_t number;
-  std::int32_t value;
-  std::uint32_t length;
-};
-constexpr std::uint32_t kMostText = 4096;
-
 // Each has four descriptors with it, of which the kernel lets a user have only so many under way; and so
 // few requests always fit into the socket.
 constexpr std::size_t kMostUnanswered = 32;
@@ -47,11 +31,6 @@ constexpr std::chrono::milliseconds kCollectsWithin{500};
 constexpr std::chrono::milliseconds kEndsWithin{500};
 constexpr std::chrono::milliseconds kRetry{20};
 constexpr const char* kEndedWithIt = "its fork server has ended: ";
-
-std::string pid_namespace() {
-  std::error_code error;
-  return std::filesystem::read_symlink("/proc/self/ns/pid", error).string();
-}
 
 base::Fd open_null() {
   return base::Fd(base::check("open", [] { return ::open("/dev/null", O_RDWR | O_CLOEXEC); }, "/dev/null"));
@@ -212,7 +191,7 @@ void ForkServer::give_up(std::uint32_t number) {
   const std::lock_guard lock(mutex_);
   const auto unsent = std::find_if(requests_.begin(), requests_.end(),
                                    [&](const Request& request) { return request.number == number; });
-  if (unsent == requests_.end() || unsent->kind != kFork) {
+  if (unsent == requests_.end() || unsent->kind != ForkRequestKind::kFork) {
     return;
   }
   requests_.erase(unsent);
@@ -235,7 +214,7 @@ std::shared_ptr<ForkedProcess> ForkServer::fork(base::Fd stream) {
     end_child(number, kEndedWithIt + *how_);
     return far_end;
   }
-  requests_.push_back({kFork, number, std::move(stream), std::move(stderr_out)});
+  requests_.push_back({ForkRequestKind::kFork, number, std::move(stream), std::move(stderr_out)});
   send_requests();
   return far_end;
 }
@@ -255,17 +234,17 @@ void ForkServer::send_requests() {
 
 // False with errno set when it could not be.
 bool ForkServer::send(const Request& request) {
-  RequestHeader header{request.kind, request.number};
+  ForkRequest header{request.kind, request.number};
   iovec bytes{&header, sizeof header};
   msghdr message{};
   message.msg_iov = &bytes;
   message.msg_iovlen = 1;
   // What the worker of a fresh interpreter would be given now; see transport::start.
   const auto standard = [&](int fd) { return transport::has_standard(fd) ? fd : null_.get(); };
-  const std::array<int, 4> fds{request.stream.get(), request.stderr_pipe.get(), standard(STDOUT_FILENO),
+  const std::array<int, kForkDescriptors> fds{request.stream.get(), request.stderr_pipe.get(), standard(STDOUT_FILENO),
                                standard(STDERR_FILENO)};
   alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof fds)> ancillary{};
-  if (request.kind == kFork) {
+  if (request.kind == ForkRequestKind::kFork) {
     message.msg_control = ancillary.data();
     message.msg_controllen = ancillary.size();
     cmsghdr* rights = CMSG_FIRSTHDR(&message);
@@ -297,12 +276,12 @@ void ForkServer::read_answers() {
 
 // The next of what was received, if all of it is there.
 bool ForkServer::take_answer() {
-  AnswerHeader header{};
+  ForkAnswer header{};
   if (received_.size() < sizeof header) {
     return false;
   }
   std::memcpy(&header, received_.data(), sizeof header);
-  if (header.length > kMostText) {
+  if (header.length > kMostForkText) {
     refuse_all("it said what cannot be understood");
     return false;
   }
@@ -315,19 +294,19 @@ bool ForkServer::take_answer() {
   return true;
 }
 
-void ForkServer::on_answer(std::uint32_t kind, std::uint32_t number, std::int32_t value, const std::string& text) {
-  if (kind == kReady && !ready_) {
+void ForkServer::on_answer(ForkAnswerKind kind, std::uint32_t number, std::int32_t value, const std::string& text) {
+  if (kind == ForkAnswerKind::kReady && !ready_) {
     on_ready(text);
     return;
   }
   if (unanswered_ > 0) {
     --unanswered_;
   }
-  if (kind == kForked && value > 0) {
+  if (kind == ForkAnswerKind::kForked && value > 0) {
     on_forked(number, value);
-  } else if (kind == kRefused) {
+  } else if (kind == ForkAnswerKind::kRefused) {
     end_child(number, "its fork server has not started it: " + text);
-  } else if (kind == kEnded) {
+  } else if (kind == ForkAnswerKind::kEnded) {
     on_status(number, process::ExitStatus::of_waitpid(value));
   } else {
     refuse_all("it said what cannot be understood");
@@ -346,7 +325,7 @@ void ForkServer::on_status(std::uint32_t number, const process::ExitStatus& stat
 }
 
 void ForkServer::on_ready(const std::string& its_pid_namespace) {
-  if (its_pid_namespace != pid_namespace()) {
+  if (its_pid_namespace != process::pid_namespace()) {
     refuse_all("it runs in another PID namespace, where its workers cannot be seen to: leave out preload");
     return;
   }
@@ -387,7 +366,7 @@ void ForkServer::on_worker_ended(std::uint32_t number) {
     end_child(number, kEndedWithIt + *how_);
     return;
   }
-  requests_.push_back({kCollect, number, base::Fd(), base::Fd()});
+  requests_.push_back({ForkRequestKind::kCollect, number, base::Fd(), base::Fd()});
   send_requests();
   later(kCollectsWithin, [number](ForkServer& self) {
     const auto late = self.children_.find(number);

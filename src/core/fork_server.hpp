@@ -1,5 +1,5 @@
 // An interpreter that has imported some modules and forks a worker whenever it is asked to: the coordinator's side
-// of worker/fork_server.py, which has the protocol between the two.
+// of worker/fork_server.py; fork_protocol.hpp is what the two say to each other.
 //
 // A worker is the fork server's child: it alone can collect it, and does so when it is told to, which is when its
 // pidfd says that it has ended. Until then the pid is nobody else's. If the fork server ends, its workers are
@@ -19,6 +19,7 @@
 #include "base/fd.hpp"
 #include "base/fork.hpp"
 #include "core/far_end.hpp"
+#include "core/fork_protocol.hpp"
 #include "core/stderr_tail.hpp"
 #include "loop/loop.hpp"
 #include "process/oom.hpp"
@@ -92,7 +93,7 @@ class ForkServer final : public std::enable_shared_from_this<ForkServer> {
 
  private:
   struct Request {
-    std::uint32_t kind;
+    ForkRequestKind kind;
     std::uint32_t number;
     base::Fd stream;  // these two for a fork only
     base::Fd stderr_pipe;
@@ -109,7 +110,7 @@ class ForkServer final : public std::enable_shared_from_this<ForkServer> {
   bool send(const Request& request);
   void read_answers();
   bool take_answer();
-  void on_answer(std::uint32_t kind, std::uint32_t number, std::int32_t value, const std::string& text);
+  void on_answer(ForkAnswerKind kind, std::uint32_t number, std::int32_t value, const std::string& text);
   void on_ready(const std::string& pid_namespace);
   void on_status(std::uint32_t number, const process::ExitStatus& status);
   void on_forked(std::uint32_t number, pid_t pid);

@@ -43,8 +43,14 @@ std::vector<std::string> surroundings() {
 
 }  // namespace
 
-std::shared_ptr<ForkedProcess> ForkServers::fork(const transport::Launch& launch, base::Fd stream) {
-  Key key = surroundings();
+std::shared_ptr<ForkedProcess> ForkServers::Batch::fork(const transport::Launch& launch, base::Fd stream) {
+  if (surroundings_.empty()) {
+    surroundings_ = surroundings();
+  }
+  return servers_.server_for(surroundings_, launch)->fork(std::move(stream));
+}
+
+std::shared_ptr<ForkServer> ForkServers::server_for(Key key, const transport::Launch& launch) {
   for (const auto& [name, value] : launch.env) {
     key.push_back("+" + name + "=" + value);
   }
@@ -58,7 +64,7 @@ std::shared_ptr<ForkedProcess> ForkServers::fork(const transport::Launch& launch
   if (!server) {
     server = ForkServer::start(launch, loop_);
   }
-  return server->fork(std::move(stream));
+  return server;
 }
 
 void ForkServers::end(const base::Wait& wait) {

@@ -21,13 +21,25 @@ class ForkServers {
  public:
   explicit ForkServers(std::shared_ptr<loop::Loop> loop) : loop_(std::move(loop)) {}
 
-  // Asks the fork server that fits, or a new one, for a worker. Waits for neither. Throws HostNotFound.
-  std::shared_ptr<ForkedProcess> fork(const transport::Launch& launch, base::Fd stream);
+  // The requests for workers that are made together: what this process is like is looked at once for all. One thread.
+  class Batch {
+   public:
+    explicit Batch(ForkServers& servers) : servers_(servers) {}
+    // Asks the fork server that fits, or a new one, for a worker. Waits for neither. Throws HostNotFound.
+    std::shared_ptr<ForkedProcess> fork(const transport::Launch& launch, base::Fd stream);
+
+   private:
+    ForkServers& servers_;
+    std::vector<std::string> surroundings_;
+  };
+
   // Ends all; by force those that have not ended after a moment. REQUIRES: their workers are not wanted any more.
   void end(const base::Wait& wait);
 
  private:
   using Key = std::vector<std::string>;
+
+  std::shared_ptr<ForkServer> server_for(Key surroundings, const transport::Launch& launch);
 
   const std::shared_ptr<loop::Loop> loop_;
   std::mutex mutex_;

@@ -60,7 +60,7 @@ base::Buffer hello(const XSpec& spec) {
 
 std::shared_ptr<GatewayEnd> GatewayEnd::start(const XSpec& spec, const transport::LocalPython& python,
                                               const std::shared_ptr<GatewayEnd>& other,
-                                              std::shared_ptr<loop::Loop> loop, ForkServers& fork_servers,
+                                              std::shared_ptr<loop::Loop> loop, ForkServers::Batch& forks,
                                               const base::Wait& wait) {
   transport::Launch launch;
   base::Fd stream;
@@ -87,7 +87,7 @@ std::shared_ptr<GatewayEnd> GatewayEnd::start(const XSpec& spec, const transport
     if (launch.forks) {
       auto [ours, theirs] = base::socket_pair();
       stream = std::move(ours);
-      far_end = fork_servers.fork(launch, std::move(theirs));
+      far_end = forks.fork(launch, std::move(theirs));
     } else if (other) {
       auto [ours, relayed] = base::socket_pair();
       stream = std::move(ours);

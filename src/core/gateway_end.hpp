@@ -30,7 +30,7 @@ class GatewayEnd final : public ConnectionOwner, public std::enable_shared_from_
   // validated and has an id. Throws HostNotFound.
   static std::shared_ptr<GatewayEnd> start(const XSpec& spec, const transport::LocalPython& python,
                                            const std::shared_ptr<GatewayEnd>& other, std::shared_ptr<loop::Loop> loop,
-                                           ForkServers& fork_servers, const base::Wait& wait);
+                                           ForkServers::Batch& forks, const base::Wait& wait);
   ~GatewayEnd() override;
   GatewayEnd(const GatewayEnd&) = delete;
   GatewayEnd& operator=(const GatewayEnd&) = delete;

@@ -108,6 +108,8 @@ Gateways Membership::start(std::vector<XSpec> requested, const base::Wait& wait)
   started.reserve(specs.size());
   std::exception_ptr failure;
   try {
+    const auto servers = fork_servers();
+    ForkServers::Batch forks(*servers);
     std::size_t served = 0;  // of `started`, those that have been waited for
     const auto wait_for_all = [&] {
       for (; served < started.size(); ++served) {
@@ -125,7 +127,7 @@ Gateways Membership::start(std::vector<XSpec> requested, const base::Wait& wait)
         other = new_one != started.end() ? *new_one : member(*id);
       }
       started.push_back(std::make_shared<Gateway>(
-          GatewayEnd::start(spec, python_, other ? other->end() : nullptr, loop(), *fork_servers(), wait)));
+          GatewayEnd::start(spec, python_, other ? other->end() : nullptr, loop(), forks, wait)));
       const std::lock_guard lock(mutex_);
       coming_.push_back(started.back());
       if (terminations_ != terminations) {  // which has not seen this one

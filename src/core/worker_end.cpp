@@ -28,7 +28,7 @@ std::optional<T> optional(const Value& value) {
 
 std::shared_ptr<WorkerEnd> WorkerEnd::open(base::Fd stream, Run run, Patience patience) {
   const std::shared_ptr<WorkerEnd> end(new WorkerEnd(std::move(stream), std::move(run), patience));
-  end->connection_->start(end);
+  end->connection_->start(end, false);
   return end;
 }
 
@@ -83,6 +83,15 @@ void WorkerEnd::on_hello(Lock& lock, base::Buffer payload) {
     connection_->set_window(lock, static_cast<std::uint64_t>(*window));
   }
   setup_ = std::move(setup);
+  if (rest_ != nullptr) {
+    rest_->answered = !setup_->changes_interpreter();
+    if (rest_->answered) {
+      rest_->taken(*setup_);
+      say_hello(lock, rest_->info);
+    } else {
+      connection_->touch(lock, &runners_.front());
+    }
+  }
 }
 
 std::optional<WorkerSetup> WorkerEnd::wait_setup(const base::Wait& wait) {
@@ -92,6 +101,11 @@ std::optional<WorkerSetup> WorkerEnd::wait_setup(const base::Wait& wait) {
 }
 
 void WorkerEnd::say_hello(const WorkerInfo& info) {
+  auto lock = connection_->lock();
+  say_hello(lock, info);
+}
+
+void WorkerEnd::say_hello(Lock& lock, const WorkerInfo& info) {
   Dict hello;
   hello["protocol"] = wire::kProtocolVersion;
   hello["implementation"] = "native";
@@ -100,7 +114,6 @@ void WorkerEnd::say_hello(const WorkerInfo& info) {
   hello["platform"] = info.platform;
   hello["cwd"] = info.cwd;
   hello["pid"] = static_cast<std::int64_t>(::getpid());
-  auto lock = connection_->lock();
   hello["features"] = connection_->has_rings() ? List{kRings} : List{};
   connection_->post_raw(lock, base::Buffer(wire::kMagic));
   connection_->post(lock, wire::FrameType::kHello, 0, encode_value(Value(std::move(hello))));
@@ -115,6 +128,23 @@ void WorkerEnd::refuse(const std::string& why) {
   connection_->post(lock, wire::FrameType::kHello, 0, encode_value(Value(std::move(hello))));
   connection_->wait_until(lock, connection_.get(), {.deadline = base::Clock::now() + kRefusalIsReadWithin},
                           [&] { return connection_->gone(lock) || ending_; });
+}
+
+// --- Resting ---
+
+WorkerEnd::Wanted WorkerEnd::rest(const WorkerInfo& info, std::function<void(const WorkerSetup&)> taken) {
+  auto lock = connection_->lock();
+  Rest rest{info, std::move(taken)};
+  rest_ = &rest;
+  const Runner& runner = runners_.front();
+  connection_->wait_until(lock, &runner, {}, [&] { return runner.task || ending_ || (setup_ && !rest.answered); });
+  rest_ = nullptr;
+  return runner.task ? Wanted::kForWork : ending_ ? Wanted::kForNothing : Wanted::kForSetup;
+}
+
+void WorkerEnd::end_in_time() {
+  auto lock = connection_->lock();
+  end_within(ending_patience_);
 }
 
 // --- Running ---
@@ -308,6 +338,10 @@ void WorkerEnd::on_stream_end(const std::string& error) {
 
 // The loop thread ends the process whatever the interpreter's threads do: it needs no lock of theirs.
 void WorkerEnd::end_within(std::chrono::milliseconds patience) {
+  if (rest_ != nullptr) {  // the main thread sees it at once
+    ending_patience_ = patience;
+    return;
+  }
   loop_->call_after(patience, [main = main_thread_] { ::pthread_kill(main, SIGINT); });
   loop_->call_after(2 * patience, [weak = weak_from_this()] {
     if (const auto self = weak.lock()) {

@@ -41,6 +41,11 @@ struct WorkerSetup {
 
   // Whether tasks run in greenlets of the main thread.
   [[nodiscard]] bool in_greenlets() const { return execmodel == "gevent" || execmodel == "eventlet"; }
+  // Whether it takes the interpreter to make the process what is wanted.
+  [[nodiscard]] bool changes_interpreter() const {
+    return chdir || nice || !env.empty() || dont_write_bytecode ||
+           (execmodel != "thread" && execmodel != "main_thread_only");
+  }
 };
 
 // What a HELLO says back.
@@ -68,7 +73,8 @@ class WorkerEnd final : public ConnectionOwner, public std::enable_shared_from_t
     std::chrono::milliseconds lost{100};         // nobody is there any more
   };
 
-  // `run` is called on the main thread and on others, several at a time.
+  // `run` is called on the main thread and on others, several at a time. The caller is to wait at once, for nothing
+  // is read before somebody does: a worker that only rests needs no loop thread.
   static std::shared_ptr<WorkerEnd> open(base::Fd stream, Run run, Patience patience);
   static std::shared_ptr<WorkerEnd> open(base::Fd stream, Run run) {
     return open(std::move(stream), std::move(run), {});
@@ -82,6 +88,18 @@ class WorkerEnd final : public ConnectionOwner, public std::enable_shared_from_t
   void say_hello(const WorkerInfo& info);
   // Says why this worker cannot serve, and waits until that is out.
   void refuse(const std::string& why);
+
+  // For a worker whose interpreter is not to be touched before it is wanted: rests until it is. Answers the coordinator's
+  // HELLO with `info` if that takes no interpreter, after `taken` was called with what it says, with the connection's
+  // mutex held. REQUIRES: called on the main thread, once, before anything else; the loop thread is not needed for it.
+  enum class Wanted : std::uint8_t {
+    kForSetup,  // HELLO is not answered
+    kForWork,   // there is something to run
+    kForNothing,  // it is told to end, or the coordinator is gone
+  };
+  Wanted rest(const WorkerInfo& info, std::function<void(const WorkerSetup&)> taken);
+  // After kForNothing: ends the process when it takes too long to end by itself.
+  void end_in_time();
 
   // Runs tasks until the worker is told to end and none runs any more. REQUIRES: called on the
   // main thread, which takes a task whenever it is free; others get threads of their own.
@@ -122,6 +140,7 @@ class WorkerEnd final : public ConnectionOwner, public std::enable_shared_from_t
   void run_task(Runner& runner, Task task);
   void make_free(Runner& runner);
   void queue_for_main(Task task);
+  void say_hello(Lock& lock, const WorkerInfo& info);
   void end_within(std::chrono::milliseconds patience);
 
   const Run run_;
@@ -134,6 +153,13 @@ class WorkerEnd final : public ConnectionOwner, public std::enable_shared_from_t
   // Guarded by the connection's mutex.
   std::optional<WorkerSetup> setup_;  // constant once wait_setup has returned
   bool ending_ = false;
+  struct Rest {
+    const WorkerInfo& info;
+    std::function<void(const WorkerSetup&)> taken;
+    bool answered = false;  // HELLO
+  };
+  Rest* rest_ = nullptr;                           // while the main thread is in rest()
+  std::chrono::milliseconds ending_patience_{0};  // with which it is ending
   std::list<Runner> runners_;
   std::list<std::shared_ptr<OpenedProcess>> opened_;  // of gateways that this one is the proxy of
   std::list<Task> queued_;        // main_thread_only: waiting for the main thread to be free; else for a greenlet

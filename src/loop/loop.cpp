@@ -68,8 +68,13 @@ Loop::Loop()
     : epoll_(base::check("epoll_create1", [] { return ::epoll_create1(EPOLL_CLOEXEC); })),
       wakeup_(base::check("eventfd", [] { return ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK); })) {
   control(epoll_.get(), EPOLL_CTL_ADD, wakeup_.get(), kRead, kWakeup);
-  const SignalsBlocked blocked;  // inherited by the new thread
-  thread_ = std::thread([this] { run(); });
+}
+
+void Loop::need_thread() {
+  if (!thread_.joinable()) {
+    const SignalsBlocked blocked;  // inherited by the new thread
+    thread_ = std::thread([this] { run(); });
+  }
 }
 
 Loop::~Loop() { stop(); }
@@ -84,7 +89,7 @@ void Loop::stop() {
     stopping_ = true;
   }
   wake();
-  if (thread_.joinable()) {
+  if (thread_.joinable()) {  // no other is started from now on
     thread_.join();
   }
   decltype(watches_) watches;
@@ -100,6 +105,7 @@ Loop::Id Loop::watch(int fd, std::uint32_t interest, Handler handler) {
   if (made_here_.in_forked_copy()) {
     return 0;
   }
+  auto shared = std::make_shared<Handler>(std::move(handler));
   const std::lock_guard lock(mutex_);
   const Id id = next_id_++;
   if (stopping_) {
@@ -107,8 +113,9 @@ Loop::Id Loop::watch(int fd, std::uint32_t interest, Handler handler) {
   }
   if (interest != 0) {
     control(epoll_.get(), EPOLL_CTL_ADD, fd, interest, id);
+    need_thread();
   }
-  watches_.emplace(id, Watch{fd, interest, std::make_shared<Handler>(std::move(handler))});
+  watches_.emplace(id, Watch{fd, interest, std::move(shared)});
   return id;
 }
 
@@ -126,6 +133,7 @@ void Loop::set_interest(Id watch, std::uint32_t interest) {
   const int operation = interest == 0 ? EPOLL_CTL_DEL : found->second.interest == 0 ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
   control(epoll_.get(), operation, found->second.fd, interest, watch);
   found->second.interest = interest;
+  need_thread();
 }
 
 void Loop::unwatch(Id watch) {
@@ -158,9 +166,10 @@ Loop::Id Loop::call_after(std::chrono::milliseconds delay, Task task) {
       return id;
     }
     const auto added = timers_.emplace(base::Clock::now() + delay, std::pair(id, std::move(task)));
-    earliest = added == timers_.begin();
+    need_thread();
+    earliest = added == timers_.begin() && std::this_thread::get_id() != thread_.get_id();
   }
-  if (earliest && std::this_thread::get_id() != thread_.get_id()) {
+  if (earliest) {
     wake();
   }
   return id;

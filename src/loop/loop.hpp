@@ -1,7 +1,7 @@
 // One thread that watches descriptors and timers for everybody who is not waiting himself.
 //
 // Owner: a group (or a worker), which calls stop() before it lets go; stop() joins the thread.
-// Any thread may call any method. Handlers run on the loop thread, one at a time, with no lock of
+// The thread is started when there is first something to watch or to wait for. Any thread may call any method. Handlers run on the loop thread, one at a time, with no lock of
 // the loop held; they must not block and never run user code. In a process forked from the one that
 // made it a loop does nothing: it has no thread there, and its epoll set is shared with the parent.
 //
@@ -63,6 +63,8 @@ class Loop {
     std::shared_ptr<Handler> handler;
   };
 
+  // REQUIRES the mutex.
+  void need_thread();
   void run();
   [[nodiscard]] bool stopping();
   void wake();
@@ -78,7 +80,7 @@ class Loop {
   Id next_id_ = 1;
   std::unordered_map<Id, Watch> watches_;
   std::multimap<base::Clock::time_point, std::pair<Id, Task>> timers_;
-  std::thread thread_;  // last: everything above is there when it starts
+  std::thread thread_;
 };
 
 }  // namespace execnet::loop

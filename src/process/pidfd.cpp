@@ -5,6 +5,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <filesystem>
+#include <system_error>
+
 namespace execnet::process {
 namespace {
 
@@ -28,6 +31,11 @@ int pidfd_waitid(int pidfd, siginfo_t* info, int options) {
 bool pidfd_ended(int pidfd) {
   pollfd entry{.fd = pidfd, .events = POLLIN, .revents = 0};
   return ::poll(&entry, 1, 0) > 0;
+}
+
+std::string pid_namespace() {
+  std::error_code error;
+  return std::filesystem::read_symlink("/proc/self/ns/pid", error).string();
 }
 
 }  // namespace execnet::process

@@ -5,6 +5,8 @@
 #include <signal.h>
 #include <sys/types.h>
 
+#include <string>
+
 #include "base/fd.hpp"
 
 namespace execnet::process {
@@ -22,5 +24,8 @@ int pidfd_waitid(int pidfd, siginfo_t* info, int options);
 
 // Whether the process behind the descriptor has ended, collected or not. Does not wait.
 bool pidfd_ended(int pidfd);
+
+// The namespace that the pids of this process are of, as a name; empty if that is not known.
+std::string pid_namespace();
 
 }  // namespace execnet::process

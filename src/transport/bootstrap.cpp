@@ -55,23 +55,27 @@ clientsock.close()
 os.waitpid(child, 0)
 )";
 
-// `variable` becomes the globals of a source of that compressed size, which is next in the file i.
+// `variable` becomes the globals of a source of that size, which is next in the file i.
 std::string run_source(const std::string& variable, std::size_t size, const std::string& name,
-                       const std::string& title) {
+                       const std::string& title, bool compressed = true) {
+  const std::string bytes = "i.read(" + std::to_string(size) + ")";
   // 31: a gzip header is expected.
-  return variable + "={\"__name__\":\"execnet_" + name + "\"};exec(compile(zlib.decompress(i.read(" +
-         std::to_string(size) + "),31),\"<execnet " + title + ">\",\"exec\")," + variable + ");";
+  return variable + "={\"__name__\":\"execnet_" + name + "\"};exec(compile(" +
+         (compressed ? "zlib.decompress(" + bytes + ",31)" : bytes) + ",\"<execnet " + title + ">\",\"exec\")," +
+         variable + ");";
 }
 
-// `c` becomes our extension.
-std::string load_core(std::string_view native_module) {
+// For what follows.
+constexpr const char* kImportForCore = "import sys,_frozen_importlib as b,_frozen_importlib_external as x;";
+
+// Our extension, as an expression.
+std::string core_module(std::string_view native_module) {
   const std::string path = path_literal(native_module);
   // importlib's frozen core is in every interpreter from its start: nothing is looked up or read for it.
   // A module of its name may be there already: site packages are free to import execnet at the start.
-  return "import sys,_frozen_importlib as b,_frozen_importlib_external as x;"
-         "c=sys.modules.get(\"execnet._core\")or b._load(b.ModuleSpec(\"execnet._core\","
+  return "sys.modules.get(\"execnet._core\")or b._load(b.ModuleSpec(\"execnet._core\","
          "x.ExtensionFileLoader(\"execnet._core\"," +
-         path + "),origin=" + path + "));";
+         path + "),origin=" + path + "))";
 }
 
 std::string base64(std::string_view bytes) {
@@ -108,7 +112,7 @@ std::string path_literal(std::string_view path) {
 }
 
 std::string native_line(std::string_view native_module) {
-  return load_core(native_module) + "c.serve(" + std::to_string(kStreamFd) + "," + std::to_string(kStderrFd) + ")";
+  return kImportForCore + ("c=" + core_module(native_module)) + ";c.serve(" + std::to_string(kStreamFd) + "," + std::to_string(kStderrFd) + ")";
 }
 
 std::string fork_server_line(const std::vector<std::string>& modules, std::string_view native_module) {
@@ -117,17 +121,19 @@ std::string fork_server_line(const std::vector<std::string>& modules, std::strin
     names += (names.empty() ? "" : ",") + path_literal(name);
   }
   // Nothing follows the sources until the fork server says that it is ready, so its buffered reader swallows nothing.
-  std::string line =
-      "import os,sys,zlib;sys.version_info[0]>2 or sys.exit(\"preload needs Python 3, and this is Python \""
+  // Its own source stays on this machine, and to load zlib for it would make the process larger, and its forks slower.
+  const std::string line =
+      "import os,sys;sys.version_info[0]>2 or sys.exit(\"preload needs Python 3, and this is Python \""
       "+sys.version.split()[0]);i=open(" +
       std::to_string(kStreamFd) + ",\"rb\",closefd=False);" +
-      run_source("f", fork_server_source_gz().size(), "fork_server", "fork server");
-  const std::string fork = "f[\"fork_workers\"]([" + names + "]);";
+      run_source("f", fork_server_source().size(), "fork_server", "fork server", false);
   if (native_module.empty()) {
-    return line + run_source("g", worker_source_gz().size(), "worker", "worker") + fork +
-           "f[\"run\"](lambda r,e:g[\"serve\"](os.fdopen(r,\"rb\"),r,e),os._exit)";
+    return line + "import zlib;" + run_source("g", worker_source_gz().size(), "worker", "worker") +
+           "f[\"fork_workers\"]([" + names +
+           "]);f[\"run\"](lambda r,e:g[\"serve\"](os.fdopen(r,\"rb\"),r,e),os._exit)";
   }
-  return line + load_core(native_module) + fork + "f[\"run\"](c.serve,c.exit)";
+  return line + kImportForCore + "c=f[\"fork_workers\"]([" + names + "],lambda:" + core_module(native_module) +
+         ");f[\"run\"](c.serve,c.exit)";
 }
 
 std::string server_line(std::string_view hello) {

@@ -13,7 +13,7 @@ std::string native_line(std::string_view native_module);
 
 // For a fork server on kStreamFd: imports the modules, then forks workers, which serve as those of native_line
 // and pure_line(false) do; pure ones if `native_module` is empty. Reads fork_server.py, and for pure
-// workers worker.py, compressed, from there. On Python 2 it says that Python 3 is needed, and exits.
+// workers worker.py, which is compressed, from there. On Python 2 it says that Python 3 is needed, and exits.
 std::string fork_server_line(const std::vector<std::string>& modules, std::string_view native_module);
 
 // Reads worker.py, compressed, from the stream and serves there: on descriptors 0 and 1, or on

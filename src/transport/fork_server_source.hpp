@@ -5,7 +5,7 @@
 
 namespace execnet::transport {
 
-// gzip. Any thread; lives for ever.
-std::string_view fork_server_source_gz();
+// Any thread; lives for ever.
+std::string_view fork_server_source();
 
 }  // namespace execnet::transport

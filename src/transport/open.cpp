@@ -71,7 +71,7 @@ std::string command_line(const Launch& launch) {
 base::Buffer preamble(const Launch& launch) {
   base::Buffer sources;
   if (launch.forks) {
-    sources.append(fork_server_source_gz());
+    sources.append(fork_server_source());
   }
   if (!launch.native) {
     sources.append(worker_source_gz());

@@ -1,0 +1,271 @@
+// The part of a fork server (worker/fork_server.py) that runs while its interpreter rests: it answers the coordinator's
+// requests, and forks native workers.
+//
+// Each page that the interpreter writes to after a fork, if only to count a reference, is copied, in the fork
+// server as in the worker: some 300 in a worker that starts as a fresh one does, which costs more than the fork itself. So
+// nothing of the interpreter is touched here, nor in a worker until there is something to run. Up to then a
+// worker is some C++ that waits, and answers what needs no Python; what PyOS_AfterFork_Child() does for the interpreter
+// is done late, when it is first wanted.
+#include <fcntl.h>
+#include <nanobind/nanobind.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <exception>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+
+#include "base/syscall.hpp"
+#include "bindings.hpp"
+#include "core/fork_protocol.hpp"
+#include "process/pidfd.hpp"
+#include "text.hpp"
+#include "transport/transport.hpp"
+#include "worker_process.hpp"
+
+namespace execnet::python {
+namespace {
+
+using core::ForkAnswerKind;
+using core::ForkRequestKind;
+
+// What all workers of this process say and do, found out before the first is forked.
+struct Prepared {
+  core::WorkerInfo info;
+  int crash_report = -1;           // as report_crashes() returns it
+  bool has_exit_handlers = false;  // of atexit, which are to run in each worker
+};
+std::optional<Prepared>& prepared() {
+  static std::optional<Prepared> prepared;
+  return prepared;
+}
+
+void prepare_to_fork(nb::handle module, bool has_exit_handlers) {
+  make_package_importable(module);
+  prepared() = {introduce(), report_crashes(), has_exit_handlers};
+}
+
+// --- A worker ----------------------------------------------------------------------------------------
+
+// Its descriptors, in the order in which they come. All have higher numbers than those they get.
+using Descriptors = std::array<int, core::kForkDescriptors>;
+
+void take(int from, int to, int flags = 0) {
+  base::check("dup3", [&] { return ::dup3(from, to, flags); });
+}
+
+void take(const Descriptors& passed) {
+  constexpr Descriptors kNumbers{transport::kStreamFd, STDERR_FILENO, STDOUT_FILENO, transport::kStderrFd};
+  for (std::size_t i = 0; i < passed.size(); ++i) {
+    take(passed[i], kNumbers[i]);
+    ::close(passed[i]);
+  }
+  if (prepared()->crash_report >= 0) {
+    take(STDERR_FILENO, prepared()->crash_report, O_CLOEXEC);
+  }
+}
+
+// Up to where it needs its interpreter. If it never does, it ends here.
+void rest() {
+  WorkerProcess& worker = worker_process();
+  worker.open(transport::kStreamFd);
+  const auto take_streams = [&worker](const core::WorkerSetup& setup) {
+    if (setup.null_stdout) {
+      throw_stdout_away();
+    }
+    take_stderr(transport::kStderrFd);
+    worker.serves = true;
+  };
+  if (worker.end->rest(prepared()->info, take_streams) == core::WorkerEnd::Wanted::kForNothing) {
+    if (!prepared()->has_exit_handlers) {
+      worker.end->stop();
+      ::_exit(worker.serves ? 0 : 1);
+    }
+    worker.end->end_in_time();
+  }
+}
+
+void become_worker(const Descriptors& passed) {
+  try {
+    take(passed);
+    rest();
+  } catch (const std::exception& error) {
+    ::dprintf(STDERR_FILENO, "execnet worker: %s\n", error.what());
+    ::_exit(1);
+  }
+  PyOS_AfterFork_Child();
+}
+
+// --- The fork server ---------------------------------------------------------------------------------
+
+class Requests {
+ public:
+  Requests(int control, nb::callable why_not_to_fork)
+      : control_(control), why_not_to_fork_(std::move(why_not_to_fork)) {}
+
+  // Until there are no more: false. Or, in a worker whose interpreter is wanted: true.
+  bool answer() {
+    core::ForkRequest request{};
+    if (!say(ForkAnswerKind::kReady, 0, 0, process::pid_namespace())) {
+      return false;
+    }
+    for (;;) {
+      Descriptors passed{};
+      if (!receive(request, passed)) {
+        return false;
+      }
+      if (request.kind == ForkRequestKind::kCollect) {
+        if (!say(ForkAnswerKind::kEnded, request.number, collect(request.number))) {
+          return false;
+        }
+        continue;
+      }
+      std::string refusal = has_threads() ? text_of(why_not_to_fork_()) : "";
+      const pid_t pid = refusal.empty() ? fork(refusal) : -1;
+      if (pid == 0) {
+        become_worker(passed);
+        return true;
+      }
+      std::for_each(passed.begin(), passed.end(), ::close);
+      if (pid > 0) {
+        workers_[request.number] = pid;
+      }
+      const auto kind = pid > 0 ? ForkAnswerKind::kForked : ForkAnswerKind::kRefused;
+      if (!say(kind, request.number, std::max(pid, 0), refusal)) {
+        return false;
+      }
+    }
+  }
+
+  [[nodiscard]] nb::list workers() const {
+    nb::list pids;
+    for (const auto& [number, pid] : workers_) {
+      pids.append(pid);
+    }
+    return pids;
+  }
+
+ private:
+  // False when there are no more.
+  bool receive(core::ForkRequest& request, Descriptors& passed) const {
+    char* at = reinterpret_cast<char*>(&request);
+    for (std::size_t left = sizeof request; left > 0;) {
+      iovec part{at, left};
+      alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof passed)> control{};
+      msghdr message{};
+      message.msg_iov = &part;
+      message.msg_iovlen = 1;
+      message.msg_control = control.data();
+      message.msg_controllen = control.size();
+      const ssize_t size = receive(message);
+      if (size <= 0) {
+        return false;
+      }
+      const cmsghdr* rights = CMSG_FIRSTHDR(&message);
+      if (rights != nullptr && rights->cmsg_level == SOL_SOCKET && rights->cmsg_type == SCM_RIGHTS) {
+        std::memcpy(passed.data(), CMSG_DATA(rights), std::min(sizeof passed, rights->cmsg_len - CMSG_LEN(0)));
+      }
+      at += size;
+      left -= static_cast<std::size_t>(size);
+    }
+    return true;
+  }
+
+  ssize_t receive(msghdr& message) const {
+    for (;;) {
+      ssize_t size = 0;
+      if (has_threads()) {
+        const nb::gil_scoped_release nogil;
+        size = ::recvmsg(control_, &message, MSG_CMSG_CLOEXEC);
+      } else {
+        size = ::recvmsg(control_, &message, MSG_CMSG_CLOEXEC);
+      }
+      if (size >= 0 || errno != EINTR) {
+        return size;
+      }
+    }
+  }
+
+  // False when nobody hears it.
+  [[nodiscard]] bool say(ForkAnswerKind kind, std::uint32_t number, std::int32_t value, std::string_view text = "") const {
+    text = text.substr(0, core::kMostForkText);
+    const core::ForkAnswer header{kind, number, value, static_cast<std::uint32_t>(text.size())};
+    std::array<char, sizeof header + core::kMostForkText> answer;
+    std::memcpy(answer.data(), &header, sizeof header);
+    text.copy(answer.data() + sizeof header, text.size());
+    std::string_view left(answer.data(), sizeof header + text.size());
+    while (!left.empty()) {
+      const ssize_t size = ::send(control_, left.data(), left.size(), MSG_NOSIGNAL);
+      if (size < 0 && errno != EINTR) {
+        return false;
+      }
+      left.remove_prefix(static_cast<std::size_t>(std::max<ssize_t>(size, 0)));
+    }
+    return true;
+  }
+
+  // Threads that Python knows of have a state, from before they run until after they have.
+  static bool has_threads() {
+    PyThreadState* const first = PyInterpreterState_ThreadHead(PyInterpreterState_Get());
+    return PyThreadState_Next(first) != nullptr;
+  }
+
+  static std::string text_of(const nb::object& text) { return text.is_none() ? "" : portable(text); }
+
+  static pid_t fork(std::string& refusal) {
+    PyOS_BeforeFork();
+    const pid_t pid = ::fork();
+    if (pid != 0) {
+      const int error = errno;
+      PyOS_AfterFork_Parent();
+      refusal = pid < 0 ? std::string("it cannot fork: ") + std::strerror(error) : "";
+    }
+    return pid;
+  }
+
+  std::int32_t collect(std::uint32_t number) {
+    const auto found = workers_.find(number);
+    int status = 0;
+    const bool known = found != workers_.end() && ::waitpid(found->second, &status, WNOHANG) > 0;
+    if (found != workers_.end()) {
+      workers_.erase(found);
+    }
+    return known ? status : -1;
+  }
+
+  const int control_;
+  const nb::callable why_not_to_fork_;
+  std::unordered_map<std::uint32_t, pid_t> workers_;  // by the number of the request, until it is collected
+};
+
+nb::object answer_requests(int control, nb::callable why_not_to_fork) {
+  Requests requests(control, std::move(why_not_to_fork));
+  return requests.answer() ? nb::none() : nb::object(requests.workers());
+}
+
+}  // namespace
+
+void bind_fork_server(nb::module_& module) {
+  module.def(
+      "prepare_to_fork",
+      [module = nb::handle(module)](bool has_exit_handlers) { prepare_to_fork(module, has_exit_handlers); },
+      nb::arg("has_exit_handlers"),
+      "For a fork server, once before answer_requests(), while descriptor 2 is what a worker's stderr is until it\n"
+      "serves. A worker that has run nothing ends at once if there are no exit handlers.");
+  module.def("answer_requests", &answer_requests, nb::arg("control"), nb::arg("why_not_to_fork"),
+             nb::sig("def answer_requests(control: int, why_not_to_fork: collections.abc.Callable[[], str | None]) -> "
+                     "list[int] | None"),
+             "For a fork server: forks a worker for each request that comes on the socket `control`. Returns the pids\n"
+             "of those there are when no more will come; and, in a worker, None when there is something to do for its\n"
+             "interpreter, with which serve() goes on.");
+}
+
+}  // namespace execnet::python

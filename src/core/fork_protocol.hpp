@@ -1,0 +1,36 @@
+// What a coordinator and its fork server say to each other over a unix stream socket. worker/fork_server.py has the same,
+// and the words to it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace execnet::core {
+
+enum class ForkRequestKind : std::uint32_t { kFork = 1, kCollect = 2 };
+
+// A kFork has kForkDescriptors with it: the worker's stream, its stderr until it serves, its stdout, and its stderr
+// after that.
+struct ForkRequest {
+  ForkRequestKind kind;
+  std::uint32_t number;
+};
+inline constexpr std::size_t kForkDescriptors = 4;
+
+enum class ForkAnswerKind : std::uint32_t {
+  kReady = 1,    // the modules are imported; the text is the PID namespace
+  kForked = 2,   // the value is the pid
+  kRefused = 3,  // the text is why
+  kEnded = 4,    // the worker is collected; the value is its status as waitpid() has it, -1 if that is not known
+};
+
+// `length` bytes of text follow.
+struct ForkAnswer {
+  ForkAnswerKind kind;
+  std::uint32_t number;
+  std::int32_t value;
+  std::uint32_t length;
+};
+inline constexpr std::uint32_t kMostForkText = 4096;
+
+}  // namespace execnet::core

@@ -5,6 +5,8 @@
 #include <string>
 #include <utility>
 
+#include "text.hpp"
+
 namespace execnet::python {
 namespace {
 
@@ -35,7 +37,7 @@ class PythonCallback final : public core::Callback {
       function_(decode_from(connection_, gateway_, payload, strings));
       return std::nullopt;
     } catch (const std::exception& error) {
-      return std::string(error.what());  // of a Python exception, its traceback
+      return text_of(error);
     }
   }
 

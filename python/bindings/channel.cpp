@@ -16,6 +16,7 @@
 #include "py_dump.hpp"
 #include "py_lent.hpp"
 #include "received.hpp"
+#include "text.hpp"
 
 namespace execnet::python {
 namespace {
@@ -109,7 +110,7 @@ nb::object next(const PyChannel& channel) {
 void close(const PyChannel& channel, const nb::object& error) {
   std::optional<std::string> text;
   if (!error.is_none()) {
-    text = nb::cast<std::string>(nb::str(error));
+    text = portable(error);
   }
   const nb::gil_scoped_release nogil;
   channel.handle->close(text);

@@ -1,10 +1,12 @@
 #include "green.hpp"
 
+#include <nanobind/stl/string.h>
 #include <poll.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
+#include <string>
 #include <string_view>
 #include <utility>
 

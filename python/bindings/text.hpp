@@ -3,6 +3,7 @@
 
 #include <nanobind/nanobind.h>
 
+#include <exception>
 #include <string>
 
 namespace execnet::python {
@@ -15,6 +16,26 @@ inline std::string portable(nanobind::handle text) {
     throw nanobind::python_error();
   }
   return {bytes.c_str(), bytes.size()};
+}
+
+// The traceback of an exception of Python. Not its what(): that crashes on lone surrogates, and knows no source lines.
+inline std::string traceback_of(const nanobind::python_error& error) {
+  const nanobind::object trace = error.traceback();
+  try {
+    const nanobind::object parts =
+        nanobind::module_::import_("traceback")
+            .attr("format_exception")(error.type(), error.value(), trace.is_valid() ? trace : nanobind::none());
+    return portable(nanobind::str("").attr("join")(parts));
+  } catch (const nanobind::python_error& failure) {
+    return portable(error.type().attr("__name__")) +
+           " (its traceback cannot be shown: " + portable(failure.type().attr("__name__")) + ")";
+  }
+}
+
+// What an exception says; that of Python with its traceback.
+inline std::string text_of(const std::exception& error) {
+  const auto* raised = dynamic_cast<const nanobind::python_error*>(&error);
+  return raised != nullptr ? traceback_of(*raised) : error.what();
 }
 
 }  // namespace execnet::python

@@ -3,6 +3,7 @@
 #include <nanobind/stl/string.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <exception>
 #include <optional>
@@ -79,11 +80,13 @@ void run(const Request& request, const nb::object& channel) {
 // The lines of the request's file: as it is here, if it is, with the source that was sent in its place.
 nb::list lines_of(const Request& request, const nb::object& linecache) {
   nb::list lines = nb::cast<nb::list>(linecache.attr("getlines")(request.filename));
-  const auto begin = static_cast<Py_ssize_t>(request.first_line - 1);
+  const auto begin = std::max<Py_ssize_t>(0, request.first_line - 1);
   while (static_cast<Py_ssize_t>(lines.size()) < begin) {
     lines.append("\n");
   }
-  const nb::object sent = (request.source + nb::str("\n")).attr("splitlines")(true);
+  // Not splitlines(), which knows more ends of lines than the compiler does.
+  const nb::object sent =
+      nb::module_::import_("io").attr("StringIO")(request.source + nb::str("\n"), nb::none()).attr("readlines")();
   if (PyList_SetSlice(lines.ptr(), begin, begin + PyObject_Length(sent.ptr()), sent.ptr()) != 0) {
     throw nb::python_error();
   }
@@ -97,23 +100,20 @@ std::string format(const nb::python_error& error, const Request& request) {
   const nb::object before = cache.attr("get")(request.filename);
   nb::list lines = nb::list(lines_of(request, linecache));
   cache[request.filename] = nb::make_tuple(1, nb::none(), lines, request.filename);
-  const nb::object traceback = error.traceback();
-  const nb::object parts =
-      nb::module_::import_("traceback")
-          .attr("format_exception")(error.type(), error.value(), traceback.is_valid() ? traceback : nb::none());
+  const std::string text = traceback_of(error);
   if (before.is_none()) {
     cache.attr("pop")(request.filename, nb::none());
   } else {
     cache[request.filename] = before;
   }
-  return portable(nb::str("").attr("join")(parts));
+  return text;
 }
 
 std::string describe(const nb::python_error& error, const Request& request) {
   try {
     return format(error, request);
-  } catch (const std::exception& failure) {
-    return portable(error.type().attr("__name__")) + " (its traceback cannot be shown: " + failure.what() + ")";
+  } catch (const std::exception&) {  // of the lines
+    return traceback_of(error);
   }
 }
 
@@ -131,7 +131,7 @@ std::optional<std::string> execute(const WorkerEnd::Task& task, nb::handle gatew
       return describe(error, request);
     }
   } catch (const std::exception& error) {
-    return std::string("cannot run what was sent: ") + error.what();
+    return std::string("cannot run what was sent: ") + text_of(error);
   }
 }
 

@@ -136,6 +136,34 @@ def test_a_callback_that_raises_closes_the_channel_with_its_error(gw: execnet.Ga
     assert "LookupError: not here" in reports.receive(timeout=20)
 
 
+def test_a_callback_may_raise_any_text(worker: Any, gw: execnet.Gateway) -> None:
+    def callback(item: object) -> None:
+        raise ValueError("a path \udcff")
+
+    channel = gw.remote_exec("channel.send(1)")
+    channel.setcallback(callback)
+    with pytest.raises(execnet.RemoteError, match=r"ValueError: a path \\udcff") as caught:
+        channel.waitclose(timeout=20)
+    assert 'raise ValueError("a path' in caught.value.formatted
+    if worker.is_python2:
+        return  # which has bytes for such text
+    channel = gw.remote_exec(
+        """
+        def callback(item):
+            raise ValueError("a path \\udcff")
+        other = channel.gateway.newchannel()
+        other.setcallback(callback)
+        channel.send(other)
+        channel.receive()
+        """
+    )
+    other = channel.receive(timeout=20)
+    other.send(1)
+    with pytest.raises(execnet.RemoteError, match=r"ValueError: a path \\udcff"):
+        other.waitclose(timeout=20)
+    channel.close()
+
+
 def test_a_callback_outlives_the_last_reference_to_its_channel(gw: execnet.Gateway) -> None:
     channel = gw.remote_exec("go = channel.receive()\nfor i in range(3): channel.send(i)")
     items = collect(channel)

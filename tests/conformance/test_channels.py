@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -125,6 +126,19 @@ def test_a_channel_closed_there_with_an_error_raises_it_here(gw: execnet.Gateway
         channel.receive(timeout=10)
     with pytest.raises(EOFError):
         channel.receive(timeout=10)
+
+
+def test_a_channel_is_closed_with_any_text(worker: Any, gw: execnet.Gateway) -> None:
+    if worker.is_python2:
+        pytest.skip("python2.7 has bytes for such text")
+    channel = gw.newchannel()
+    gw.remote_exec("channel.receive().close('over \\udcff')").send(channel)
+    with pytest.raises(execnet.RemoteError, match=r"over \\udcff"):
+        channel.receive(timeout=10)
+    channel = gw.remote_exec("channel.send(1)\nchannel.receive()")
+    channel.receive(timeout=10)
+    channel.close("over \udcff")
+    assert channel.isclosed()
 
 
 def test_closing_twice_is_closing_once(gw: execnet.Gateway) -> None:

@@ -102,3 +102,9 @@ def test_an_eoferror_of_the_code_itself_is_an_error(gw: execnet.Gateway) -> None
 def test_the_error_class_is_known_by_the_channel(gw: execnet.Gateway) -> None:
     assert gw.newchannel().RemoteError is execnet.RemoteError
     assert gw.newchannel().TimeoutError is execnet.TimeoutError
+
+
+def test_the_line_is_the_right_one_behind_a_form_feed(gw: execnet.Gateway) -> None:
+    text = raised(gw.remote_exec("first = '\x0c\x1c'\nraise ValueError(1)  # this one\n"))
+    assert "line 2, in <module>" in text
+    assert "# this one" in text

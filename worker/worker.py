@@ -1961,7 +1961,7 @@ def format_error(error, sources):
             name = trace.tb_frame.f_code.co_filename
             if name in sources and name not in saved:
                 first_line, source = sources[name]
-                lines = linecache.getlines(name)[: first_line - 1]
+                lines = linecache.getlines(name)[: max(0, first_line - 1)]
                 lines += ["\n"] * (first_line - 1 - len(lines))
                 lines += [line + "\n" for line in source.split("\n")]
                 lines += linecache.getlines(name)[len(lines) :]

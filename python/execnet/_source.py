@@ -21,6 +21,7 @@ _KEPT = 16384  # characters of a source; what is sent again and again is looked 
 _dedent = functools.lru_cache(maxsize=32)(textwrap.dedent)
 
 _FUTURE = "from __future__ import annotations\n"
+_INDENTED = "if True:\n"
 
 
 def describe(source: object, kwargs: dict[str, object]) -> Description:
@@ -53,8 +54,8 @@ def _read(source: types.FunctionType | types.ModuleType) -> tuple[str | None, st
 
 
 def _describe_function(function: types.FunctionType) -> Description:
-    name = function.__name__
     code = function.__code__
+    name = code.co_name  # as in its text, whatever it is called now
     if name == "<lambda>":
         raise ValueError("a lambda cannot be sent, only a function made with def")
     if code.co_varnames[: code.co_argcount][:1] != ("channel",):
@@ -63,6 +64,8 @@ def _describe_function(function: types.FunctionType) -> Description:
         raise ValueError(f"{name}() has a closure, over {', '.join(code.co_freevars)}: pass these as arguments")
     filename, text, line = _read(function)
     text = textwrap.dedent(text)
+    if text[:1].isspace():  # a comment or the text of a string lies further left than the function
+        text, line = _INDENTED + text, line - 1
     tree = ast.parse(text)
     foreign = _foreign({*_globals_of(code), *_names_in(_evaluated_outside(tree))})
     if foreign:
@@ -91,7 +94,9 @@ def _globals_of(code: types.CodeType) -> set[str]:
 
 
 def _definitions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    return (node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    first = tree.body[0]
+    body = first.body if isinstance(first, ast.If) else tree.body  # of _INDENTED
+    return (node for node in body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
 
 
 def _evaluated_outside(tree: ast.Module) -> Iterator[ast.expr]:

@@ -122,3 +122,27 @@ def test_what_is_sent_to_be_run_is_text_however_strings_are_loaded(fresh: Callab
     channel.reconfigure(py2str_as_py3str=True, py3str_as_py2str=True)
     channel.send("text")
     assert channel.receive(timeout=10) is True
+
+
+def test_a_function_may_have_text_left_of_itself(gw: execnet.Gateway) -> None:
+    def fails(channel):
+        channel.send("""
+at the left
+""")
+        raise ValueError(1)  # here
+
+    channel = gw.remote_exec(fails)
+    assert channel.receive(timeout=10) == "\nat the left\n"
+    with pytest.raises(execnet.RemoteError) as caught:
+        channel.receive(timeout=10)
+    lines = Path(__file__).read_text().splitlines()
+    line = 1 + next(at for at, text in enumerate(lines) if text.endswith("# here"))
+    assert f'File "{__file__}", line {line}, in fails' in caught.value.formatted
+
+
+def test_a_function_that_has_got_another_name_is_found(gw: execnet.Gateway) -> None:
+    def named(channel):
+        channel.send(1)
+
+    named.__name__ = "renamed"
+    assert gw.remote_exec(named).receive(timeout=10) == 1

@@ -3,6 +3,7 @@
 
 #include <nanobind/nanobind.h>
 
+#include <cmath>
 #include <optional>
 
 #include "base/wait.hpp"
@@ -17,10 +18,17 @@ inline void run_signal_handlers() {
   }
 }
 
+// Throws ValueError for what is no number: it would be waited for for ever.
+inline std::optional<base::Seconds> seconds_of(std::optional<double> timeout) {
+  if (timeout && std::isnan(*timeout)) {
+    throw nanobind::value_error("a timeout is a number of seconds, or None; not nan");
+  }
+  return timeout ? std::optional(base::Seconds(*timeout)) : std::nullopt;
+}
+
 // `timeout` in seconds; none for ever.
 inline base::Wait wait_for(std::optional<double> timeout = std::nullopt) {
-  const auto seconds = timeout ? std::optional(base::Seconds(*timeout)) : std::nullopt;
-  return {.deadline = base::deadline_after(seconds), .interrupted = run_signal_handlers};
+  return {.deadline = base::deadline_after(seconds_of(timeout)), .interrupted = run_signal_handlers};
 }
 
 }  // namespace execnet::python

@@ -15,6 +15,7 @@
 #include "core/gateway_end.hpp"
 #include "gateway.hpp"
 #include "green.hpp"
+#include "interrupt.hpp"
 #include "xspec.hpp"
 
 namespace execnet::python {
@@ -67,7 +68,7 @@ nb::list launch_args(const PyMembership& self, nb::handle_t<XSpec> given) {
 
 void terminate(const PyMembership& self, std::optional<double> timeout) {
   const auto membership = self.core;
-  const auto seconds = timeout ? std::optional(base::Seconds(*timeout)) : std::nullopt;
+  const auto seconds = seconds_of(timeout);
   const base::Wait wait = wait_for(self.hub);
   const nb::gil_scoped_release nogil;
   membership->terminate(seconds, wait);

@@ -246,6 +246,15 @@ def test_annotations_are_no_globals(gateway: execnet.Gateway) -> None:
     assert gateway.remote_exec(annotated).receive() == "ran"
 
 
+def test_annotations_are_none_where_text_lies_left_of_the_function(gateway: execnet.Gateway) -> None:
+    def indented(channel: Iterator[int]) -> Path:  # type: ignore[return]
+        channel.send("""
+left
+""")
+
+    assert gateway.remote_exec(indented).receive() == "\nleft\n"
+
+
 def test_arguments_are_for_functions_only(gateway: execnet.Gateway) -> None:
     with pytest.raises(TypeError, match="argument"):
         gateway.remote_exec("pass", argument=1)
@@ -298,3 +307,10 @@ def test_a_timeout_is_a_timeout_to_everybody(gateway: execnet.Gateway) -> None:
         gateway.newchannel().receive(timeout=0)
     assert isinstance(caught.value, execnet.TimeoutError)
     assert isinstance(caught.value, OSError)
+
+
+def test_a_timeout_that_is_no_number_is_refused(gateway: execnet.Gateway, group: execnet.Group) -> None:
+    channel = gateway.newchannel()
+    for wait in (channel.receive, channel.waitclose, gateway.remote_status, gateway.join, group.terminate):
+        with pytest.raises(ValueError, match="not nan"):
+            wait(timeout=float("nan"))

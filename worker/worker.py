@@ -928,10 +928,15 @@ class ChannelReader(ChannelFile):
                 return self._take(newline + 1 or len(self._buffer))
 
     def __iter__(self):
+        return self
+
+    def __next__(self):
         line = self.readline()
-        while line:
-            yield line
-            line = self.readline()
+        if not line:
+            raise StopIteration
+        return line
+
+    next = __next__
 
 
 class Connection(object):

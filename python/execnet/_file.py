@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 from execnet._core import Channel
+
+_File = TypeVar("_File", bound="ChannelFile")
 
 
 class ChannelFile:
@@ -17,6 +19,12 @@ class ChannelFile:
 
     def __repr__(self) -> str:
         return f"<ChannelFile {self.channel.id} {'closed' if self.channel.isclosed() else 'open'}>"
+
+    def __enter__(self: _File) -> _File:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
 
     def isatty(self) -> bool:
         """It is none."""
@@ -59,12 +67,12 @@ class ChannelFileRead(ChannelFile):
         taken, self._buffer = self._buffer[:size], self._buffer[size:]
         return taken
 
-    def read(self, n: int) -> Any:
-        """The next n characters or bytes; fewer only at the end."""
-        while self._buffer is None or len(self._buffer) < n:
+    def read(self, n: int = -1) -> Any:
+        """The next n characters or bytes, fewer only at the end; all until the end if n is negative."""
+        while self._buffer is None or n < 0 or len(self._buffer) < n:
             if not self._fill():
                 break
-        return "" if self._buffer is None else self._take(n)
+        return "" if self._buffer is None else self._take(len(self._buffer) if n < 0 else n)
 
     def readline(self) -> Any:
         """The next line with its newline; the last may have none; empty at the end."""

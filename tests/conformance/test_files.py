@@ -59,3 +59,29 @@ def test_a_mode_that_there_is_not_is_refused(gw: execnet.Gateway) -> None:
     channel = gw.newchannel()
     with pytest.raises(ValueError, match="'w' or 'r'"):
         channel.makefile("a")  # type: ignore[call-overload]
+
+
+def test_the_rest_of_a_file_is_read_at_once(gw: execnet.Gateway) -> None:
+    file = gw.remote_exec(WRITES).makefile("r")
+    assert file.readline() == "first\n"
+    assert file.read() == "second\nthird and\nlast"
+    assert file.read() == file.read(-1) == ""
+
+
+def test_a_file_is_iterated_and_closed_by_with_at_both_ends(gw: execnet.Gateway) -> None:
+    channel = gw.remote_exec(
+        """
+        with channel.makefile("r") as file:
+            first = next(file)
+            channel.send([first, list(file), file.read()])
+        """
+    )
+    other = gw.newchannel()
+    with other.makefile("w", proxyclose=True) as file:
+        assert not other.isclosed()
+    assert other.isclosed()
+    with channel.makefile("w") as file:
+        file.write("one\ntwo\nthree")
+    assert not channel.isclosed()
+    with pytest.raises(EOFError):
+        other.receive()

@@ -2074,6 +2074,7 @@ class ExecModel(object):
         gevent, eventlet = self.backend == "gevent", self.backend == "eventlet"
         modules = {
             "queue": "queue" if gevent or PY3 and not eventlet else "Queue",
+            "Lock": "threading",
             "RLock": "lock" if gevent else "threading",
             "Event": "event" if gevent else "threading",
         }
@@ -2082,7 +2083,7 @@ class ExecModel(object):
         module = ("gevent." if gevent else "eventlet.green." if eventlet else "") + modules.get(name, name)
         __import__(module)
         found = sys.modules[module]
-        return getattr(found, name) if name in ("RLock", "Event") else found
+        return getattr(found, name) if name in ("Lock", "RLock", "Event") else found
 
     def _start_thread(self, function, args=()):
         start_new_thread(function, args)

@@ -211,7 +211,8 @@ void serve(nb::handle module, int stream_fd, int stderr_fd) {
 }  // namespace
 
 void bind_worker(nb::module_& module) {
-  nb::class_<WorkerGateway>(module, "WorkerGateway", "The gateway as code on its other side sees it.")
+  nb::class_<WorkerGateway>(module, "WorkerGateway", nb::dynamic_attr(), nb::is_weak_referenceable(),
+                            "The gateway as code on its other side sees it.")
       .def_prop_ro("id", [](const WorkerGateway& self) { return self.end->id(); })
       .def_prop_ro("execmodel", &execmodel, nb::sig("def execmodel(self) -> execnet._execmodel.ExecModel"),
                    "The execution model of this side.")

@@ -199,3 +199,19 @@ def test_a_worker_ends_when_its_coordinator_is_killed(worker: Any, doing: str) -
             os.kill(coordinator.pid, signal.SIGKILL)
             assert select.select([end], [], [], 10)[0]
             assert time.monotonic() - before < 2.0
+
+
+def test_the_gateway_there_takes_attributes_and_weak_references_too(gw: execnet.Gateway) -> None:
+    channel = gw.remote_exec(
+        """
+        import weakref
+        gateway = channel.gateway
+        gateway.mine = [channel]
+        channel.send([channel.gateway.mine == [channel], weakref.ref(gateway)() is gateway])
+        del gateway.mine
+        with gateway.execmodel.Lock(), gateway.execmodel.RLock():
+            channel.send(gateway.execmodel.backend)
+        """
+    )
+    assert channel.receive(timeout=10) == [True, True]
+    assert channel.receive(timeout=10) in ("thread", "gevent")

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, overload
 
 from execnet import _core
-from execnet._core import NO_ENDMARKER_WANTED, Channel, Gateway, RemoteError, XSpec
+from execnet._core import NO_ENDMARKER_WANTED, Channel, Gateway, GatewayGone, RemoteError, XSpec
 from execnet._execmodel import ExecModel, get_execmodel
 from execnet._pool import safe_terminate
 
@@ -243,12 +243,12 @@ class MultiChannel:
         return received
 
     def waitclose(self) -> None:
-        """Waits until every channel is closed; raises the first RemoteError of all after that."""
-        first = None
+        """Waits until every channel is closed; after that raises the first RemoteError or GatewayGone of all."""
+        first: RemoteError | GatewayGone | None = None
         for channel in self._channels:
             try:
                 channel.waitclose()
-            except RemoteError as error:
+            except (RemoteError, GatewayGone) as error:
                 first = first or error
         if first is not None:
             raise first

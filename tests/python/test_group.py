@@ -256,6 +256,17 @@ def test_waitclose_of_a_multichannel_raises_the_error_of_one(group: execnet.Grou
         channels.waitclose()
 
 
+def test_waitclose_of_a_multichannel_waits_for_the_others_when_a_member_is_gone(group: execnet.Group) -> None:
+    group.makegateway("popen")
+    group.makegateway("popen")
+    dies = group[0].remote_exec("import os; os._exit(3)")
+    lives = group[1].remote_exec("channel.send(channel.receive())")
+    dies.setcallback(lambda _: lives.send("now"), endmarker=None)
+    with pytest.raises(execnet.GatewayGone, match="exit status 3"):
+        execnet.MultiChannel([dies, lives]).waitclose()
+    assert lives.isclosed()
+
+
 def test_a_subclass_can_override_how_gateways_are_made() -> None:
     made = []
 

@@ -48,6 +48,8 @@ void set(Self self, const nb::str& key, nb::handle value) {
     own[key] = value;
     if (PyLong_CheckExact(value.ptr()) != 0) {  // nice = 10
       spec.set(name, nb::cast<std::string>(nb::str(value)));
+    } else if (nb::hasattr(value, "__fspath__")) {  // chdir = Path("run")
+      spec.set(name, nb::cast<std::string>(nb::module_::import_("os").attr("fspath")(value)));
     }
   }
 }

@@ -175,6 +175,12 @@ void XSpec::validate() const {
       refuse("NUL byte in the value of " + key, text_);
     }
   }
+  for (const auto& [name, value] : env_) {
+    if (name.empty() || name.find_first_of(std::string_view("=\0", 2)) != std::string::npos ||
+        value.find('\0') != std::string::npos) {
+      refuse("a name or value that no environment variable can have, of " + quoted(name.c_str()) + ',', text_);
+    }
+  }
   if (const auto nice = get("nice"); nice && !is_integer(*nice)) {
     refuse("nice=" + *nice + " is no integer", text_, "the form is nice=10");
   }

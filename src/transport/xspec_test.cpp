@@ -82,6 +82,16 @@ TEST(XSpec, RefusesHalfAnEnvironmentVariable) {
   EXPECT_TRUE(contains(parse_refusal("popen//env:A"), "env:NAME=value"));
 }
 
+TEST(XSpec, RefusesWhatNoEnvironmentVariableCanHave) {
+  const std::string nul("a\0b", 3);
+  for (const auto& [name, value] :
+       {std::pair<std::string, std::string>{"", "x"}, {"A=B", "x"}, {nul, "x"}, {"A", nul}}) {
+    XSpec spec("popen");
+    spec.set_env({{name, value}});
+    EXPECT_TRUE(contains(refusal([&] { spec.validate(); }), "no environment variable can have")) << name;
+  }
+}
+
 TEST(XSpec, RefusesNulBytes) {
   EXPECT_TRUE(contains(parse_refusal(std::string_view("popen\0//id=a", 12)), "NUL byte"));
   XSpec spec("popen");

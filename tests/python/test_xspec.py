@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+from pathlib import Path
 
 import pytest
 
@@ -137,3 +138,18 @@ def test_an_environment_that_is_no_dict_of_texts_is_refused_before_anything_is_s
 def test_the_text_cannot_be_set() -> None:
     with pytest.raises(AttributeError, match="cannot be set"):
         XSpec("popen")._spec = "ssh=host"  # type: ignore[misc]
+
+
+def test_a_path_can_be_set(group: execnet.Group, tmp_path: Path) -> None:
+    spec = XSpec("popen")
+    spec.chdir = tmp_path / "made"  # type: ignore[assignment]
+    assert spec.chdir == tmp_path / "made"
+    assert group.makegateway(spec)._rinfo().cwd == str(tmp_path / "made")
+
+
+@pytest.mark.parametrize(("name", "value"), [("", "x"), ("A=B", "x"), ("A\0B", "x"), ("A", "x\0y")])
+def test_what_no_environment_variable_can_have_is_refused(name: str, value: str, group: execnet.Group) -> None:
+    spec = XSpec("popen")
+    spec.env[name] = value
+    with pytest.raises(ValueError, match="no environment variable can have"):
+        group.makegateway(spec)

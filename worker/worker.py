@@ -2287,6 +2287,8 @@ def serve(stream, write_fd, stderr_fd):
 
 def receive_all(messages, connection, executor, outcome):
     """The receiver: takes in all messages, then sees to it that the process ends."""
+    import select  # now: at the end the code may have taken all descriptors
+
     handlers = {
         EXEC: executor.on_exec,
         OPEN: executor.on_open,
@@ -2316,8 +2318,6 @@ def receive_all(messages, connection, executor, outcome):
     except BaseException:
         complain(native(format_error(sys.exc_info(), {})))
         status = 1
-    import select  # now, while the interpreter is whole
-
     outcome.append((status, grace == TERMINATE_GRACE))
     executor.ending = True
     connection.finish()

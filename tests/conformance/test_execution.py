@@ -155,6 +155,15 @@ def test_an_idle_worker_ends_by_itself_when_told(fresh: Fresh, group: execnet.Gr
     group.terminate()
 
 
+@pytest.mark.needs_threads
+def test_a_worker_whose_code_has_taken_all_descriptors_ends_when_told(fresh: Fresh) -> None:
+    gateway = fresh()
+    gateway.remote_exec("import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))").waitclose(10)
+    gateway.exit()
+    gateway.join(timeout=10)
+    assert not gateway.hasreceiver()
+
+
 def test_threads_that_wait_for_code_and_one_for_callbacks_end_when_told(fresh: Fresh) -> None:
     gateway = fresh()
     code = """

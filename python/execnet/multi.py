@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import copy
 import functools
+import importlib
 import os
 import queue
 import sys
@@ -272,13 +273,19 @@ def _terminate_groups() -> None:
         group._cleanup_atexit(max(0.0, deadline - time.monotonic()))
 
 
+def _import_before_fork() -> None:
+    # What the first remote_exec() imports: in the child, a thread in the midst of that would hold its lock for ever.
+    if any(group._gateways for group in list(_groups)):
+        importlib.import_module("execnet._source")
+
+
 def _leave_gateways_to_parent() -> None:
     # In a forked child: the gateways are the parent's. Groups are empty, and can be used.
     for group in list(_groups):
         group._become_empty()
 
 
-os.register_at_fork(after_in_child=_leave_gateways_to_parent)
+os.register_at_fork(before=_import_before_fork, after_in_child=_leave_gateways_to_parent)
 
 default_group = Group()
 makegateway = default_group.makegateway

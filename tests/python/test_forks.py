@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
 import threading
 import traceback
@@ -109,6 +111,41 @@ class TestForkedChild:
         assert in_child(lambda: None, end_in_the_ordinary_way) == 0
         channel.send(6)
         assert channel.receive() == 6
+
+
+FORKS_WHILE_IT_IMPORTS = """
+import os, signal, sys, threading
+import execnet
+
+importing, forking = threading.Event(), threading.Event()
+
+class Slow:
+    def find_spec(self, name, path=None, target=None):
+        if name == "execnet._source":
+            importing.set()
+            forking.wait()
+
+sys.meta_path.insert(0, Slow())
+gateway = execnet.makegateway("popen")
+first = threading.Thread(target=lambda: gateway.remote_exec("pass").waitclose(20))
+first.start()
+importing.wait()
+os.register_at_fork(before=forking.set)  # called before what execnet has registered
+pid = os.fork()
+if pid == 0:
+    signal.alarm(20)
+    print(execnet.Group(["popen"])[0].remote_exec("channel.send(1)").receive(), flush=True)
+    os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+first.join()
+"""
+
+
+def test_a_thread_that_imports_for_its_first_remote_exec_is_waited_for() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORKS_WHILE_IT_IMPORTS], capture_output=True, text=True, timeout=50, check=False
+    )
+    assert done.stdout.split() == ["1", "0"], f"{-signal.SIGALRM}: it hung\n{done.stderr}"
 
 
 def test_code_in_a_worker_may_fork_and_its_child_may_end_as_it_likes(group: execnet.Group) -> None:

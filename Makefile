@@ -23,7 +23,7 @@ FIXED_ADDRESSES = $(shell setarch -R true 2>/dev/null && echo setarch -R)
 
 .PHONY: help
 help:
-	@awk -F ':.* ## ' '/^[a-z]+:.* ## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.* ## ' '/^[a-z]+:.* ## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "PYTHON=... chooses the interpreter (3.10 to 3.13), PREFIX=... where to install."
 
@@ -50,8 +50,15 @@ clients: wheel ## programs that people have today, on this execnet and on the re
 .PHONY: bench
 bench: ## what things cost, measured
 	@tools/setup bench
-	@$(call build,release,build/setup.cmake)
+	@$(call build,release,build/setup.cmake build/bench.cmake)
 	@PYTHONPATH=$(call PACKAGE,release) $(BIN)/python bench/run.py
+
+.PHONY: instructions
+instructions: ## counts the instructions of the hot paths, and compares
+	@tools/setup bench
+	@$(call configure,release,build/setup.cmake build/bench.cmake)
+	@$(CMAKE) --build --preset release --target instructions
+	@$(BIN)/python bench/instructions/count.py build/release
 
 .PHONY: lint
 lint: ## formatting, clang-tidy, ruff and mypy

@@ -11,11 +11,16 @@ MESSAGES = 20_000
 MIB = 2**20
 BIG = 64 * MIB
 
+
+def report(count: int) -> list[dict[str, object]]:
+    return [
+        {"id": i, "when": "call", "sections": [("out", "x" * 20)], "ok": True, "seconds": i / 7} for i in range(count)
+    ]
+
+
 VALUES: dict[str, object] = {
     "100 k ints": list(range(100_000)),
-    "a nested report": [
-        {"id": i, "when": "call", "sections": [("out", "x" * 20)], "ok": True, "seconds": i / 7} for i in range(5000)
-    ],
+    "a nested report": report(5000),
     "10 MB bytes": b"x" * 10_000_000,
 }
 

@@ -2,7 +2,8 @@
 
     python floors.py
 
-Figures are seconds, with the names that bench/run.py puts beside those of measure.py.
+Figures are seconds, with the names that bench/run.py puts beside those of measure.py. There are more in floors.cpp and
+forks.py.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 
 from work import BIG, GATEWAYS, MESSAGES, VALUES, best, timed
@@ -50,21 +52,43 @@ def answer(connection: Connection) -> None:
         connection.send(item)
 
 
-def multiprocessing_echo() -> float:
+def count_up_to_zero(connection: Connection) -> None:
+    count = 0
+    while (item := connection.recv()) is not None:
+        count += 1
+        if item == 0:
+            connection.send(count)
+            count = 0
+
+
+def multiprocessing_pipe(other: Callable[[Connection], None], talk: Callable[[Connection], object]) -> float:
     here, there = multiprocessing.Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=answer, args=[there])
+    process = multiprocessing.get_context("spawn").Process(target=other, args=[there])
     process.start()
+    seconds = best(lambda: talk(here), 5)
+    here.send(None)
+    process.join()
+    return seconds
+
+
+def multiprocessing_echo() -> float:
     count = MESSAGES // 4
 
-    def talk() -> None:
+    def talk(here: Connection) -> None:
         for item in range(count):
             here.send(item)
             here.recv()
 
-    seconds = best(talk, 5) / count
-    here.send(None)
-    process.join()
-    return seconds
+    return multiprocessing_pipe(answer, talk) / count
+
+
+def multiprocessing_one_way() -> float:
+    def talk(here: Connection) -> None:
+        for item in reversed(range(MESSAGES)):
+            here.send(item)
+        assert here.recv() == MESSAGES
+
+    return multiprocessing_pipe(count_up_to_zero, talk) / MESSAGES
 
 
 def main() -> None:
@@ -72,6 +96,7 @@ def main() -> None:
         f"{GATEWAYS} bare interpreters at once": timed(bare_interpreters),
         "os.pipe between bare interpreters": pipe_echo(),
         "multiprocessing.Pipe": multiprocessing_echo(),
+        "multiprocessing.Pipe, one way": multiprocessing_one_way(),
     }
     payload = memoryview(b"x" * BIG)
     figures["64 MiB copied to fresh memory"] = best(lambda: bytes(payload), 5)

@@ -17,6 +17,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 BENCH = Path(__file__).resolve().parent
 ROOT = BENCH.parent
@@ -76,25 +77,47 @@ ROWS = [
     Row("memory of an idle worker, popen//preload", 4, released="memory of an idle worker, popen"),
     Row("memory of the coordinator for it, popen//preload", below=50_000, released=""),
 ]
-PEERS = {"echo of a small int": ["multiprocessing.Pipe", "mitogen: echo of a small int"]}
+PEERS = {
+    f"start {GATEWAYS} popen//preload": [f"{GATEWAYS} bare forks", f"{GATEWAYS} bare forks, each"],
+    f"start {MANY} popen//preload": [f"{MANY} bare forks", f"{MANY} bare forks, each"],
+    "echo of a small int": ["multiprocessing.Pipe", "mitogen: echo of a small int", "a byte over pipes, in C"],
+    "a small message, to the worker": ["multiprocessing.Pipe, one way"],
+    "64 MiB to the worker": [
+        "64 MiB by a pipe, in C",
+        "64 MiB by a unix socket, in C",
+        "64 MiB copied to fresh memory, in C",
+    ],
+}
 # Of both; of this one alone, with what it has in its environment.
 OF_BOTH = ["start", "echo", "execute", "messages", "large", "serialize", "pure", "memory"]
 OF_THIS = ["preload", "many", "sockets", "preload memory"]
 
 
+def output(command: list[str], environ: dict[str, str]) -> Any:
+    return json.loads(subprocess.run(command, env=environ, check=True, stdout=subprocess.PIPE, text=True).stdout)
+
+
 def run(python: str, script: str, parts: list[str], environ: dict[str, str]) -> Figures:
-    done = subprocess.run(
-        [python, str(BENCH / script), *parts], env=environ, check=True, stdout=subprocess.PIPE, text=True
-    )
-    figures: Figures = json.loads(done.stdout)
+    figures: Figures = output([python, str(BENCH / script), *parts], environ)
     return figures
 
 
-def one_round(peers: dict[str, str], package: str) -> dict[str, Figures]:
+def run_core(programs: Path, environ: dict[str, str]) -> Figures:
+    found = output([str(programs / "core_bench"), "--benchmark_format=json"], environ)
+    return {each["name"].removesuffix("/real_time"): each["real_time"] * 1e-9 for each in found["benchmarks"]}
+
+
+def one_round(peers: dict[str, str], package: Path) -> dict[str, Figures]:
     """Who -> figures. One after the other for each part, so that all see the same machine."""
     plain = clean_environ()
-    with_package = {**plain, "PYTHONPATH": package}
+    with_package = {**plain, "PYTHONPATH": str(package)}
+    programs = package.parent / "bench"
     found: dict[str, Figures] = {"released": {}, "here": {}, "floors": run(sys.executable, "floors.py", [], plain)}
+    found["floors"].update(output([str(programs / "floors")], plain))
+    forks = {**plain, "PYTHONPATH": os.pathsep.join([str(package / "execnet"), str(ROOT / "worker")])}
+    found["floors"].update(run(sys.executable, "forks.py", [str(GATEWAYS), str(MANY)], forks))
+    path = os.pathsep.join([str(Path(sys.executable).parent), plain["PATH"]])  # the worker is what `python3` is there
+    found["C++"] = run_core(programs, {**plain, "PATH": path})
     for part in OF_BOTH:
         found["released"].update(run(peers["released"], "measure.py", [part], plain))
         found["here"].update(run(sys.executable, "measure.py", [part], with_package))
@@ -118,8 +141,8 @@ def in_words(figure: float | None, name: str) -> str:
         return ""
     if name.startswith("memory"):
         return f"{figure / 1000:.0f} KB"
-    for unit, factor in (("s", 1.0), ("ms", 1e3), ("us", 1e6)):
-        if figure * factor >= 1 or unit == "us":
+    for unit, factor in (("s", 1.0), ("ms", 1e3), ("us", 1e6), ("ns", 1e9)):
+        if figure * factor >= 1 or unit == "ns":
             return f"{figure * factor:.2f} {unit}"
     raise AssertionError
 
@@ -131,10 +154,19 @@ def against(ratio: float | None, goal: float | None, reached: bool) -> str:
     return f"{ratio:.2f}{wanted}" if ratio < 10 else f"{ratio:.0f}{wanted}"
 
 
+def median_of(rounds: list[dict[str, Figures]], who: str, name: str) -> float | None:
+    values = [figures[who][name] for figures in rounds if name in figures[who]]
+    return statistics.median(values) if values else None
+
+
+def spread_of(rounds: list[dict[str, Figures]], who: str, name: str) -> str:
+    values = [figures[who][name] for figures in rounds]
+    return f"{in_words(min(values), name)} .. {in_words(max(values), name)}"
+
+
 def report(rounds: list[dict[str, Figures]]) -> dict[str, dict[str, object]]:
     def median(who: str, name: str) -> float | None:
-        values = [figures[who][name] for figures in rounds if name in figures[who]]
-        return statistics.median(values) if values else None
+        return median_of(rounds, who, name)
 
     print(f"{'':46} {'released':>10} {'here':>10}  {'times':16} {'floor':>10}  {'of the floor':16} spread here")
     table: dict[str, dict[str, object]] = {}
@@ -148,18 +180,26 @@ def report(rounds: list[dict[str, Figures]]) -> dict[str, dict[str, object]]:
         limit = 1.0 if row.below else row.at_most
         faster = ratio is None or row.at_least is None or ratio >= row.at_least
         near = part is None or limit is None or part <= limit
-        values = [figures["here"][row.figure] for figures in rounds]
-        spread = f"{in_words(min(values), row.figure)} .. {in_words(max(values), row.figure)}"
         print(
             f"{row.figure:46} {in_words(released, row.figure):>10} {in_words(here, row.figure):>10}  "
             f"{against(ratio, row.at_least, faster):16} {in_words(floor, row.figure):>10}  "
-            f"{against(part, limit, near):16} {spread}"
+            f"{against(part, limit, near):16} {spread_of(rounds, 'here', row.figure)}"
         )
         for peer in PEERS.get(row.figure, []):
             print(f"{'  ' + peer:46} {in_words(median('floors', peer), row.figure):>10}")
         table[row.figure] = {"released": released, "here": here, "floor": floor, "reached": faster and near}
     short = [name for name, cells in table.items() if not cells["reached"]]
     print(f"{len(table) - len(short)} of {len(table)} as wanted; short: {'; '.join(short) or 'none'}")
+    return table
+
+
+def report_core(rounds: list[dict[str, Figures]]) -> dict[str, float | None]:
+    """The C++ library, with what Python has of the same name beside it."""
+    print(f"\n{'':46} {'C++':>10} {'Python':>10}  spread of C++")
+    table = {name: median_of(rounds, "C++", name) for name in rounds[0]["C++"]}
+    for name, figure in table.items():
+        python = in_words(median_of(rounds, "here", name), name)
+        print(f"{name:46} {in_words(figure, name):>10} {python:>10}  {spread_of(rounds, 'C++', name)}")
     return table
 
 
@@ -188,9 +228,10 @@ def main() -> None:
     rounds = []
     for number in range(arguments.rounds):
         print(f"round {number + 1} of {arguments.rounds}", file=sys.stderr)
-        rounds.append(one_round(peers, package))
+        rounds.append(one_round(peers, Path(package)))
     print(machine())
     result: dict[str, object] = {"machine": machine(), "rows": report(rounds), "rounds": rounds}
+    result["C++"] = report_core(rounds)
     if not arguments.no_rsync:
         result["RSync"] = rsync.compare(ROOT / "build" / "bench-rsync", peers["released"], package, arguments.rounds)
     arguments.json.write_text(json.dumps(result, indent=1))

@@ -23,10 +23,7 @@ nb::bytes dumps(nb::handle value) {
   if (out.is_plain()) {
     return nb::steal<nb::bytes>(new_bytes(out.view()));
   }
-  PyObject* const bytes = PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(out.size()));
-  if (bytes == nullptr) {
-    throw nb::python_error();
-  }
+  PyObject* const bytes = new_bytes(out.size());
   out.copy_to(PyBytes_AS_STRING(bytes));
   return nb::steal<nb::bytes>(bytes);
 }

@@ -322,10 +322,14 @@ PyObject* new_bytes(std::string_view bytes) {
   if (bytes.size() < base::kLarge) {
     return own(PyBytes_FromStringAndSize(bytes.data(), static_cast<Py_ssize_t>(bytes.size()))).release();
   }
-  PyRef object = own(PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(bytes.size())));
-  char* const data = PyBytes_AS_STRING(object.get());
-  base::want_huge_pages(data, bytes.size());
-  std::memcpy(data, bytes.data(), bytes.size());
+  PyObject* const object = new_bytes(bytes.size());
+  std::memcpy(PyBytes_AS_STRING(object), bytes.data(), bytes.size());
+  return object;
+}
+
+PyObject* new_bytes(std::size_t size) {
+  PyRef object = own(PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(size)));
+  base::want_huge_pages(PyBytes_AS_STRING(object.get()), size);
   return object.release();
 }
 

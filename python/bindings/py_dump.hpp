@@ -39,6 +39,8 @@ class ChannelTable {
 
 // A new bytes object. Throws PythonError.
 PyObject* new_bytes(std::string_view bytes);
+// The same, to be written by the caller.
+PyObject* new_bytes(std::size_t size);
 
 // Appends the object, of one of the builtin types exactly: None, bool, int, float, complex, bytes, str,
 // list, tuple, set, frozenset, dict, or a channel; and what has the buffer protocol (arrays, bytearray, memoryview),

@@ -2,15 +2,14 @@
 
 #include <charconv>
 #include <cstring>
-#include <functional>
 #include <string>
 #include <utility>
-#include <vector>
 
 #include "base/huge_pages.hpp"
 #include "py_decimal.hpp"
 #include "py_lent.hpp"
 #include "py_ref.hpp"
+#include "py_words.hpp"
 #include "wire/decoder.hpp"
 #include "wire/encoder.hpp"
 
@@ -198,21 +197,21 @@ class ObjectBuilder {
   using Item = PyRef;
 
   ObjectBuilder(ChannelTable* channels, std::string_view input, PyObject* memory)
-      : channels_(channels), input_(input), memory_(memory) {}
+      : channels_(channels), input_(input), memory_(memory), words_(input.size()) {}
 
   static PyRef none() { return PyRef::borrow(Py_None); }
   static PyRef boolean(bool value) { return PyRef::borrow(value ? Py_True : Py_False); }
-  static PyRef integer(std::int64_t value) { return own(PyLong_FromLongLong(value)); }
-  static PyRef decimal(std::string_view digits) {
+  static PyRef integer(std::int32_t value) { return own(PyLong_FromLong(value)); }
+  [[gnu::noinline]] static PyRef decimal(std::string_view digits) {
     std::int64_t small = 0;
     if (std::from_chars(digits.data(), digits.data() + digits.size(), small).ec == std::errc()) {
-      return integer(small);
+      return own(PyLong_FromLongLong(small));
     }
     return from_decimal(digits);
   }
   static PyRef real(double value) { return own(PyFloat_FromDouble(value)); }
   static PyRef complex(double real, double imag) { return own(PyComplex_FromDoubles(real, imag)); }
-  PyRef bytes(std::string_view bytes) {
+  [[gnu::noinline]] PyRef bytes(std::string_view bytes) {
     if (memory_ == nullptr || bytes.size() < base::Rope::kWorthLending) [[likely]] {
       return PyRef::steal(new_bytes(bytes));
     }
@@ -225,30 +224,7 @@ class ObjectBuilder {
   static PyRef latin1(std::string_view bytes) {
     return own(PyUnicode_DecodeLatin1(bytes.data(), static_cast<Py_ssize_t>(bytes.size()), nullptr));
   }
-  static PyRef string(std::string_view utf8) {
-    PyObject* text = PyUnicode_DecodeUTF8(utf8.data(), static_cast<Py_ssize_t>(utf8.size()), nullptr);
-    if (text == nullptr && PyErr_ExceptionMatches(PyExc_UnicodeDecodeError) != 0) {
-      PyErr_Clear();
-      throw wire::Malformed{"a string that is not UTF-8"};
-    }
-    return own(text);
-  }
-  // Records have the same keys again and again: one str for all of them saves the time to make and
-  // hash it, and the memory.
-  PyRef key(std::string_view utf8) {
-    if (utf8.size() > kMaxKnownKey) {
-      return string(utf8);
-    }
-    if (known_keys_.empty()) {
-      known_keys_.resize(kKnownKeys);
-    }
-    KnownKey& known = known_keys_[std::hash<std::string_view>()(utf8) % kKnownKeys];
-    if (!known.text || known.utf8 != utf8) {
-      known.text = string(utf8);
-      known.utf8 = utf8;
-    }
-    return PyRef::borrow(known.text.get());
-  }
+  PyRef string(std::string_view utf8) { return words_.get(utf8, new_string); }
   PyRef channel(std::uint32_t id) {
     if (channels_ == nullptr) {
       throw wire::Malformed{"a channel outside of a connection"};
@@ -256,12 +232,10 @@ class ObjectBuilder {
     return own(channels_->channel(id));
   }
 
+  // Has the memory for all its items, and says that it has none: what the collector sees of it is always whole.
   static PyRef list(std::size_t size) {
     PyRef list = own(PyList_New(static_cast<Py_ssize_t>(size)));
-    for (std::size_t i = 0; i < size; ++i) {
-      Py_INCREF(Py_None);
-      PyList_SET_ITEM(list.get(), static_cast<Py_ssize_t>(i), Py_None);
-    }
+    Py_SET_SIZE(reinterpret_cast<PyVarObject*>(list.get()), 0);
     return list;
   }
   static PyRef dict() { return own(PyDict_New()); }
@@ -283,8 +257,18 @@ class ObjectBuilder {
   }
   static void set_item(PyRef& list, std::size_t index, PyRef value) {
     const auto at = static_cast<Py_ssize_t>(index);
-    const PyRef before = PyRef::steal(PyList_GET_ITEM(list.get(), at));
-    PyList_SET_ITEM(list.get(), at, value.release());
+    if (at < PyList_GET_SIZE(list.get())) [[unlikely]] {
+      const PyRef before = PyRef::steal(PyList_GET_ITEM(list.get(), at));
+      PyList_SET_ITEM(list.get(), at, value.release());
+      return;
+    }
+    fill_up(list, index);
+    append(list, std::move(value));
+  }
+  static void fill_up(PyRef& list, std::size_t size) {
+    while (unsigned_size(PyList_GET_SIZE(list.get())) < size) [[unlikely]] {
+      append(list, none());
+    }
   }
   static void set_item(PyRef& dict, PyRef key, PyRef value) {
     if (PyDict_SetItem(dict.get(), key.get(), value.get()) != 0) {
@@ -293,6 +277,22 @@ class ObjectBuilder {
   }
 
  private:
+  [[gnu::noinline]] static PyRef new_string(std::string_view utf8) {
+    PyObject* text = PyUnicode_DecodeUTF8(utf8.data(), static_cast<Py_ssize_t>(utf8.size()), nullptr);
+    if (text == nullptr && PyErr_ExceptionMatches(PyExc_UnicodeDecodeError) != 0) {
+      PyErr_Clear();
+      throw wire::Malformed{"a string that is not UTF-8"};
+    }
+    return own(text);
+  }
+
+  // REQUIRES: it has memory for one more.
+  static void append(PyRef& list, PyRef value) {
+    const Py_ssize_t size = PyList_GET_SIZE(list.get());
+    PyList_SET_ITEM(list.get(), size, value.release());
+    Py_SET_SIZE(reinterpret_cast<PyVarObject*>(list.get()), size + 1);
+  }
+
   template <typename Next>
   static PyRef fill(PyRef set, std::size_t size, Next&& next) {
     for (std::size_t i = 0; i < size; ++i) {
@@ -303,17 +303,30 @@ class ObjectBuilder {
     return set;
   }
 
-  struct KnownKey {
-    std::string_view utf8;  // in the input
-    PyRef text;
-  };
-  static constexpr std::size_t kKnownKeys = 64;
-  static constexpr std::size_t kMaxKnownKey = 32;
-
   ChannelTable* channels_;
   std::string_view input_;
   PyObject* memory_;  // of the input; null: nobody asked for it
-  std::vector<KnownKey> known_keys_;
+  Words words_;
+};
+
+// While it lives no garbage is collected. Of a value that is being made nothing can be garbage, and the collector would
+// look through all of it again and again. From 3.12 on it waits by itself until code of Python goes on.
+class CollectorWaits {
+ public:
+  explicit CollectorWaits(std::size_t input_size)
+      : was_enabled_(PY_VERSION_HEX < 0x030C0000 && input_size >= kWorthIt && PyGC_Disable() != 0) {}
+  ~CollectorWaits() {
+    if (was_enabled_) {
+      PyGC_Enable();
+    }
+  }
+  CollectorWaits(const CollectorWaits&) = delete;
+  CollectorWaits& operator=(const CollectorWaits&) = delete;
+
+ private:
+  static constexpr std::size_t kWorthIt = 4096;  // bytes: the value of less is hardly looked through once
+
+  bool was_enabled_;
 };
 
 }  // namespace
@@ -340,6 +353,7 @@ void encode(PyObject* object, base::Rope& out, ChannelTable* channels) {
 
 Decoded decode(std::string_view bytes, ChannelTable* channels, StringConfig strings, std::size_t start,
                PyObject* memory) {
+  const CollectorWaits collector(bytes.size());
   ObjectBuilder builder(channels, bytes, memory);
   wire::Decoder<ObjectBuilder> decoder(builder, bytes, strings, start);
   PyRef object = decoder.decode();

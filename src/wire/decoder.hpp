@@ -3,18 +3,18 @@
 //
 //   struct Builder {
 //     using Item = ...;                                  // owns an object; movable
-//     Item none();  Item boolean(bool);  Item integer(std::int64_t);
+//     Item none();  Item boolean(bool);  Item integer(std::int32_t);
 //     Item decimal(std::string_view digits);             // "-?[0-9]+", at most kMaxDigits
 //     Item real(double);  Item complex(double, double);  Item bytes(std::string_view);
 //     Item string(std::string_view utf8);                // to be checked
-//     Item key(std::string_view utf8);                   // the same, of a dict: likely to come again
 //     Item latin1(std::string_view);                     // a str of these code points
 //     Item channel(std::uint32_t id);
-//     Item list(std::size_t size);                       // that many times None
+//     Item list(std::size_t size);                       // for so many items, of which it has none yet
 //     Item dict();
 //     Item tuple(std::size_t size, next);                // next() gives the items in order
 //     Item set(std::size_t size, next);  Item frozen_set(std::size_t size, next);
-//     void set_item(Item& list, std::size_t index, Item value);
+//     void set_item(Item& list, std::size_t index, Item value);  // those before it that were not set are None
+//     void fill_up(Item& list, std::size_t size);        // the same of those that were not set at the end
 //     void set_item(Item& dict, Item key, Item value);
 //   };
 //
@@ -34,6 +34,7 @@
 
 #include <execnet/dump.hpp>
 
+#include "wire/big_endian.hpp"
 #include "wire/opcode.hpp"
 
 namespace execnet::wire {
@@ -50,15 +51,23 @@ class Decoder {
 
   // Reads from `start` on; offsets in errors count from the beginning of `bytes`.
   Decoder(Builder& builder, std::string_view bytes, StringConfig strings, std::size_t start = 0)
-      : builder_(builder), bytes_(bytes), strings_(strings), at_(start), list_budget_(bytes.size() / kListItemSize) {
-    stack_.reserve(32);
-  }
+      : builder_(builder), bytes_(bytes), strings_(strings), at_(start), list_budget_(bytes.size() / kListItemSize) {}
 
   // The value up to its STOP. Throws LoadError.
   Item decode() {
     try {
-      while (step()) {
+      Item item{};
+      if (take_plain(item)) {
+        if (is_next(Op::kStop)) {  // as in most messages
+          ++at_;
+          return item;
+        }
+        push(std::move(item));
       }
+      stack_.reserve(32);
+      do {
+        take_plain_ones();
+      } while (step());
     } catch (const Malformed& malformed) {
       fail(malformed.what);
     }
@@ -71,8 +80,8 @@ class Decoder {
  private:
   enum class Kind : std::uint8_t { kSealed, kInteger, kList, kDict };
 
-  // An integer that fits is kept as a number until it is clear what it is for: most are list
-  // indices, of which no object has to be made.
+  // What stands where a list has its indices is kept as a number until it is clear that it is one: of an index no
+  // object has to be made.
   struct Slot {
     Item item{};
     std::int32_t number = 0;  // kInteger: itself; kList: its size
@@ -86,8 +95,11 @@ class Decoder {
 
   [[noreturn]] void fail(const std::string& what) const { throw LoadError(what, op_at_); }
 
-  // Apart, so that take() is short enough to be inlined.
-  [[noreturn]] void fail_truncated(std::size_t size) const {
+  // Apart, so that those who call them are short enough to be inlined.
+  [[noreturn, gnu::noinline]] void fail_negative(std::int64_t length) const {
+    fail("negative length " + std::to_string(length));
+  }
+  [[noreturn, gnu::noinline]] void fail_truncated(std::size_t size) const {
     fail("truncated: " + std::to_string(size) + " bytes announced, " + std::to_string(bytes_.size() - at_) + " there");
   }
 
@@ -102,12 +114,8 @@ class Decoder {
 
   template <typename Unsigned>
   Unsigned take_big_endian() {
-    const char* data = take(sizeof(Unsigned)).data();
-    Unsigned number = 0;
-    for (std::size_t i = 0; i < sizeof number; ++i) {  // compiles to one load and a byte swap
-      number = static_cast<Unsigned>((number << 8) | static_cast<unsigned char>(data[i]));
-    }
-    return number;
+    static_cast<void>(take(sizeof(Unsigned)));
+    return get_big_endian<Unsigned>(bytes_.data() + at_ - sizeof(Unsigned));
   }
 
   std::int32_t take_int4() { return static_cast<std::int32_t>(take_big_endian<std::uint32_t>()); }
@@ -115,8 +123,8 @@ class Decoder {
 
   std::size_t take_length() {
     const std::int32_t length = take_int4();
-    if (length < 0) {
-      fail("negative length " + std::to_string(length));
+    if (length < 0) [[unlikely]] {
+      fail_negative(length);
     }
     return static_cast<std::size_t>(length);
   }
@@ -126,12 +134,12 @@ class Decoder {
   std::string_view take_data8() {
     const auto length = static_cast<std::int64_t>(take_big_endian<std::uint64_t>());
     if (length < 0) {
-      fail("negative length " + std::to_string(length));
+      fail_negative(length);
     }
     return take(static_cast<std::size_t>(length));
   }
 
-  std::string_view take_decimal() {
+  [[gnu::noinline]] std::string_view take_decimal() {
     const std::string_view text = take_data();
     const std::string_view digits = text.substr(!text.empty() && text.front() == '-' ? 1 : 0);
     if (digits.empty() || !std::all_of(digits.begin(), digits.end(), [](char c) { return c >= '0' && c <= '9'; })) {
@@ -145,90 +153,108 @@ class Decoder {
 
   void push(Item item) { stack_.push_back({std::move(item)}); }
   void push_number(std::int32_t number) { stack_.push_back({Item{}, number, 0, Kind::kInteger}); }
-  void push_string(std::string_view utf8) {
-    if (strings_.py3str_as_py2str) {
-      push(builder_.bytes(utf8));
-    } else if (!stack_.empty() && stack_.back().kind == Kind::kDict) {
-      Item key = builder_.key(utf8);
-      Item value{};
-      if (take_plain(value)) {
-        builder_.set_item(stack_.back().item, std::move(key), std::move(value));
-      } else {
-        push(std::move(key));
-      }
-    } else {
-      push(builder_.string(utf8));
+
+  [[nodiscard]] bool is_next(Op op) const { return at_ < bytes_.size() && static_cast<Op>(bytes_[at_]) == op; }
+
+  // Takes the next item if it is plain: of those that are all there is to them, the frequent ones. Leaves everything
+  // for step() if not. Inlined, since a caller then knows that there is nothing yet in `item` to let go of.
+  [[gnu::always_inline]] bool take_plain(Item& item) {
+    if (at_ == bytes_.size()) [[unlikely]] {
+      return false;
+    }
+    op_at_ = at_++;
+    switch (static_cast<Op>(bytes_[op_at_])) {
+      case Op::kInt: item = builder_.integer(take_int4()); return true;
+      case Op::kPy3String: item = string(take_data()); return true;
+      case Op::kFloat: item = builder_.real(take_double()); return true;
+      case Op::kNone: item = builder_.none(); return true;
+      case Op::kTrue: item = builder_.boolean(true); return true;
+      case Op::kFalse: item = builder_.boolean(false); return true;
+      case Op::kBytes: item = builder_.bytes(take_data()); return true;
+      case Op::kLongInt: item = builder_.decimal(take_decimal()); return true;
+      default: at_ = op_at_; return false;
     }
   }
 
-  // Most items of lists and dicts are plain, and SETITEM follows: nothing has to be stacked for these. If such a one is
-  // next, takes it and the SETITEM; else leaves everything for step(), which knows what to say of it.
-  bool take_plain(Item& item) {
-    const std::string_view next = bytes_.substr(at_);
-    const auto is_set_after = [&](std::size_t size) {
-      return next.size() > size && static_cast<Op>(next[size]) == Op::kSetItem;
-    };
-    if (next.empty()) {
-      return false;
-    }
-    op_at_ = at_;
-    switch (static_cast<Op>(next.front())) {
-      case Op::kInt:
-        if (!is_set_after(5)) {
-          return false;
+  // Takes plain items up to something else. Most of those in lists and dicts have SETITEM behind them, and never come
+  // on the stack.
+  void take_plain_ones() {
+    for (;;) {
+      const Kind kind = stack_.empty() ? Kind::kSealed : stack_.back().kind;
+      if (kind == Kind::kList && is_next(Op::kInt)) {
+        if (!fill(stack_.back().item, stack_.back().number)) {
+          return;
         }
-        ++at_;
-        item = builder_.integer(take_int4());
-        break;
-      case Op::kFloat:
-        if (!is_set_after(9)) {
-          return false;
+      } else if (kind == Kind::kDict) {
+        if (!fill(stack_.back().item)) {
+          return;
         }
-        ++at_;
-        item = builder_.real(take_double());
-        break;
-      case Op::kPy3String: {
-        if (strings_.py3str_as_py2str || next.size() < 5) {
-          return false;
+      } else {
+        Item item{};
+        if (!take_plain(item)) {
+          return;
         }
-        ++at_;
-        const std::int32_t length = take_int4();
-        if (length < 0 || !is_set_after(5 + static_cast<std::size_t>(length))) {
-          at_ = op_at_;
-          return false;
-        }
-        item = builder_.string(take(static_cast<std::size_t>(length)));
-        break;
+        push(std::move(item));
       }
-      case Op::kNone:
-      case Op::kTrue:
-      case Op::kFalse: {
-        if (!is_set_after(1)) {
-          return false;
-        }
-        const auto op = static_cast<Op>(bytes_[at_++]);
-        item = op == Op::kNone ? builder_.none() : builder_.boolean(op == Op::kTrue);
-        break;
-      }
-      default: return false;
     }
-    ++at_;  // the SETITEM
+  }
+
+  // Sets items of the list of that size, which is on top of the stack, as long as they are plain. False: what is next
+  // is not.
+  bool fill(Item& list, std::int32_t size) {
+    while (is_next(Op::kInt)) {
+      op_at_ = at_++;
+      const std::int32_t index = take_int4();
+      Item item{};
+      const bool is_plain = take_plain(item);
+      if (is_plain && index >= 0 && index < size && is_next(Op::kSetItem)) [[likely]] {
+        ++at_;
+        builder_.set_item(list, static_cast<std::size_t>(index), std::move(item));
+        continue;
+      }
+      push_number(index);
+      if (is_plain) {
+        push(std::move(item));
+      }
+      return is_plain;
+    }
     return true;
   }
 
-  // `number` may be where in the list below it the next item belongs.
-  void take_number(std::int32_t number) {
-    if (!stack_.empty() && stack_.back().kind == Kind::kList && number >= 0 && number < stack_.back().number) {
-      Item item{};
-      if (take_plain(item)) {
-        builder_.set_item(stack_.back().item, static_cast<std::size_t>(number), std::move(item));
-        return;
+  // The same of a dict.
+  bool fill(Item& dict) {
+    Item key{};
+    while (take_plain(key)) {
+      Item value{};
+      const bool is_plain = take_plain(value);
+      if (is_plain && is_next(Op::kSetItem)) [[likely]] {
+        ++at_;
+        builder_.set_item(dict, std::move(key), std::move(value));
+        continue;
       }
+      push(std::move(key));
+      if (is_plain) {
+        push(std::move(value));
+      }
+      return is_plain;
     }
-    push_number(number);
+    return false;
   }
 
-  Item finish(Slot& slot) { return slot.kind == Kind::kInteger ? builder_.integer(slot.number) : std::move(slot.item); }
+  // What Python 3 wrote as a str.
+  Item string(std::string_view utf8) {
+    return strings_.py3str_as_py2str ? builder_.bytes(utf8) : builder_.string(utf8);
+  }
+
+  Item finish(Slot& slot) {
+    if (slot.kind == Kind::kInteger) {
+      return builder_.integer(slot.number);
+    }
+    if (slot.kind == Kind::kList) {
+      builder_.fill_up(slot.item, static_cast<std::size_t>(slot.number));
+    }
+    return std::move(slot.item);
+  }
 
   // One level around something of `depth` levels.
   [[nodiscard]] std::uint16_t wrap(std::uint16_t depth) const {
@@ -247,7 +273,7 @@ class Decoder {
   void new_list() {
     const std::int32_t number = take_int4();
     if (number < 0) {
-      fail("negative length " + std::to_string(number));
+      fail_negative(number);
     }
     const auto size = static_cast<std::size_t>(number);
     if (size > list_budget_) {  // counts all lists: one within the other must not share the same bytes
@@ -316,7 +342,7 @@ class Decoder {
     stack_.pop_back();
   }
 
-  // Reads one opcode; false for STOP.
+  // Reads one opcode, of something that is not plain; false for STOP.
   bool step() {
     op_at_ = at_;
     if (at_ == bytes_.size()) {
@@ -324,30 +350,22 @@ class Decoder {
     }
     const auto op = static_cast<Op>(bytes_[at_++]);
     switch (op) {
-      case Op::kInt:
-      case Op::kLong: take_number(take_int4()); break;
       case Op::kSetItem: set_item(); break;
-      case Op::kPy3String: push_string(take_data()); break;
-      case Op::kString8: push_string(take_data8()); break;
+      case Op::kString8: push(string(take_data8())); break;
       case Op::kUnicode: push(builder_.string(take_data())); break;
       case Op::kPy2String: {
         const std::string_view data = take_data();
         push(strings_.py2str_as_py3str ? builder_.latin1(data) : builder_.bytes(data));
         break;
       }
-      case Op::kBytes: push(builder_.bytes(take_data())); break;
       case Op::kBytes8: push(builder_.bytes(take_data8())); break;
-      case Op::kNone: push(builder_.none()); break;
-      case Op::kTrue: push(builder_.boolean(true)); break;
-      case Op::kFalse: push(builder_.boolean(false)); break;
-      case Op::kFloat: push(builder_.real(take_double())); break;
       case Op::kComplex: {
         const double real = take_double();
         const double imag = take_double();
         push(builder_.complex(real, imag));
         break;
       }
-      case Op::kLongInt:
+      case Op::kLong: push_number(take_int4()); break;
       case Op::kLongLong: push(builder_.decimal(take_decimal())); break;
       case Op::kNewList: new_list(); break;
       case Op::kNewDict: stack_.push_back({builder_.dict(), 0, 1, Kind::kDict, false}); break;

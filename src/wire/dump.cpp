@@ -105,7 +105,7 @@ class ValueBuilder {
 
   static Value none() { return {}; }
   static Value boolean(bool value) { return value; }
-  static Value integer(std::int64_t value) { return value; }
+  static Value integer(std::int32_t value) { return value; }
   static Value decimal(std::string_view digits) { return BigInt(digits); }
   static Value real(double value) { return value; }
   static Value complex(double real, double imag) { return Complex{real, imag}; }
@@ -117,7 +117,6 @@ class ValueBuilder {
     }
     return std::string(utf8);
   }
-  static Value key(std::string_view utf8) { return string(utf8); }
   Value channel(std::uint32_t id) {
     if (channels_ == nullptr) {
       throw Malformed{"a channel outside of a connection"};
@@ -125,7 +124,11 @@ class ValueBuilder {
     return channels_->channel(id);
   }
 
-  static Value list(std::size_t size) { return List(size); }
+  static Value list(std::size_t size) {
+    List list;
+    list.reserve(size);
+    return list;
+  }
   static Value dict() { return Dict(); }
   template <typename Next>
   static Value tuple(std::size_t size, Next&& next) {
@@ -140,8 +143,15 @@ class ValueBuilder {
     return run<FrozenSet>(size, next);
   }
   static void set_item(Value& list, std::size_t index, Value value) {
-    (*list.get_if<List>())[index] = std::move(value);
+    auto& items = *list.get_if<List>();
+    if (index < items.size()) {
+      items[index] = std::move(value);
+    } else {
+      items.resize(index);
+      items.push_back(std::move(value));
+    }
   }
+  static void fill_up(Value& list, std::size_t size) { list.get_if<List>()->resize(size); }
   static void set_item(Value& dict, Value key, Value value) {
     dict.get_if<Dict>()->emplace_back(std::move(key), std::move(value));
   }

@@ -24,6 +24,7 @@
 
 #include "base/buffer.hpp"
 #include "base/rope.hpp"
+#include "wire/big_endian.hpp"
 #include "wire/opcode.hpp"
 
 namespace execnet::wire {
@@ -31,15 +32,6 @@ namespace execnet::wire {
 inline char* put(char* at, Op op) {
   *at = static_cast<char>(op);
   return at + 1;
-}
-
-// Big-endian, most significant byte first.
-template <typename Unsigned>
-char* put_big_endian(char* at, Unsigned number) {
-  for (int shift = static_cast<int>(sizeof number) * 8 - 8; shift >= 0; shift -= 8) {
-    *at++ = static_cast<char>(number >> shift);
-  }
-  return at;
 }
 
 inline void put_int4(base::Buffer& out, Op op, std::int32_t number) {

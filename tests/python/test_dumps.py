@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import gc
 import io
 import math
 from typing import Any
@@ -167,3 +168,30 @@ def test_the_errors_are_of_one_family() -> None:
     assert issubclass(execnet.DumpError, execnet.DataFormatError)
     assert issubclass(execnet.LoadError, execnet.DataFormatError)
     assert not issubclass(execnet.DataFormatError, (OSError, ValueError))
+
+
+def test_strings_that_come_again_are_not_mistaken_for_others() -> None:
+    """loads() knows short ones again: of each length, one that differs at each place, and all of them twice."""
+    strings = []
+    for size in range(40):
+        text = "a" * size
+        strings += [text, *(text[:at] + "b" + text[at + 1 :] for at in range(size))]
+    strings += [text.replace("a", "\u00e4") for text in strings]
+    for value in (strings * 2, {text: text for text in strings}, [{text: at} for at, text in enumerate(strings)]):
+        assert execnet.loads(execnet.dumps(value)) == value
+    known, again = execnet.loads(execnet.dumps(["abc", "abc", *strings]))[:2]
+    assert known is again
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_loads_leaves_the_garbage_collector_as_it_is(enabled: bool) -> None:
+    dumped = execnet.dumps([[number] for number in range(2000)])
+    try:
+        if not enabled:
+            gc.disable()
+        execnet.loads(dumped)
+        with pytest.raises(execnet.LoadError):
+            execnet.loads(dumped[:-1])
+        assert gc.isenabled() == enabled
+    finally:
+        gc.enable()

@@ -114,7 +114,7 @@ def test_mutated_bytes_end_the_load_of_the_pure_worker_in_a_load_error_or_a_valu
 
 @soaks
 def test_both_loaders_make_the_same_of_mutated_bytes(worker: dict[str, Any]) -> None:
-    """The one in C++ has short ways for what is frequent; the one in Python has none."""
+    """Both have short ways for what is frequent, and each its own."""
 
     def refuse_channels(number: int) -> None:
         raise worker["LoadError"]("a channel outside of a connection")

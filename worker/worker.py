@@ -39,6 +39,7 @@ try:
 except ImportError:
     import signal
 from _collections import deque
+from _functools import partial
 from _weakref import ref
 
 PY3 = sys.version_info[0] >= 3
@@ -185,16 +186,11 @@ def data_writer(op, wide, encode=None):
     return write
 
 
-def int_writer(op, long_op):
-    def write(append, value):
-        try:
-            append(op_int4(op, value))
-        except struct.error:
-            digits = format_int(value)
-            append(op_int4(long_op, len(digits)))
-            append(digits)
-
-    return write
+def write_digits(append, value):
+    """An integer that four bytes do not hold."""
+    digits = format_int(value)
+    append(op_int4(LONGINT if type(value) is int else LONGLONG, len(digits)))
+    append(digits)
 
 
 def encode_utf8(text):
@@ -213,36 +209,88 @@ def without_surrogates(data):
     return data
 
 
-# type -> what appends such a value to the pieces of a dump
-WRITERS = {
-    type(None): lambda append, value: append(op_only(NONE)),
-    bool: lambda append, value: append(op_only(TRUE if value else FALSE)),
-    int: int_writer(INT, LONGINT),
-    float: lambda append, value: append(op_double(FLOAT, value)),
-    complex: lambda append, value: append(op_complex(COMPLEX, value.real, value.imag)),
+# type -> what makes bytes of such a value; in C, since a call of Python costs more than all else
+SCALARS = {
+    type(None): {None: op_only(NONE)}.get,
+    bool: {True: op_only(TRUE), False: op_only(FALSE)}.get,
+    int: partial(op_int4, INT),
+    float: partial(op_double, FLOAT),
 }
+# type -> what appends such a value to the pieces of a dump
+WRITERS = {complex: lambda append, value: append(op_complex(COMPLEX, value.real, value.imag))}
 if PY3:
     WRITERS[bytes] = data_writer(BYTES, BYTES8)
     WRITERS[str] = data_writer(PY3STRING, STRING8, encode_utf8)
 else:
-    WRITERS[INTEGERS[-1]] = int_writer(LONG, LONGLONG)
+    SCALARS[INTEGERS[-1]] = partial(op_int4, LONG)
     WRITERS[str] = data_writer(PY2STRING, BYTES8)
     WRITERS[unicode_type] = data_writer(UNICODE, STRING8, encode_utf8)
 
+SET_ITEM = op_only(SETITEM)
+
+WORD = PY3STRING if PY3 else PY2STRING
+WORD_SIZE = 64  # characters: no word has so many
+MANY_WORDS = 256  # so many are remembered while a value is dumped
+
+# Lists of integers or of floats alone are written and read by columns: a byte of all items at a time.
+# type -> opcode, format of struct
+NUMBERS = {int: (INT, "i"), float: (FLOAT, "d")}
+MANY_NUMBERS = 16  # fewer are not worth it
+
+
+def pack_numbers(code, numbers):
+    return struct.pack(">%d%s" % (len(numbers), code), *numbers)
+
+
+def write_numbers(numbers, op, code):
+    """The items of such a list. Throws struct.error if an integer is too large."""
+    count = len(numbers)
+    data = bytearray(op_int4(INT, 0) + struct.pack(">B" + code, op, 0) + SET_ITEM) * count
+    size = len(data) // count
+    for start, packed in (1, pack_numbers("i", range(count))), (6, pack_numbers(code, numbers)):
+        width = len(packed) // count
+        for at in range(width):
+            data[start + at :: size] = packed[at::width]
+    return bytes(data)
+
+
+def read_numbers(data, at, count):
+    """The items of such a list and where they end, or None if it is another."""
+    for op, code in NUMBERS.values():
+        width = struct.calcsize(">" + code)
+        size = 7 + width
+        items = data[at : at + count * size]
+        if items[5::size] == op_only(op) * count and items[::size] == op_only(INT) * count:
+            if items[size - 1 :: size] == SET_ITEM * count:
+                indices, numbers = bytearray(4 * count), bytearray(width * count)
+                for i in range(4):
+                    indices[i::4] = items[1 + i :: size]
+                for i in range(width):
+                    numbers[i::width] = items[6 + i :: size]
+                if indices == pack_numbers("i", range(count)):
+                    return list(struct.unpack(">%d%s" % (count, code), bytes(numbers))), at + len(items)
+    return None
+
+
 # What goes before the items of a container. The SETITEM that ends one item starts the next.
 NOTHING = itertools.repeat(b"")
-SET_ITEM = op_only(SETITEM)
 LIST_PREFIXES = [op_int4(INT, 0)] + [SET_ITEM + op_int4(INT, index) for index in range(1, 256)]
 DICT_PREFIXES = [b"", b""] + [SET_ITEM, b""] * 127
 
 
 def open_list(value):
+    value = value[:]
     size = len(value)
+    if size >= MANY_NUMBERS and type(value[0]) in NUMBERS and len(set(imap(type, value))) == 1:
+        try:
+            return op_int4(NEWLIST, size), NOTHING, (), write_numbers(value, *NUMBERS[type(value[0])])
+        except struct.error:  # one by one, then
+            pass
     prefixes = LIST_PREFIXES
     if size > len(prefixes):
         more = (SET_ITEM + op_int4(INT, index) for index in itertools.count(len(prefixes)))
         prefixes = itertools.chain(prefixes, more)
-    return op_int4(NEWLIST, size), prefixes, value[:], SET_ITEM if size else b""
+    return op_int4(NEWLIST, size), prefixes, value, SET_ITEM if size else b""
 
 
 def open_dict(value):
@@ -286,7 +334,8 @@ def dump(value):
     """The bytes of a value, without version byte. Throws DumpError."""
     pieces = []
     append = pieces.append
-    writers = WRITERS
+    scalars, writers = SCALARS, WRITERS
+    words = {}  # keys of records, and the like, come again and again
     kind, items, pairs, end = None, (value,), izip(NOTHING, (value,)), op_only(STOP)
     outer = []  # (kind, items, pairs, end) of the containers around
     try:
@@ -294,7 +343,20 @@ def dump(value):
             for prefix, item in pairs:
                 append(prefix)
                 item_kind = type(item)
-                if item_kind in writers:
+                if item_kind is str and len(item) < WORD_SIZE:
+                    word = words.get(item)
+                    if word is None:
+                        word = item.encode("utf-8") if PY3 else item
+                        word = op_int4(WORD, len(word)) + word
+                        if len(words) < MANY_WORDS:
+                            words[item] = word
+                    append(word)
+                elif item_kind in scalars:
+                    try:
+                        append(scalars[item_kind](item))
+                    except struct.error:
+                        write_digits(append, item)
+                elif item_kind in writers:
                     writers[item_kind](append, item)
                 elif item_kind in CONTAINERS:
                     if len(outer) == MAX_DEPTH:
@@ -345,11 +407,10 @@ def load(data, channel_for, py2str_as_py3str=True, py3str_as_py2str=False):
     """
     size = len(data)
     ops = data if PY3 else bytearray(data)
-    stack = []
-    push, pop = stack.append, stack.pop
-    # Where on the stack containers are, and how many levels they have: tells the depth of what is
-    # built without a thought for plain items. Decimal integers, of no level, are no list indices.
-    places, depths = [], []
+    int4 = get_int4
+    # Beside each item on the stack, how many levels of containers it has. -1: an integer in decimal, no list index.
+    stack, levels = [], []
+    push, pop, push_level, pop_level = stack.append, stack.pop, levels.append, levels.pop
     spare_items = size // 6  # so many items of lists the bytes can fill
 
     at = start = 0
@@ -358,95 +419,103 @@ def load(data, channel_for, py2str_as_py3str=True, py3str_as_py2str=False):
             start = at
             op = ops[at]
             at += 1
-            if op == INT:
-                push(get_int4(data, at)[0])
-                at += 4
-            elif op == SETITEM:
-                value = pop()
-                key = pop()
-                target = stack[-1]
-                if type(target) is list:
-                    if type(key) not in INTEGERS or not 0 <= key < len(target):
-                        raise ValueError("bad list index %r" % (key,))
-                elif type(target) is not dict:
-                    raise ValueError("items can be set in a list or dict only")
-                if places[-1] >= len(stack):
-                    if type(target) is list and len(stack) in places[-2:]:
-                        raise ValueError("bad list index, decimal")
-                    depths[-1] = max(depths[-1], enclosing_depth(places, depths, len(stack)))
-                target[key] = value
-            elif op in STRINGS:
-                if op < BYTES8:
-                    length = get_int4(data, at)[0]
-                    at += 4
-                else:
-                    length = get_int8(data, at)[0]
-                    at += 8
-                end = at + length
-                if not at <= end <= size:
-                    raise ValueError("bad length %d, %d bytes are there" % (length, size - at))
-                item = data[at:end]
-                if op == PY3STRING or op == STRING8:
-                    if not py3str_as_py2str:
-                        item = decode_utf8(item)
-                elif op == UNICODE:
-                    item = decode_utf8(item)
-                elif op == PY2STRING:
-                    if PY3 and py2str_as_py3str:
-                        item = item.decode("latin-1")
-                elif op == LONGINT or op == LONGLONG:
-                    item = parse_int(item)
-                    places.append(len(stack))
-                    depths.append(0)
-                push(item)
-                at = end
-            elif op == NONE:
-                push(None)
-            elif op == TRUE:
-                push(True)
-            elif op == FALSE:
-                push(False)
-            elif op == FLOAT:
-                push(get_double(data, at)[0])
-                at += 8
-            elif op == NEWDICT:
-                places.append(len(stack))
-                depths.append(1)
-                push({})
-            elif op == NEWLIST:
-                count = get_int4(data, at)[0]
-                at += 4
-                if not 0 <= count <= spare_items:
-                    raise ValueError("a list of %d items is more than the input can fill" % count)
-                spare_items -= count
-                places.append(len(stack))
-                depths.append(1)
-                push([None] * count)
-            elif op in RUNS:
-                count = get_int4(data, at)[0]
-                at += 4
-                base = len(stack) - count
-                if not 0 <= base <= len(stack):
-                    raise ValueError("%d items wanted, %d there" % (count, len(stack)))
-                depths.append(enclosing_depth(places, depths, base))
-                places.append(base)
-                stack[base:] = [RUNS[op](stack[base:])]
-            elif op == STOP:
-                break
-            elif op == LONG:
-                push(INTEGERS[-1](get_int4(data, at)[0]))
-                at += 4
-            elif op == COMPLEX:
-                push(complex(*get_complex(data, at)))
-                at += 16
-            elif op == CHANNEL:
-                number = get_int4(data, at)[0]
-                at += 4
-                if number <= 0 or channel_for is None:
-                    raise ValueError("bad channel id %d" % number if channel_for else "a channel without a gateway")
-                push(channel_for(number))
+            if op == SETITEM:
+                item = pop()
+                level = pop_level()
             else:
-                raise ValueError("unknown opcode %d" % op)
+                level = 0
+                if op == INT:
+                    (item,) = int4(data, at)
+                    at += 4
+                elif op in STRINGS:
+                    if op < BYTES8:
+                        (length,) = int4(data, at)
+                        at += 4
+                    else:
+                        (length,) = get_int8(data, at)
+                        at += 8
+                    end = at + length
+                    if not at <= end <= size:
+                        raise ValueError("bad length %d, %d bytes are there" % (length, size - at))
+                    item = data[at:end]
+                    at = end
+                    if op == PY3STRING or op == STRING8:
+                        if not py3str_as_py2str:
+                            item = item.decode() if PY3 else decode_utf8(item)
+                    elif op == UNICODE:
+                        item = decode_utf8(item)
+                    elif op == PY2STRING:
+                        if PY3 and py2str_as_py3str:
+                            item = item.decode("latin-1")
+                    elif op == LONGINT or op == LONGLONG:
+                        item = parse_int(item)
+                        level = -1
+                elif op == FLOAT:
+                    (item,) = get_double(data, at)
+                    at += 8
+                elif op == NONE:
+                    item = None
+                elif op == TRUE:
+                    item = True
+                elif op == FALSE:
+                    item = False
+                elif op == NEWDICT:
+                    item = {}
+                    level = 1
+                elif op == NEWLIST:
+                    (count,) = int4(data, at)
+                    at += 4
+                    if not 0 <= count <= spare_items:
+                        raise ValueError("a list of %d items is more than the input can fill" % count)
+                    spare_items -= count
+                    numbers = read_numbers(data, at, count) if count >= MANY_NUMBERS else None
+                    item, at = numbers or ([None] * count, at)
+                    level = 1
+                elif op in RUNS:
+                    (count,) = int4(data, at)
+                    at += 4
+                    base = len(stack) - count
+                    if not 0 <= base <= len(stack):
+                        raise ValueError("%d items wanted, %d there" % (count, len(stack)))
+                    item = RUNS[op](stack[base:])
+                    level = check_level(max(levels[base:]) if count else 0)
+                    del stack[base:], levels[base:]
+                elif op == STOP:
+                    break
+                elif op == LONG:
+                    item = INTEGERS[-1](int4(data, at)[0])
+                    at += 4
+                elif op == COMPLEX:
+                    item = complex(*get_complex(data, at))
+                    at += 16
+                elif op == CHANNEL:
+                    (number,) = int4(data, at)
+                    at += 4
+                    if number <= 0 or channel_for is None:
+                        raise ValueError("bad channel id %d" % number if channel_for else "a channel without a gateway")
+                    item = channel_for(number)
+                else:
+                    raise ValueError("unknown opcode %d" % op)
+                # Of most items of lists and dicts SETITEM comes next: these never get on the stack.
+                start = at
+                if ops[at] != SETITEM:
+                    push(item)
+                    push_level(level)
+                    continue
+                at += 1
+            key = pop()
+            key_level = pop_level()
+            target = stack[-1]
+            if type(target) is list:
+                if key_level < 0 or type(key) not in INTEGERS or not 0 <= key < len(target):
+                    raise ValueError("bad list index %r" % (key,))
+            elif type(target) is not dict:
+                raise ValueError("items can be set in a list or dict only")
+            if key_level > level:
+                level = key_level
+            if level >= levels[-1]:
+                levels[-1] = check_level(level)
+            target[key] = item
         if len(stack) != 1:
             raise ValueError("the value ends with %d items instead of 1" % len(stack))
     except struct.error:
@@ -460,15 +529,11 @@ def load(data, channel_for, py2str_as_py3str=True, py3str_as_py2str=False):
     return stack[0]
 
 
-def enclosing_depth(places, depths, base):
-    """Takes what lies on the stack from `base` on out of the account; the depth of what holds it."""
-    depth = 0
-    while places and places[-1] >= base:
-        places.pop()
-        depth = max(depth, depths.pop())
-    if depth >= MAX_DEPTH:
+def check_level(level):
+    """The level of what holds something of that level."""
+    if level >= MAX_DEPTH:
         raise ValueError("more than %d levels of nesting" % MAX_DEPTH)
-    return depth + 1
+    return max(level, 0) + 1
 
 
 def load_text(payload):

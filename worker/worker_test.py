@@ -462,6 +462,41 @@ class Values(unittest.TestCase):
                 self.assertEqual(load(data), value)
                 self.assertIn(data[5:6], (b"1", b"9", b"-", b"7"))
 
+    def test_lists_of_numbers_are_as_if_written_and_read_one_by_one(self):
+        def outcome(data):
+            try:
+                return repr_of(load(data))
+            except worker["LoadError"] as error:
+                return str(error)
+
+        def one_by_one(function, argument):
+            worker["MANY_NUMBERS"] = 1 << 30
+            try:
+                return function(argument)
+            finally:
+                worker["MANY_NUMBERS"] = 16
+
+        ints, floats = list(range(-8, 12)), [i / 7.0 for i in range(20)]
+        for numbers in (ints, floats, [2**31 - 1, -(2**31)] * 8, [float("nan"), float("-inf"), -0.0] * 6):
+            mixed = [numbers + [2**31], numbers + [True], [numbers, {1: numbers}]]
+            for value in [numbers, numbers[:15], numbers * 99, mixed] + mixed:
+                data = worker["dump"](value)
+                self.assertEqual(data, one_by_one(worker["dump"], value))
+                self.assertEqual(repr_of(load(data)), repr_of(value))
+        for numbers in (ints, floats):
+            data = worker["dump"](numbers)
+            for at in range(len(data)):
+                for byte in (b"F", b"D", b"L", b"P", b"Q", b"\x00", b"\x01", b"\x11", b"\x7f", b"\xff"):
+                    damaged = data[:at] + byte + data[at + 1 :]
+                    self.assertEqual(outcome(damaged), one_by_one(outcome, damaged))
+                self.assertEqual(outcome(data[:at]), one_by_one(outcome, data[:at]))
+
+    def test_words_that_come_again_are_not_mistaken_for_others(self):
+        words = [u"a" * size for size in range(70)] + [u"\xe4" * size for size in range(70)]
+        words += [u"word %d" % number for number in range(500)]
+        for value in (words * 2, dict((word, word) for word in words), [str(word.count(u"a")) for word in words]):
+            self.assertEqual(load(worker["dump"](value)), value)
+
     def test_integers_have_a_limit(self):
         self.assertEqual(load(b"H" + struct.pack(">i", 10**6) + b"9" * 10**6 + b"Q") + 1, 10 ** (10**6))
         self.refuse(10 ** (10**6), "can't serialize an integer of more than 1000000 digits")
@@ -506,6 +541,11 @@ class Values(unittest.TestCase):
             self.assertIn("more than 1000 levels", str(caught.exception))
         load(b"L" + (b"@" + one) * 1000 + b"Q")
         load(b"JL" + (b"@" + one) * 999 + b"LPQ")
+        deep = b"K" + struct.pack(">i", 2) + key + (b"K" + one + key) * 998 + b"L" + b"P" * 999 + b"F" + one + b"JP"
+        load(deep + b"@" + one + b"Q")
+        with self.assertRaises(worker["LoadError"]) as caught:  # what comes after the deepest item changes nothing
+            load(deep + (b"@" + one) * 2 + b"Q")
+        self.assertIn("more than 1000 levels", str(caught.exception))
         wide = b"J" + b"".join(b"F" + struct.pack(">i", i) + b"J" + b"P" for i in range(3000)) + b"Q"
         self.assertEqual(len(load(wide)), 3000)
 

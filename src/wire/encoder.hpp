@@ -131,11 +131,16 @@ class Encoder {
   void list(std::size_t size, At&& at) {
     Level level(*this, Step::kIndex);
     put_int4(out_, Op::kNewList, count(size));
-    for (; level.index < size; ++level.index) {
-      put_int4(out_, Op::kInt, static_cast<std::int32_t>(level.index));
-      source_.visit(at(level.index), *this);
-      out_.push_back(static_cast<char>(Op::kSetItem));
+    if (size == 0) {
+      return;
     }
+    put_int4(out_, Op::kInt, 0);
+    source_.visit(at(0), *this);
+    while (++level.index < size) {  // what ends one item and what begins the next are written at once
+      put_big_endian(put(put(out_.extend(6), Op::kSetItem), Op::kInt), static_cast<std::uint32_t>(level.index));
+      source_.visit(at(level.index), *this);
+    }
+    out_.push_back(static_cast<char>(Op::kSetItem));
   }
 
   template <typename At>

@@ -1,5 +1,6 @@
 // The native worker: what the one line on the command line of a plain popen gateway's interpreter calls.
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
 #include <unistd.h>
 
 #include <cstdlib>

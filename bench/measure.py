@@ -63,6 +63,13 @@ def start_and_terminate(spec: str, count: int) -> dict[str, float]:
     }
 
 
+def terminate_after_work(spec: str, count: int) -> dict[str, float]:
+    """The members have all run something, which takes more to end."""
+    group = execnet.Group([spec] * count)
+    assert group.remote_exec("channel.send(1)").receive_each() == [1] * count
+    return {f"terminate {count} {spec}, after work": timed(lambda: group.terminate(timeout=10))}
+
+
 def echo(spec: str) -> float:
     group = execnet.Group([spec])
     channel = group[0].remote_exec(ECHO)
@@ -172,7 +179,9 @@ def memory(spec: str, count: int) -> dict[str, float]:
 
 PARTS: dict[str, Callable[[], dict[str, float]]] = {
     "start": lambda: start_and_terminate("popen", GATEWAYS),
+    "work": lambda: terminate_after_work("popen", GATEWAYS),
     "preload": lambda: start_and_terminate("popen//preload", GATEWAYS),
+    "preload work": lambda: terminate_after_work("popen//preload", GATEWAYS),
     "many": lambda: start_and_terminate("popen//preload", MANY),
     "echo": lambda: {"echo of a small int": echo("popen")},
     "sockets": lambda: {"echo of a small int, without rings": echo("popen")},

@@ -54,6 +54,8 @@ ROWS = [
     Row(f"start {MANY} popen//preload", None, BARE, 0.6, released=""),
     Row(f"terminate {GATEWAYS} popen", 3),
     Row(f"terminate {GATEWAYS} popen//preload", 10, released=f"terminate {GATEWAYS} popen"),
+    Row(f"terminate {GATEWAYS} popen, after work", 3),
+    Row(f"terminate {GATEWAYS} popen//preload, after work", 10, released=f"terminate {GATEWAYS} popen, after work"),
     Row("echo of a small int", 8, PIPE, 1),
     Row("echo of a small int, without rings", None, PIPE, 2, released="echo of a small int"),
     Row("echo, pure worker", 1.5),
@@ -89,8 +91,8 @@ PEERS = {
     ],
 }
 # Of both; of this one alone, with what it has in its environment.
-OF_BOTH = ["start", "echo", "execute", "messages", "large", "serialize", "pure", "memory"]
-OF_THIS = ["preload", "many", "sockets", "preload memory"]
+OF_BOTH = ["start", "work", "echo", "execute", "messages", "large", "serialize", "pure", "memory"]
+OF_THIS = ["preload", "preload work", "many", "sockets", "preload memory"]
 
 
 def output(command: list[str], environ: dict[str, str]) -> Any:

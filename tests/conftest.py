@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import signal
 import sys
 from collections.abc import Generator, Iterator
@@ -40,6 +41,15 @@ def at_the_start() -> Belongings:
     warming_up = execnet.Group(["popen"])
     warming_up.terminate()
     return Belongings.now()
+
+
+@pytest.fixture
+def many_descriptors() -> Iterator[None]:
+    """As many as may be had, for groups of many gateways."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.fixture(scope="session")

@@ -145,9 +145,9 @@ def answer_requests():
 
 
 def take_descriptors(descriptors):
-    for descriptor, number in zip(descriptors, (STREAM, 2, 1, STDERR)):
-        os.dup2(descriptor, number)
-        os.close(descriptor)
+    for index, number in enumerate((STREAM, 2, 1, STDERR)):
+        os.dup2(descriptors[index], number)
+        os.close(descriptors[index])
 
 
 def preload(name):

@@ -5,12 +5,14 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <exception>
 #include <functional>
 #include <iterator>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 
 #include <execnet/dump.hpp>
@@ -22,6 +24,12 @@ namespace execnet {
 
 // A duration for time-outs: `1s`, `200ms`, or Seconds(0.5).
 using Seconds = std::chrono::duration<double>;
+
+// Bytes that stay where they are, and who keeps them: what is sent and received without a copy of it.
+struct SharedBytes {
+  std::span<const std::byte> bytes;
+  std::shared_ptr<const void> owner;  // while it lives they are there, and do not change
+};
 
 class EXECNET_EXPORT Channel {
  public:
@@ -46,6 +54,17 @@ class EXECNET_EXPORT Channel {
   [[nodiscard]] T receive(std::optional<Seconds> timeout = std::nullopt) const {
     return receive(timeout).as<T>();
   }
+
+  // The same for large items that are bytes and nothing else. From 64 KiB on they are written from where they are: the
+  // owner is let go of when they are, on any thread, which may be after a TimeoutError or GatewayGone.
+  //   auto frame = std::make_shared<std::vector<float>>(1 << 24);
+  //   channel.send_bytes({std::as_bytes(std::span(*frame)), frame});
+  void send_bytes(const SharedBytes& item, std::optional<Seconds> timeout = std::nullopt) const;
+  // Where they were received. Throws DataFormatError, besides what receive() throws, when the next item is something
+  // else, which is lost then.
+  //   const execnet::SharedBytes frame = channel.receive_bytes();
+  [[nodiscard]] SharedBytes receive_bytes(std::optional<Seconds> timeout = std::nullopt) const;
+
   // The next item, or none at the end of the channel.
   [[nodiscard]] std::optional<Value> next() const;
 

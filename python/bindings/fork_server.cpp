@@ -2,10 +2,10 @@
 // requests, and forks native workers.
 //
 // Each page that the interpreter writes to after a fork, if only to count a reference, is copied, in the fork
-// server as in the worker: some 300 in a worker that starts as a fresh one does, which costs more than the fork itself. So
-// nothing of the interpreter is touched here, nor in a worker until there is something to run. Up to then a
-// worker is some C++ that waits, and answers what needs no Python; what PyOS_AfterFork_Child() does for the interpreter
-// is done late, when it is first wanted.
+// server as in the worker: some 300 in a worker that starts as a fresh one does, which costs more than the fork itself.
+// So nothing of the interpreter is touched here, nor in a worker until there is something to run. Up to then a worker
+// is some C++ that waits, and answers what needs no Python; what PyOS_AfterFork_Child() does for the interpreter is
+// done late, when it is first wanted.
 #include <fcntl.h>
 #include <nanobind/nanobind.h>
 #include <sys/socket.h>
@@ -195,7 +195,8 @@ class Requests {
   }
 
   // False when nobody hears it.
-  [[nodiscard]] bool say(ForkAnswerKind kind, std::uint32_t number, std::int32_t value, std::string_view text = "") const {
+  [[nodiscard]] bool say(ForkAnswerKind kind, std::uint32_t number, std::int32_t value,
+                         std::string_view text = "") const {
     text = text.substr(0, core::kMostForkText);
     const core::ForkAnswer header{kind, number, value, static_cast<std::uint32_t>(text.size())};
     std::array<char, sizeof header + core::kMostForkText> answer;

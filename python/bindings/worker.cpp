@@ -202,8 +202,8 @@ void serve(nb::handle module, int stream_fd, int stderr_fd) {
     start_serving(module, stderr_fd);
   }
   run_tasks(worker.end);
-  // If no code has run there is nothing of its to be destroyed, and taking an interpreter down takes as long as to start
-  // a third of one.
+  // If no code has run there is nothing of its to be destroyed, and taking an interpreter down takes as long as to
+  // start a third of one.
   if (!worker.has_run_code || has_threads_left()) {
     end_at_once();
   }

@@ -418,3 +418,16 @@ def serve(stream_fd: int, stderr_fd: int) -> None:
 
 def exit(status: int) -> None:
     """Ends the process as C programs end. The interpreter is not taken down."""
+
+def prepare_to_fork(has_exit_handlers: bool) -> None:
+    """
+    For a fork server, once before answer_requests(), while descriptor 2 is what a worker's stderr is until it
+    serves. A worker that has run nothing ends at once if there are no exit handlers.
+    """
+
+def answer_requests(control: int, why_not_to_fork: Callable[[], str | None]) -> list[int] | None:
+    """
+    For a fork server: forks a worker for each request that comes on the socket `control`. Returns the pids
+    of those there are when no more will come; and, in a worker, None when there is something to do for its
+    interpreter, with which serve() goes on.
+    """

@@ -6,6 +6,7 @@
 #include "base/wait.hpp"
 #include "core/channel_handle.hpp"
 #include "core/value_message.hpp"
+#include "wire/dump.hpp"
 
 namespace execnet {
 namespace {
@@ -48,6 +49,22 @@ void Channel::send(const Value& item, std::optional<Seconds> timeout) const {
 Value Channel::receive(std::optional<Seconds> timeout) const {
   const base::Buffer item = ref_->receive({.deadline = base::deadline_after(timeout)});
   return core::decode_value(item.view(), &ref_->connection(), ref_->strings());
+}
+
+void Channel::send_bytes(const SharedBytes& item, std::optional<Seconds> timeout) const {
+  const bool to_be_told = ref_->is_to_be_told();
+  base::Rope payload;
+  wire::encode_bytes({reinterpret_cast<const char*>(item.bytes.data()), item.bytes.size()}, item.owner, payload);
+  ref_->send(std::move(payload), {.deadline = base::deadline_after(timeout)}, to_be_told);
+}
+
+SharedBytes Channel::receive_bytes(std::optional<Seconds> timeout) const {
+  auto item = std::make_shared<const base::Buffer>(ref_->receive({.deadline = base::deadline_after(timeout)}));
+  const auto bytes = wire::bytes_in(item->view());
+  if (!bytes) {
+    detail::throw_unexpected("bytes", core::decode_value(item->view(), &ref_->connection(), ref_->strings()));
+  }
+  return {std::as_bytes(std::span(*bytes)), std::move(item)};
 }
 
 std::optional<Value> Channel::next() const {

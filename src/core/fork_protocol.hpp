@@ -1,5 +1,5 @@
-// What a coordinator and its fork server say to each other over a unix stream socket. worker/fork_server.py has the same,
-// and the words to it.
+// What a coordinator and its fork server say to each other over a unix stream socket. worker/fork_server.py has the
+// same, and the words to it.
 #pragma once
 
 #include <cstddef>

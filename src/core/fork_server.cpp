@@ -242,7 +242,7 @@ bool ForkServer::send(const Request& request) {
   // What the worker of a fresh interpreter would be given now; see transport::start.
   const auto standard = [&](int fd) { return transport::has_standard(fd) ? fd : null_.get(); };
   const std::array<int, kForkDescriptors> fds{request.stream.get(), request.stderr_pipe.get(), standard(STDOUT_FILENO),
-                               standard(STDERR_FILENO)};
+                                              standard(STDERR_FILENO)};
   alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof fds)> ancillary{};
   if (request.kind == ForkRequestKind::kFork) {
     message.msg_control = ancillary.data();

@@ -89,12 +89,13 @@ class WorkerEnd final : public ConnectionOwner, public std::enable_shared_from_t
   // Says why this worker cannot serve, and waits until that is out.
   void refuse(const std::string& why);
 
-  // For a worker whose interpreter is not to be touched before it is wanted: rests until it is. Answers the coordinator's
-  // HELLO with `info` if that takes no interpreter, after `taken` was called with what it says, with the connection's
-  // mutex held. REQUIRES: called on the main thread, once, before anything else; the loop thread is not needed for it.
+  // For a worker whose interpreter is not to be touched before it is wanted: rests until it is. Answers the
+  // coordinator's HELLO with `info` if that takes no interpreter, after `taken` was called with what it says, with the
+  // connection's mutex held. REQUIRES: called on the main thread, once, before anything else; the loop thread is not
+  // needed for it.
   enum class Wanted : std::uint8_t {
-    kForSetup,  // HELLO is not answered
-    kForWork,   // there is something to run
+    kForSetup,    // HELLO is not answered
+    kForWork,     // there is something to run
     kForNothing,  // it is told to end, or the coordinator is gone
   };
   Wanted rest(const WorkerInfo& info, std::function<void(const WorkerSetup&)> taken);
@@ -158,7 +159,7 @@ class WorkerEnd final : public ConnectionOwner, public std::enable_shared_from_t
     std::function<void(const WorkerSetup&)> taken;
     bool answered = false;  // HELLO
   };
-  Rest* rest_ = nullptr;                           // while the main thread is in rest()
+  Rest* rest_ = nullptr;                          // while the main thread is in rest()
   std::chrono::milliseconds ending_patience_{0};  // with which it is ending
   std::list<Runner> runners_;
   std::list<std::shared_ptr<OpenedProcess>> opened_;  // of gateways that this one is the proxy of

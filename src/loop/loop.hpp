@@ -1,9 +1,10 @@
 // One thread that watches descriptors and timers for everybody who is not waiting himself.
 //
 // Owner: a group (or a worker), which calls stop() before it lets go; stop() joins the thread.
-// The thread is started when there is first something to watch or to wait for. Any thread may call any method. Handlers run on the loop thread, one at a time, with no lock of
-// the loop held; they must not block and never run user code. In a process forked from the one that
-// made it a loop does nothing: it has no thread there, and its epoll set is shared with the parent.
+// The thread is started when there is first something to watch or to wait for. Any thread may call any method. Handlers
+// run on the loop thread, one at a time, with no lock of the loop held; they must not block and never run user code. In
+// a process forked from the one that made it a loop does nothing: it has no thread there, and its epoll set is shared
+// with the parent.
 //
 // Why not an event-loop library: a caller that waits for a message takes the reading of its
 // connection over from this thread and gives it back later (see core/connection.hpp). That needs

@@ -56,8 +56,8 @@ os.waitpid(child, 0)
 )";
 
 // `variable` becomes the globals of a source of that size, which is next in the file i.
-std::string run_source(const std::string& variable, std::size_t size, const std::string& name,
-                       const std::string& title, bool compressed = true) {
+std::string run_source(const std::string& variable, std::size_t size, const std::string& name, const std::string& title,
+                       bool compressed = true) {
   const std::string bytes = "i.read(" + std::to_string(size) + ")";
   // 31: a gzip header is expected.
   return variable + "={\"__name__\":\"execnet_" + name + "\"};exec(compile(" +
@@ -112,7 +112,8 @@ std::string path_literal(std::string_view path) {
 }
 
 std::string native_line(std::string_view native_module) {
-  return kImportForCore + ("c=" + core_module(native_module)) + ";c.serve(" + std::to_string(kStreamFd) + "," + std::to_string(kStderrFd) + ")";
+  return kImportForCore + ("c=" + core_module(native_module)) + ";c.serve(" + std::to_string(kStreamFd) + "," +
+         std::to_string(kStderrFd) + ")";
 }
 
 std::string fork_server_line(const std::vector<std::string>& modules, std::string_view native_module) {
@@ -129,8 +130,7 @@ std::string fork_server_line(const std::vector<std::string>& modules, std::strin
       run_source("f", fork_server_source().size(), "fork_server", "fork server", false);
   if (native_module.empty()) {
     return line + "import zlib;" + run_source("g", worker_source_gz().size(), "worker", "worker") +
-           "f[\"fork_workers\"]([" + names +
-           "]);f[\"run\"](lambda r,e:g[\"serve\"](os.fdopen(r,\"rb\"),r,e),os._exit)";
+           "f[\"fork_workers\"]([" + names + "]);f[\"run\"](lambda r,e:g[\"serve\"](os.fdopen(r,\"rb\"),r,e),os._exit)";
   }
   return line + kImportForCore + "c=f[\"fork_workers\"]([" + names + "],lambda:" + core_module(native_module) +
          ");f[\"run\"](c.serve,c.exit)";

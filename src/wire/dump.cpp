@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "wire/big_endian.hpp"
 #include "wire/decoder.hpp"
 #include "wire/encoder.hpp"
 #include "wire/utf8.hpp"
@@ -175,6 +176,36 @@ class ValueBuilder {
 void encode(const Value& value, base::Buffer& out, ChannelTable* channels) {
   ValueSource source(channels);
   Encoder<ValueSource>(source, out).encode(&value);
+}
+
+void encode_bytes(std::string_view bytes, std::shared_ptr<const void> owner, base::Rope& out) {
+  put_length(out.own(), Op::kBytes, Op::kBytes8, bytes.size());
+  if (bytes.size() >= base::Rope::kWorthLending) {
+    out.lend(bytes, std::move(owner));
+  } else {
+    out.own().append(bytes);
+  }
+  out.own().push_back(static_cast<char>(Op::kStop));
+}
+
+std::optional<std::string_view> bytes_in(std::string_view encoded) {
+  constexpr std::size_t kShort = 1 + sizeof(std::uint32_t);
+  constexpr std::size_t kWide = 1 + sizeof(std::uint64_t);
+  const auto op = encoded.empty() ? Op::kStop : static_cast<Op>(encoded.front());
+  std::string_view rest;
+  std::uint64_t size = 0;
+  if (op == Op::kBytes && encoded.size() > kShort) {
+    size = get_big_endian<std::uint32_t>(encoded.data() + 1);
+    rest = encoded.substr(kShort);
+  } else if (op == Op::kBytes8 && encoded.size() > kWide) {
+    size = get_big_endian<std::uint64_t>(encoded.data() + 1);
+    rest = encoded.substr(kWide);
+  }
+  if (rest.empty() || size != rest.size() - 1 || static_cast<Op>(rest.back()) != Op::kStop) {
+    return std::nullopt;
+  }
+  rest.remove_suffix(1);
+  return rest;
 }
 
 Value decode(std::string_view bytes, ChannelTable* channels, StringConfig strings) {

@@ -1,13 +1,16 @@
 #include "wire/dump.hpp"
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <sstream>
 #include <string>
 #include <vector>
 
 #include <gtest/gtest.h>
 
+#include "base/rope.hpp"
 #include "vectors.hpp"
 #include "wire/encoder.hpp"
 
@@ -149,6 +152,32 @@ TEST(DumpTest, SeveralValuesInARowAreLoadedOneByOne) {
   const Loaded first = load_first(bytes);
   EXPECT_EQ(first.value, Value(1));
   EXPECT_EQ(loads(std::string_view(bytes).substr(first.size)), Value("two"));
+}
+
+TEST(DumpTest, BytesAloneAreFoundWhereTheyAre) {
+  for (const std::size_t size : {std::size_t{0}, std::size_t{5}, base::Rope::kWorthLending}) {
+    const auto owner = std::make_shared<const std::string>(size, 'x');
+    base::Rope rope;
+    wire::encode_bytes(*owner, owner, rope);
+    EXPECT_EQ(owner.use_count(), size < base::Rope::kWorthLending ? 1 : 2);
+    std::string encoded(rope.size(), ' ');
+    rope.copy_to(encoded.data());
+    EXPECT_EQ(wire::decode(encoded, nullptr, {}), Value(Bytes(*owner)));
+    const auto found = wire::bytes_in(encoded);
+    ASSERT_TRUE(found);
+    EXPECT_EQ(*found, *owner);
+    EXPECT_EQ(found->data(), encoded.data() + 5);
+    for (std::size_t part = 0; part < std::min<std::size_t>(encoded.size(), 16); ++part) {
+      EXPECT_FALSE(wire::bytes_in(std::string_view(encoded).substr(0, part)));
+    }
+    EXPECT_FALSE(wire::bytes_in(encoded + "Q"));
+  }
+  EXPECT_EQ(wire::bytes_in(std::string("U\0\0\0\0\0\0\0\2abQ", 12)), "ab");
+  EXPECT_FALSE(
+      wire::bytes_in(std::string("U\xff\xff\xff\xff\xff\xff\xff\xff"
+                                 "abQ",
+                                 12)));
+  EXPECT_FALSE(wire::bytes_in(std::string("N\0\0\0\2abQ", 8)));
 }
 
 TEST(DumpTest, NestingIsBoundedBothWays) {

@@ -12,7 +12,6 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -686,14 +685,6 @@ def test_threads_may_make_them_at_the_same_time_in_one_group(preload: Preload) -
         thread.join()
     assert len(servers) == 12
     assert len(set(servers)) == 1
-
-
-@pytest.fixture
-def many_descriptors() -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_hundred_at_once(preload: Preload, many_descriptors: None) -> None:

@@ -29,6 +29,11 @@ def soak_seconds(short_form: int) -> int:
     return int(os.environ.get("EXECNET_SOAK_SECONDS", short_form))
 
 
+def soak_gateways(short_form: int) -> int:
+    """How many gateways a group has: EXECNET_SOAK_GATEWAYS, or in the short form so many."""
+    return int(os.environ.get("EXECNET_SOAK_GATEWAYS", short_form))
+
+
 def soak_seed() -> int:
     """Where the random numbers start: EXECNET_SOAK_SEED. Says so on stdout, which a failing test shows."""
     seed = int(os.environ.get("EXECNET_SOAK_SEED", 1))

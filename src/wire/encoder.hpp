@@ -135,10 +135,13 @@ class Encoder {
       return;
     }
     put_int4(out_, Op::kInt, 0);
-    source_.visit(at(0), *this);
-    while (++level.index < size) {  // what ends one item and what begins the next are written at once
-      put_big_endian(put(put(out_.extend(6), Op::kSetItem), Op::kInt), static_cast<std::uint32_t>(level.index));
+    for (;;) {
       source_.visit(at(level.index), *this);
+      if (++level.index == size) {
+        break;
+      }
+      // What ends one item and what begins the next are written at once.
+      put_big_endian(put(put(out_.extend(6), Op::kSetItem), Op::kInt), static_cast<std::uint32_t>(level.index));
     }
     out_.push_back(static_cast<char>(Op::kSetItem));
   }

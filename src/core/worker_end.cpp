@@ -139,6 +139,9 @@ WorkerEnd::Wanted WorkerEnd::rest(const WorkerInfo& info, std::function<void(con
   const Runner& runner = runners_.front();
   connection_->wait_until(lock, &runner, {}, [&] { return runner.task || ending_ || (setup_ && !rest.answered); });
   rest_ = nullptr;
+  if (runner.task && ending_) {  // both came at once
+    end_within(ending_patience_);
+  }
   return runner.task ? Wanted::kForWork : ending_ ? Wanted::kForNothing : Wanted::kForSetup;
 }
 

@@ -10,7 +10,7 @@ Threads:
   dispatcher   calls the callbacks of all channels, in the order of arrival; started by the first
   exec N       runs code of remote_exec while the main thread is taken
   grace N      refuses code that waits too long for the main thread (main_thread_only)
-  open N, ...  see to the processes that are started for other gateways: OpenedProcess
+  open N, ...  see to the processes that are started or forked for other gateways: OpenedProcess
 
 With gevent or eventlet the main thread runs code and callbacks in greenlets instead. It does not write
 either, then: the poster does.
@@ -1499,7 +1499,7 @@ class Executor(object):
         request = load(payload, None)
         check_open(request)
         channel = connection.channel_for(number)
-        opened = OpenedProcess(connection, channel, *request[:2])
+        opened = OpenedProcess(connection, channel, request[0], request[1], request[3])
         with connection.lock:
             channel._state.relay, channel._state.window = opened, UNBOUNDED  # it has its own
             self._unfinished += 1
@@ -1619,37 +1619,76 @@ class Executor(object):
 RELAY_WINDOW = 1024 * 1024  # bytes that may be under way on a channel in one direction
 PIECE_SIZE = 64 * 1024
 TAIL = 4096  # bytes of a process's stderr that are kept for error messages
+MOST_SOURCES = 128 * 1024  # bytes that a fork server reads first, which a socket takes at once
+
+
+class StderrTail(object):
+    """What a process says on its stderr: the last of it is kept, and all is passed on once it serves. One thread."""
+
+    def __init__(self, name, pipe):
+        self._pipe = pipe
+        self._lock = allocate_lock()
+        self._tail = self._unsaid = b""
+        self._serves = False
+        self._thread = start_thread(name, self._copy)
+
+    def _copy(self):
+        while True:
+            said = os.read(self._pipe.fileno(), TAIL)
+            if not said:
+                return self._pipe.close()
+            with self._lock:
+                self._tail = (self._tail + said)[-4 * TAIL :]
+                self._unsaid = (self._unsaid + said)[-PIECE_SIZE:]
+            if self._serves:
+                self._pass_on()
+
+    def pass_on(self):
+        if not self._serves:
+            self._serves = True
+            self._pass_on()
+
+    def _pass_on(self):
+        with self._lock:
+            try:
+                os.write(2, self._unsaid)
+            except EnvironmentError:
+                pass  # nobody is there to read it
+            self._unsaid = b""
+
+    def after(self, how):
+        """How the process has ended, and the last that it has said."""
+        self._thread.join(0.1)
+        crash = self._tail.rfind(b"Fatal Python error: ")  # what follows is shown, else the end
+        said = self._tail[max(0, crash - 512) :][:TAIL] if crash >= 0 else self._tail[-TAIL:]
+        return (how + "\n" + native(portable(said))).rstrip("\r\n")
 
 
 class OpenedProcess(object):
-    """A process started as a proxy: its stdin and stdout are joined to the channel of its OPEN frame.
+    """A process started as a proxy, or forked for one: its stream is joined to the channel of its OPEN frame.
 
     Four threads: one waits for its end, the others copy its input, its output and its stderr.
     """
 
-    def __init__(self, connection, channel, argv, env):
+    def __init__(self, connection, channel, argv, env, sources):
         self._connection, self._channel, self._state = connection, channel, channel._state
-        self._argv, self._env = argv, env
-        self._process = None
+        self._argv, self._env, self._sources = argv, env, sources
+        self._process = self._server = None
         self._ended = False
-        self._spoken = False
         self._on_the_way = 0  # bytes of its output that were sent and not consumed; guarded by the connection's lock
         self._look = allocate_lock()  # let go of when that has changed
-        self._stderr_lock = allocate_lock()
-        self._tail = self._unsaid = b""
 
     def run(self):
         import socket
-        import subprocess
 
-        env = dict(os.environb if PY3 else os.environ)
-        env.update(self._env)
         self._stream, theirs = socket.socketpair()
         close_on_exec(self._stream.fileno())
         try:
-            self._process = subprocess.Popen(
-                self._argv, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, env=env, close_fds=True
-            )
+            self._process = self._start(theirs)
+        except ForkError as error:
+            self._stream.close()
+            self._channel.close(str(error))
+            return
         except Exception as error:
             number = getattr(error, "errno", None)
             why = os.strerror(number) if number else error
@@ -1658,22 +1697,34 @@ class OpenedProcess(object):
             return
         finally:
             theirs.close()
-        copiers = [self._copy_output, self._copy_stderr]
-        copiers = [start_thread("relay %d" % self._state.id, copy) for copy in copiers]
-        start_thread("relay %d" % self._state.id, self._copy_input)
+        name = "relay %d" % self._state.id
+        self._stderr = StderrTail(name, self._process.stderr)
+        output = start_thread(name, self._copy_output)
+        start_thread(name, self._copy_input)
         with self._connection.lock:
             if self._state.no_more_items:
                 self.on_channel_end()
-        code = self._process.wait()
+        try:
+            how = describe_end(self._process.wait())
+        except ForkError as error:
+            how = str(error)
         self._ended = True
         self._shut_down()  # what others may hold open is not the process
-        copiers[0].join()
-        copiers[1].join(0.1)
+        output.join()
         self._stream.close()
-        how = "exit status %d" % code if code >= 0 else "killed by " + signal_name(-code)
-        crash = self._tail.rfind(b"Fatal Python error: ")  # what follows is shown, else the end
-        said = self._tail[max(0, crash - 512) :][:TAIL] if crash >= 0 else self._tail[-TAIL:]
-        self._channel.close((how + "\n" + native(portable(said))).rstrip("\r\n"))
+        self._channel.close(self._stderr.after(how))
+
+    def _start(self, theirs):
+        import subprocess
+
+        env = dict(os.environb if PY3 else os.environ)
+        env.update(self._env)
+        if self._sources is not None:
+            self._server = fork_server(self._argv, env, self._sources)
+            return self._server.fork(theirs, self._state)
+        return subprocess.Popen(
+            self._argv, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, env=env, close_fds=True
+        )
 
     def on_consumed(self, count):
         self._on_the_way -= count
@@ -1688,8 +1739,13 @@ class OpenedProcess(object):
         deadline = now() + seconds
         while not self._ended and now() < deadline:
             time.sleep(0.01)
-        if not self._ended and self._process is not None:
+        if self._ended:
+            return
+        if self._process is not None:
             kill_tree(self._process.pid)
+        elif self._server is not None:
+            self._server.give_up()
+            self._channel.close("it was given up before it was forked")
 
     def _shut_down(self):
         try:
@@ -1729,40 +1785,23 @@ class OpenedProcess(object):
                     self._connection.send(state, DATA, dump(data))
                 except EnvironmentError:
                     pass  # the coordinator is gone
-            if not self._spoken:
-                self._spoken = True
-                self._pass_on()
+            self._stderr.pass_on()
         self._end_within(2)
-
-    def _copy_stderr(self):
-        while True:
-            said = os.read(self._process.stderr.fileno(), TAIL)
-            if not said:
-                return self._process.stderr.close()
-            with self._stderr_lock:
-                self._tail = (self._tail + said)[-4 * TAIL :]
-                self._unsaid = (self._unsaid + said)[-PIECE_SIZE:]
-            if self._spoken:
-                self._pass_on()
-
-    def _pass_on(self):
-        with self._stderr_lock:
-            try:
-                os.write(2, self._unsaid)
-            except EnvironmentError:
-                pass  # nobody is there to read it
-            self._unsaid = b""
 
 
 def check_open(request):
     """Throws ProtocolError unless it is what OPEN has to carry for a pure worker."""
-    if type(request) is tuple and len(request) == 3:
-        argv, env, stdio = request
+    if type(request) is tuple and len(request) == 4:
+        argv, env, stdio, sources = request
         if type(argv) is list and argv and type(env) is dict and stdio is True:
-            words = argv + list(env) + list(env.values())
-            if all(isinstance(word, bytes) for word in words):
+            words = argv + list(env) + list(env.values()) + ([] if sources is None else [sources])
+            if all(isinstance(word, bytes) for word in words) and len(sources or b"") <= MOST_SOURCES:
                 return
-    raise ProtocolError("OPEN without (argv, env, True)")
+    raise ProtocolError("OPEN without (argv, env, True, sources)")
+
+
+def describe_end(code):
+    return "exit status %d" % code if code >= 0 else "killed by " + signal_name(-code)
 
 
 def signal_name(number):
@@ -1796,6 +1835,198 @@ def kill_tree(pid):
             os.kill(one, signal.SIGKILL)
         except EnvironmentError:
             pass  # it has just ended
+
+
+# --- The fork servers of a proxy ------------------------------------------------------------------
+
+FORK, COLLECT = 1, 2  # what fork_server.py is asked for, and says
+READY, FORKED = 1, 2
+SYS_PIDFD_OPEN = 434
+fork_servers = {}  # (arguments, environment, directory) -> ForkServer
+fork_servers_lock = allocate_lock()
+
+
+class ForkError(Exception):
+    """Why there is no worker of a fork server, or none any more."""
+
+
+def fork_server(argv, env, sources):
+    """The one that fits, or a new one."""
+    if not PY3 or not LINUX:
+        raise ForkError("preload needs Python 3, and this is Python %s on %s" % (sys.version.split()[0], sys.platform))
+    key = (tuple(argv), tuple(sorted(env.items())), os.getcwd())
+    with fork_servers_lock:
+        server = fork_servers.get(key)
+        if server is None or server.is_over():
+            server = fork_servers[key] = ForkServer(argv, env, sources)
+        return server
+
+
+def pidfd_open(pid):
+    if hasattr(os, "pidfd_open"):
+        return os.pidfd_open(pid)
+    import ctypes  # before 3.9
+
+    fd = ctypes.CDLL(None, use_errno=True).syscall(SYS_PIDFD_OPEN, pid, 0)
+    if fd < 0:
+        raise OSError(ctypes.get_errno(), "pidfd_open")
+    return fd
+
+
+class ForkServer(object):
+    """An interpreter that forks workers for this proxy; src/core/fork_server.hpp is the same for a native one.
+
+    One request at a time: who asks reads the answer.
+    """
+
+    def __init__(self, argv, env, sources):
+        import socket
+        import subprocess
+
+        self.control, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                argv, stdin=theirs, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=env
+            )
+        self._stderr = StderrTail("fork server", self._process.stderr)
+        self._turn = allocate_lock()  # to ask
+        self._lock = allocate_lock()  # guards what follows
+        self._awaited = 0  # by so many, until it is ready
+        self._numbers = itertools.count(1)
+        self._ready = False
+        self._how = None  # it ended
+        try:
+            self.control.sendall(sources)
+        except EnvironmentError:
+            pass  # it has ended
+
+    def is_over(self):
+        import select
+
+        end = select.poll()
+        end.register(self.control, 0)
+        return bool(self._how or end.poll(0))
+
+    def fork(self, stream, state):
+        """A worker with that stream, if the channel of that state is still there by then. Throws ForkError."""
+        import socket
+
+        with self._lock:
+            number = next(self._numbers)
+            self._awaited += 1
+        read, write = os.pipe()
+        try:
+            descriptors = struct.pack("=4i", stream.fileno(), write, write, write)
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)]
+            kind, value, text = self._ask(FORK, number, rights, wanted=lambda: not state.no_more_items)
+            if kind != FORKED:
+                raise ForkError("its fork server has not started it: " + text)
+            return ForkedProcess(self, number, value, os.fdopen(read, "rb", 0))
+        except ForkError as error:
+            os.close(read)
+            raise ForkError(self._stderr.after(str(error)) if self._how else str(error))
+        finally:
+            os.close(write)
+
+    def give_up(self):
+        """One less waits for it. One that nobody waits for, and that still imports, is ended: it may do so for ever."""
+        with self._lock:
+            self._awaited -= 1
+            if self._awaited or self._ready:
+                return
+        kill_tree(self._process.pid)
+
+    def collect(self, number):
+        """How a worker has ended, which it has, as Popen.wait() says it. Throws ForkError."""
+        answer = self._ask(COLLECT, number, deadline=now() + 0.5)
+        if answer is None:
+            raise ForkError("exit status unknown: its fork server does not answer")
+        status = answer[1]
+        if status < 0:
+            raise ForkError("exit status unknown")
+        return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+    def _ask(self, kind, number, rights=(), wanted=None, deadline=None):
+        """Kind, value and text of the answer; None if there is none by the deadline. Throws ForkError."""
+        import socket
+
+        if not acquire_until(self._turn, deadline):
+            return None
+        try:
+            if not self._ready and wanted():
+                self._wait_ready()
+            if wanted is not None and not wanted():
+                raise ForkError("it was given up before it was forked")
+            self.control.sendmsg([struct.pack("=II", kind, number)], rights)
+            while True:
+                self.control.settimeout(deadline and max(0.001, deadline - now()))
+                answer, its_number, value, text = self._read()
+                if its_number == number:  # else somebody has not waited for it
+                    return answer, value, text
+        except socket.timeout:
+            return None
+        except EnvironmentError:
+            raise ForkError(self._end())
+        finally:
+            self._turn.release()
+
+    def _wait_ready(self):
+        _, _, _, namespace = self._read()
+        if namespace != os.readlink("/proc/self/ns/pid"):
+            self._how = "it runs in another PID namespace, where its workers cannot be seen to: leave out preload"
+            kill_tree(self._process.pid)
+            raise ForkError(self._end())
+        self._ready = True
+        self._stderr.pass_on()
+
+    def _read(self):
+        kind, number, value, length = struct.unpack("=IIiI", self._receive(16))
+        return kind, number, value, self._receive(length).decode("utf-8", "replace")
+
+    def _receive(self, size):
+        data = b""
+        while len(data) < size:
+            more = self.control.recv(size - len(data))
+            if not more:
+                raise EnvironmentError("it is gone")
+            data += more
+        return data
+
+    def _end(self):
+        """How it has ended. It has closed its socket."""
+        deadline = now() + 0.5
+        while self._process.poll() is None and now() < deadline:
+            time.sleep(0.005)
+        if self._process.poll() is None:
+            kill_tree(self._process.pid)
+        code = self._process.wait()
+        self._how = self._how or "its fork server has ended: " + describe_end(code)
+        return self._how
+
+
+class ForkedProcess(object):
+    """A worker of a fork server, with what OpenedProcess uses of a Popen.
+
+    It is a zombie until its fork server collects it: when its pidfd says that it has ended.
+    """
+
+    def __init__(self, server, number, pid, stderr):
+        self._server, self._number = server, number
+        self.pid, self.stderr = pid, stderr
+        self._pidfd = pidfd_open(pid)
+
+    def wait(self):
+        import select
+
+        ends = select.poll()
+        ends.register(self._pidfd, select.POLLIN)
+        ends.register(self._server.control, 0)
+        if self._pidfd not in dict(ends.poll()):  # its fork server is gone
+            kill_tree(self.pid)
+            ends.unregister(self._server.control)
+            ends.poll()
+        os.close(self._pidfd)
+        return self._server.collect(self._number)
 
 
 # --- The guard ----------------------------------------------------------------------------------

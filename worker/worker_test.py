@@ -683,7 +683,7 @@ class Proxies(LiveTest):
 
     def open(self, *argv):
         number = self.client.new_id()
-        self.client.send(OPEN, number, dump(([word.encode("ascii") for word in argv], {b"COLOUR": b"red"}, True)))
+        self.client.send(OPEN, number, dump(([word.encode("ascii") for word in argv], {b"COLOUR": b"red"}, True, None)))
         return number
 
     def test_standard_input_and_output_are_the_channel(self):
@@ -727,7 +727,14 @@ class Proxies(LiveTest):
         self.assertEqual(self.client.error(number), "exit status 0")
 
     def test_what_is_not_of_the_form_ends_the_worker(self):
-        for request in ((), ([], {}, True), ([b"true"], {}, False)):
+        too_much = b"x" * (worker["MOST_SOURCES"] + 1)
+        for request in (
+            (),
+            ([], {}, True, None),
+            ([b"true"], {}, False, None),
+            ([b"true"], {}, True),
+            ([b"true"], {}, True, too_much),
+        ):
             client = self.start()
             client.send(OPEN, client.new_id(), dump(request))
             self.assertIs(client.read(), None)

@@ -16,7 +16,9 @@ Value open_payload(const transport::Launch& launch) {
   for (const auto& [name, value] : launch.env) {
     env.emplace_back(Bytes(name), Bytes(value));
   }
-  return Tuple{std::move(argv), std::move(env), launch.stream_on_stdio};
+  const base::Buffer sources = launch.forks ? transport::preamble(launch) : base::Buffer();
+  return Tuple{std::move(argv), std::move(env), launch.stream_on_stdio,
+               launch.forks ? Value(Bytes(std::string(sources.view()))) : Value()};
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
-// The fork servers of a group: one for each interpreter, environment, directory, file mode mask and list of modules.
+// The fork servers of a group, or of a proxy: one for each interpreter, environment, directory, file mode mask and list
+// of modules.
 //
-// Owner: its Membership, which calls end() before it lets go. Any thread may call any method.
+// Owner: its Membership or WorkerEnd, which calls end() before it lets go. Any thread may call any method.
 #pragma once
 
 #include <map>

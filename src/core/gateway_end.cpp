@@ -84,7 +84,7 @@ std::shared_ptr<GatewayEnd> GatewayEnd::start(const XSpec& spec, const transport
     if (!launch.forks) {
       first = transport::preamble(launch);
     }
-    if (launch.forks) {
+    if (launch.forks && !other) {
       auto [ours, theirs] = base::socket_pair();
       stream = std::move(ours);
       far_end = forks.fork(launch, std::move(theirs));

@@ -1,4 +1,4 @@
-// A process that this worker has started as a proxy: its stream is joined to the channel that the
+// A process that this worker has started, or had forked, as a proxy: its stream is joined to the channel that the
 // OPEN frame came on. The coordinator's end of that channel is a ProxiedProcess.
 //
 // Owner: its WorkerEnd, until it is over. Lives on the loop thread; needs no interpreter. The program
@@ -7,26 +7,25 @@
 
 #include <functional>
 #include <memory>
-#include <optional>
 #include <vector>
 
 #include "base/buffer.hpp"
 #include "core/connection.hpp"
+#include "core/far_end.hpp"
+#include "core/fork_servers.hpp"
 #include "core/relay.hpp"
-#include "core/stderr_tail.hpp"
-#include "process/oom.hpp"
-#include "process/process.hpp"
 #include "transport/transport.hpp"
 
 namespace execnet::core {
 
 class OpenedProcess final : public RelayOwner, public std::enable_shared_from_this<OpenedProcess> {
  public:
-  // Will be started soon. Throws DataFormatError for a payload that is not of OPEN.
+  // Will be started soon, by one of `forks` if OPEN says so. Throws DataFormatError for a payload that is not of OPEN.
   static std::shared_ptr<OpenedProcess> open(Connection::Lock& lock, std::shared_ptr<Connection> connection,
-                                             std::shared_ptr<ChannelState> channel, const base::Buffer& payload);
+                                             std::shared_ptr<ChannelState> channel, const base::Buffer& payload,
+                                             std::shared_ptr<ForkServers> forks);
   OpenedProcess(std::shared_ptr<Connection> connection, std::shared_ptr<ChannelState> channel,
-                transport::Launch launch);
+                transport::Launch launch, std::shared_ptr<ForkServers> forks);
   ~OpenedProcess() override;
   OpenedProcess(const OpenedProcess&) = delete;
   OpenedProcess& operator=(const OpenedProcess&) = delete;
@@ -49,14 +48,13 @@ class OpenedProcess final : public RelayOwner, public std::enable_shared_from_th
   const std::shared_ptr<Connection> connection_;
   const std::shared_ptr<ChannelState> channel_;
   const transport::Launch launch_;
+  const std::shared_ptr<ForkServers> forks_;
   std::shared_ptr<Relay> relay_;
   std::function<void()> over_;
-  std::shared_ptr<process::Process> process_;
-  std::shared_ptr<StderrTail> stderr_;
-  loop::Loop::Id process_watch_ = 0;
-  std::optional<process::OomWatch> oom_;  // once it has spoken, and is where it will be
+  std::shared_ptr<FarEnd> far_end_;  // a LocalProcess or a ForkedProcess
+  loop::Loop::Id end_watch_ = 0;
+  bool serves_ = false;
   bool ending_ = false;
-  bool killed_ = false;  // by us
 };
 
 }  // namespace execnet::core

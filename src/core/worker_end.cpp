@@ -52,6 +52,9 @@ void WorkerEnd::stop() {
     }
   } else {
     OpenedProcess::end_all({opened_.begin(), opened_.end()});
+    if (forks_) {
+      forks_->end({.deadline = base::Clock::now()});
+    }
   }
   connection_->finish("the worker ends");
   connection_->dispatcher().join({.deadline = base::Clock::now() + kCallbacksEndWithin});
@@ -292,7 +295,10 @@ void WorkerEnd::on_open(Lock& lock, const std::shared_ptr<ChannelState>& channel
   if (ending_) {
     return;
   }
-  opened_.push_back(OpenedProcess::open(lock, connection_, channel, payload));
+  if (!forks_) {
+    forks_ = std::make_shared<ForkServers>(loop_);
+  }
+  opened_.push_back(OpenedProcess::open(lock, connection_, channel, payload, forks_));
   opened_.back()->when_over([weak = weak_from_this(), opened = opened_.back().get()] {
     if (const auto self = weak.lock()) {
       auto own_lock = self->connection_->lock();

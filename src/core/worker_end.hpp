@@ -163,6 +163,7 @@ class WorkerEnd final : public ConnectionOwner, public std::enable_shared_from_t
   std::chrono::milliseconds ending_patience_{0};  // with which it is ending
   std::list<Runner> runners_;
   std::list<std::shared_ptr<OpenedProcess>> opened_;  // of gateways that this one is the proxy of
+  std::shared_ptr<ForkServers> forks_;                // of such gateways, once there was one
   std::list<Task> queued_;        // main_thread_only: waiting for the main thread to be free; else for a greenlet
   std::size_t in_greenlets_ = 0;  // tasks that next_task() gave and that are not over
 };

@@ -69,7 +69,10 @@ std::string command_line(const Launch& launch) {
 }
 
 base::Buffer preamble(const Launch& launch) {
-  base::Buffer sources;
+  base::Buffer sources(launch.sources);
+  if (!launch.sources.empty()) {
+    return sources;
+  }
   if (launch.forks) {
     sources.append(fork_server_source());
   }
@@ -113,8 +116,9 @@ Link open(const Launch& launch) {
   try {
     return start(launch);
   } catch (const process::ExecError& error) {
-    throw HostNotFound("cannot start '" + launch.argv[0] + "' for " + launch.spec + ": " + error.code().message() +
-                       "; " + launch.advice);
+    const bool known = !launch.spec.empty();  // not to a proxy, whose coordinator says it
+    throw HostNotFound("cannot start '" + launch.argv[0] + (known ? "' for " + launch.spec : "'") + ": " +
+                       error.code().message() + (known ? "; " + launch.advice : ""));
   } catch (const process::IsolationError& error) {
     throw HostNotFound("cannot isolate " + launch.spec + ": " + error.code().message() +
                        "; isolate=pidns takes root or user namespaces for everybody, and a /proc that may be mounted");

@@ -31,6 +31,7 @@ struct Launch {
   bool isolate = false;          // in a PID namespace of its own
   bool native = false;           // the worker is our extension; else worker.py is sent first
   bool forks = false;            // a fork server: it makes workers when asked to, and is none itself
+  std::string sources;           // what it reads first, if that is not ours
   std::string kind;              // "Popen", "Ssh", ...: the gateway's class name without "Gateway"
   std::string address;           // host as given, or host:port; empty for popen
   std::string spec;              // the specification for messages: values of env:NAME are left out

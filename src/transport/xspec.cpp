@@ -200,14 +200,9 @@ void XSpec::validate() const {
     refuse("no program in python=" + *python, text_, "the form is python=/usr/bin/python3");
   }
   if (has("preload")) {
-    if (kind != "popen" || has("via") || has("isolate")) {
-      refuse(
-          "preload with " + (kind != "popen" ? kind
-                             : has("via")    ? "via="
-                                             : "isolate="),
-          text_,
-          "preload is for popen without via= and isolate=: workers are forked on this machine, as processes that are "
-          "seen from here");
+    if (kind != "popen" || has("isolate")) {
+      refuse("preload with " + (kind != "popen" ? kind : "isolate="), text_,
+             "preload is for popen without isolate=, and with via= if it is to be on another host");
     }
     transport::preloaded_modules(*this);
   }

@@ -713,6 +713,35 @@ class Proxies(LiveTest):
                 with open("/proc/%d/stat" % child) as stat:
                     self.assertIn(stat.read().rpartition(")")[2].split()[0], "RSZXD")
 
+    def fork(self, *argv):
+        number = self.client.new_id()
+        self.client.send(OPEN, number, dump(([word.encode("ascii") for word in argv], {}, True, b"sources")))
+        return self.client.error(number)
+
+    @unittest.skipIf(PY3, "with Python 3 it can")
+    def test_forking_takes_python_3(self):
+        self.assertIn("preload needs Python 3, and this is Python 2.7", self.fork("true"))
+
+    @unittest.skipUnless(PY3, "with Python 2 it cannot")
+    def test_what_a_fork_server_says_is_told(self):
+        self.assertEqual(
+            self.fork("sh", "-c", "echo no luck >&2; exit 3"),
+            "its fork server has ended: exit status 3\nno luck",
+        )
+        answer = (
+            "import os, socket, struct\n"
+            "control = socket.socket(fileno=0)\n"
+            "def say(kind, number, text): control.sendall(struct.pack('=IIiI', kind, number, 0, len(text)) + text)\n"
+            "control.recv(7, socket.MSG_WAITALL)\n"
+            "say(1, 0, os.readlink('/proc/self/ns/pid').encode())\n"
+            "kind, number = struct.unpack('=II', control.recvmsg(8)[0])\n"
+            "say(3, number, b'not today %d' % kind)\n"
+            "control.recv(1)"
+        )
+        self.assertEqual(
+            self.fork(sys.executable, "-c", answer), "its fork server has not started it: not today 1"
+        )
+
     def test_no_more_comes_than_the_window_allows(self):
         size = 3 << 20
         number = self.open("head", "-c", str(size), "/dev/zero")

@@ -282,7 +282,7 @@ std::string GatewayEnd::cause() {
   const auto how = far_end_->ended();
   const std::lock_guard lock(mutex_);
   text += how.value_or("it closed the connection");
-  if (launch_.kind.ends_with("Ssh") && how == kSshFailed) {
+  if (launch_.kind.ends_with("Ssh") && !launch_.forks && how == kSshFailed) {
     text += ", with which ssh says that the connection has broken or a signal has ended the worker";
   }
   if (stream_error_ && !stream_error_->empty()) {

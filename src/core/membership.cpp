@@ -20,6 +20,10 @@ using Gateways = std::vector<std::shared_ptr<Gateway>>;
 // The id of the gateway that is to be there first: the proxy, or who is to listen.
 std::optional<std::string> leader(const XSpec& spec) { return spec.get(spec.has("via") ? "via" : "installvia"); }
 
+bool have_same_target(const XSpec& a, const XSpec& b) {
+  return a.get("ssh") == b.get("ssh") && a.get("ssh_config") == b.get("ssh_config") && a.get("python") == b.get("python");
+}
+
 void remove(Gateways& gateways, const Gateways& gone) {
   std::erase_if(gateways, [&](const auto& one) { return std::find(gone.begin(), gone.end(), one) != gone.end(); });
 }
@@ -102,6 +106,33 @@ std::shared_ptr<ForkServers> Membership::fork_servers() {
   return fork_servers_;
 }
 
+std::shared_ptr<Gateway> Membership::carrier(const XSpec& spec, ForkServers::Batch& forks, const base::Wait& wait) {
+  auto wanted = transport::carrier_of(spec);
+  if (!wanted) {
+    return nullptr;
+  }
+  const auto own_loop = loop();
+  const std::lock_guard only_one(carrier_mutex_);
+  {
+    const std::lock_guard lock(mutex_);
+    const auto found = std::find_if(carriers_.begin(), carriers_.end(), [&](const auto& carrier) {
+      return have_same_target(carrier->end()->spec(), *wanted);
+    });
+    if (found != carriers_.end()) {
+      if ((*found)->end()->hasreceiver()) {
+        return *found;
+      }
+      leaving_.push_back(std::move(*found));
+      carriers_.erase(found);
+    }
+  }
+  wanted->set("id", spec.get("id").value() + "-carrier");  // for messages
+  auto carrier = std::make_shared<Gateway>(GatewayEnd::start(*wanted, python_, nullptr, own_loop, forks, wait));
+  const std::lock_guard lock(mutex_);
+  carriers_.push_back(carrier);
+  return carrier;
+}
+
 Gateways Membership::start(std::vector<XSpec> requested, const base::Wait& wait) {
   const auto [specs, terminations] = reserve(std::move(requested));
   Gateways started;
@@ -110,6 +141,10 @@ Gateways Membership::start(std::vector<XSpec> requested, const base::Wait& wait)
   try {
     const auto servers = fork_servers();
     ForkServers::Batch forks(*servers);
+    Gateways carriers;  // of each; all start at once
+    for (const XSpec& spec : specs) {
+      carriers.push_back(carrier(spec, forks, wait));
+    }
     std::size_t served = 0;  // of `started`, those that have been waited for
     const auto wait_for_all = [&] {
       for (; served < started.size(); ++served) {
@@ -117,8 +152,10 @@ Gateways Membership::start(std::vector<XSpec> requested, const base::Wait& wait)
       }
     };
     for (const XSpec& spec : specs) {
-      std::shared_ptr<Gateway> other;
-      if (const auto id = leader(spec)) {
+      std::shared_ptr<Gateway> other = carriers[started.size()];
+      if (other) {
+        other->end()->wait_started(wait);
+      } else if (const auto id = leader(spec)) {
         const auto new_one =
             std::find_if(started.begin(), started.end(), [&](const auto& gateway) { return gateway->id() == *id; });
         if (new_one != started.end() && static_cast<std::size_t>(new_one - started.begin()) >= served) {
@@ -189,6 +226,7 @@ void Membership::terminate(std::optional<base::Seconds> timeout, const base::Wai
     const std::lock_guard lock(mutex_);
     ++terminations_;
     ending.insert(ending.end(), leaving_.begin(), leaving_.end());
+    ending.insert(ending.end(), carriers_.begin(), carriers_.end());
     ending.insert(ending.end(), coming_.begin(), coming_.end());  // who starts them learns it by their end
   }
   // They stay members until they are gone: who interrupts this can terminate again.
@@ -197,6 +235,7 @@ void Membership::terminate(std::optional<base::Seconds> timeout, const base::Wai
     const std::lock_guard lock(mutex_);
     remove(members_, ending);
     remove(leaving_, ending);
+    remove(carriers_, ending);
     leaving_.insert(leaving_.end(), killed.begin(), killed.end());
   }
   clean_up(wait.until(deadline));
@@ -208,11 +247,12 @@ void Membership::tell_to_exit() {
   }
 }
 
-// The fork servers first: what is left of their workers ends with them, and the loop sees that.
+// The carriers, which are fork servers' parents elsewhere, and the fork servers first: what is left of their workers ends with them, and the loop sees that.
 void Membership::clean_up(const base::Wait& wait) {
   for (;;) {
     std::shared_ptr<ForkServers> servers;
     std::shared_ptr<loop::Loop> idle;
+    Gateways carriers;
     Gateways ended;  // goes without the lock
     {
       const std::lock_guard lock(mutex_);
@@ -221,7 +261,8 @@ void Membership::clean_up(const base::Wait& wait) {
                                        [](const auto& gateway) { return gateway->end()->far_end().killed_here(); });
       if (members_.empty() && starting_.empty() && awaited) {
         servers = std::move(fork_servers_);
-        if (!servers && leaving_.empty()) {
+        carriers = std::exchange(carriers_, {});
+        if (!servers && carriers.empty() && leaving_.empty()) {
           idle = std::move(loop_);
         }
       }
@@ -229,10 +270,15 @@ void Membership::clean_up(const base::Wait& wait) {
     if (idle) {
       idle->stop();
     }
-    if (!servers) {
+    if (!servers && carriers.empty()) {
       return;
     }
-    servers->end(wait);
+    const Gateways killed = end_in_order(carriers, wait);
+    if (servers) {
+      servers->end(wait);
+    }
+    const std::lock_guard lock(mutex_);
+    leaving_.insert(leaving_.end(), killed.begin(), killed.end());
   }
 }
 
@@ -261,7 +307,7 @@ Gateways Membership::members() const {
 }
 
 std::vector<std::string> Membership::launch_args(const XSpec& spec) const {
-  return transport::launch_for(spec, python_).argv;
+  return transport::launch_for(transport::carrier_of(spec).value_or(spec), python_).argv;
 }
 
 XSpec Membership::defaultspec() const {

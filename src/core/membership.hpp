@@ -59,12 +59,15 @@ class Membership {
   std::pair<std::vector<XSpec>, std::size_t> reserve(std::vector<XSpec> specs);
   std::shared_ptr<loop::Loop> loop();
   std::shared_ptr<ForkServers> fork_servers();
-  // Ends the fork servers that nobody needs, forgets who has ended, and stops the loop if nobody is left.
+  // The ssh connection that is to carry that gateway, which is started if there is none yet; null if it needs none.
+  std::shared_ptr<Gateway> carrier(const XSpec& spec, ForkServers::Batch& forks, const base::Wait& wait);
+  // Ends the fork servers and carriers that nobody needs, forgets who has ended, and stops the loop if nobody is left.
   void clean_up(const base::Wait& wait);
   std::vector<std::shared_ptr<Gateway>> take_leaving(const std::function<bool(const GatewayEnd&)>& which);
 
   const base::MadeHere made_here_;
   const transport::LocalPython python_;
+  std::mutex carrier_mutex_;  // held while one is looked for and started; taken before the other one
   mutable std::mutex mutex_;
   XSpec defaultspec_{"popen"};
   std::size_t next_auto_id_ = 0;
@@ -73,6 +76,7 @@ class Membership {
   std::vector<std::shared_ptr<Gateway>> members_;  // in the order they were made
   std::vector<std::shared_ptr<Gateway>> coming_;   // started, and not yet known to serve
   std::vector<std::shared_ptr<Gateway>> leaving_;  // told to exit or killed, process not yet seen gone
+  std::vector<std::shared_ptr<Gateway>> carriers_;  // proxies of members, that are none: transport::carrier_of
   std::shared_ptr<loop::Loop> loop_;
   std::shared_ptr<ForkServers> fork_servers_;  // of that loop
 };

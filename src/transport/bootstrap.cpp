@@ -136,6 +136,11 @@ std::string fork_server_line(const std::vector<std::string>& modules, std::strin
          ");f[\"run\"](c.serve,c.exit)";
 }
 
+std::string fork_server_script(const std::string& program) {
+  return "exec " + program + " \"$@\" " + std::to_string(kStreamFd) + "<&0 " + std::to_string(kStderrFd) +
+         ">&2 </dev/null >&2";
+}
+
 std::string server_line(std::string_view hello) {
   std::string source = kServe;
   const auto fill_in = [&](std::string_view name, const std::string& text) {

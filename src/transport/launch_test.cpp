@@ -132,6 +132,14 @@ TEST(PopenLaunch, WithPreloadItIsAForkServer) {
   EXPECT_GT(preamble(pure).size(), preamble(native).size());
 }
 
+TEST(PopenLaunch, AForkServerOfAProxyThatHasOnlyTheStandardDescriptorsToGiveIsStartedByAShell) {
+  const Launch made = launch("popen//preload//via=proxy", {.executable = "/far/python3", .stdio_only = true});
+  EXPECT_EQ(made.argv, (Words{"sh", "-c", fork_server_script("\"$0\""), "/far/python3", "-u", "-c",
+                              fork_server_line({}, "")}));
+  EXPECT_EQ(fork_server_script("python3"), "exec python3 \"$@\" 3<&0 4>&2 </dev/null >&2");
+  EXPECT_TRUE(made.forks);
+}
+
 TEST(PopenLaunch, PreloadNamesModules) {
   EXPECT_EQ(preloaded_modules(XSpec("popen")), Words());
   EXPECT_EQ(preloaded_modules(XSpec("popen//preload")), Words());
@@ -151,6 +159,28 @@ TEST(SshLaunch, PutsTheWordsOfTheSpecBetweenConfigAndCommand) {
   EXPECT_FALSE(made.native);
   EXPECT_EQ(made.kind, "Ssh");
   EXPECT_EQ(made.address, "-p 2222 -o 'ProxyCommand=nc %h %p' user@host");
+}
+
+TEST(SshLaunch, WithPreloadItHasACarrierThatIsTheSameForAllOfThatTarget) {
+  const auto carrier = carrier_of(XSpec("ssh=host//ssh_config=c//python=p//preload=a//chdir=d//nice=1//env:A=b//id=x"));
+  ASSERT_TRUE(carrier.has_value());
+  EXPECT_EQ(carrier->settings(), XSpec("ssh=host//ssh_config=c//python=p").settings());
+  EXPECT_TRUE(carrier->env().empty());
+  for (const char* spec : {"ssh=host", "popen//preload", "popen//preload//via=x"}) {
+    EXPECT_FALSE(carrier_of(XSpec(spec)).has_value()) << spec;
+  }
+}
+
+TEST(SshLaunch, WithPreloadTheCarrierIsToStartAForkServer) {
+  const LocalPython there{.executable = "/far/python3", .stdio_only = true};
+  const Launch made = launch("ssh=host//preload=a//env:A=b", there);
+  EXPECT_EQ(made.argv, (Words{"sh", "-c", fork_server_script("\"$0\""), "/far/python3", "-u", "-c",
+                              fork_server_line({"a"}, "")}));
+  EXPECT_EQ(made.env, (std::vector<std::pair<std::string, std::string>>{{"A", "b"}}));
+  EXPECT_EQ(made.kind, "Ssh");
+  EXPECT_EQ(made.address, "host");
+  EXPECT_TRUE(made.forks);
+  EXPECT_EQ(launch("ssh=host//preload//python=~/py -X dev", there).argv[2], fork_server_script("~/py -X dev"));
 }
 
 TEST(SshLaunch, HasItsOptionAfterThoseOfTheSpecWhichWinThenButNotInPlaceOfTheCommand) {

@@ -41,7 +41,8 @@ std::string without_secrets(const XSpec& spec) {
 
 Launch launch_for(const XSpec& spec, const LocalPython& python) {
   const std::string type = spec.type();
-  Launch launch = type == "ssh"           ? ssh_launch(spec)
+  Launch launch = carrier_of(spec)        ? ssh_fork_launch(spec, python)
+                  : type == "ssh"         ? ssh_launch(spec)
                   : type == "vagrant_ssh" ? vagrant_launch(spec)
                                           : popen_launch(spec, python);
   launch.spec = without_secrets(spec);

@@ -42,11 +42,6 @@ bool is_module_name(std::string_view text) {
   return !begins;
 }
 
-// A proxy that has only the standard descriptors to give starts a fork server by this, which puts them where the others
-// have theirs before there is an interpreter that might take those.
-constexpr const char* kRedirected = "exec \"$@\" 3<&0 4>&2 </dev/null >&2";
-static_assert(kStreamFd == 3 && kStderrFd == 4);
-
 }  // namespace
 
 Launch popen_launch(const XSpec& spec, const LocalPython& python) {
@@ -76,7 +71,7 @@ Launch popen_launch(const XSpec& spec, const LocalPython& python) {
   if (launch.forks) {
     launch.argv.push_back(fork_server_line(preloaded_modules(spec), launch.native ? python.native_module : ""));
     if (python.stdio_only) {
-      launch.argv.insert(launch.argv.begin(), {"sh", "-c", kRedirected, "sh"});
+      launch.argv.insert(launch.argv.begin(), {"sh", "-c", fork_server_script("\"$0\"")});
     }
   } else {
     launch.argv.push_back(launch.native ? native_line(python.native_module) : pure_line(python.stdio_only));

@@ -61,6 +61,33 @@ Launch ssh_launch(const XSpec& spec) {
   return launch;
 }
 
+Launch ssh_fork_launch(const XSpec& spec, const LocalPython& python) {
+  XSpec there = spec;
+  there.set("python", std::nullopt);
+  Launch launch = popen_launch(there, python);
+  if (const auto chosen = spec.get("python")) {
+    launch.argv.at(2) = fork_server_script(*chosen);  // in place of what the carrier runs on; as in remote_command()
+  }
+  launch.kind = "Ssh";
+  launch.address = spec.get("ssh").value_or("");
+  launch.advice = "a shell as sh must be there";
+  return launch;
+}
+
+std::optional<XSpec> carrier_of(const XSpec& spec) {
+  if (spec.type() != "ssh" || !spec.has("preload")) {
+    return std::nullopt;
+  }
+  XSpec carrier = spec;
+  carrier.set_env({});
+  for (const auto& [key, value] : spec.settings()) {
+    if (key != "ssh" && key != "ssh_config" && key != "python") {
+      carrier.set(key, std::nullopt);
+    }
+  }
+  return carrier;
+}
+
 Launch vagrant_launch(const XSpec& spec) {
   const std::string machine = spec.get("vagrant_ssh").value_or("");
   Launch launch = remote_launch(spec, {"vagrant", "ssh", machine, "--"});

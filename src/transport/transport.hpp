@@ -6,6 +6,7 @@
 
 #include <execnet/xspec.hpp>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -45,7 +46,13 @@ inline constexpr int kStderrFd = 4;
 // REQUIRES of all three: spec.validate() has passed.
 Launch popen_launch(const XSpec& spec, const LocalPython& python);
 Launch ssh_launch(const XSpec& spec);
+// A fork server at the other end of an ssh connection, whose worker is the proxy for it.
+Launch ssh_fork_launch(const XSpec& spec, const LocalPython& python);
 Launch vagrant_launch(const XSpec& spec);
+
+// What connects to the host of an ssh gateway that is to be forked there: the same for all that can share it. None for
+// others. It has no id.
+std::optional<XSpec> carrier_of(const XSpec& spec);
 
 // The modules that `preload` names; none if there is no such key. Throws SpecError for what are no modules' names.
 std::vector<std::string> preloaded_modules(const XSpec& spec);
@@ -53,7 +60,8 @@ std::vector<std::string> preloaded_modules(const XSpec& spec);
 // The text of a specification without the values of env:NAME, which may be secret.
 std::string without_secrets(const XSpec& spec);
 
-// Chooses by spec.type(), which has a command to run. Throws SpecError.
+// Chooses by spec.type(), which has a command to run; of what has a carrier it is what the carrier is to start. Throws
+// SpecError.
 Launch launch_for(const XSpec& spec, const LocalPython& python);
 
 struct Link {

@@ -200,9 +200,12 @@ void XSpec::validate() const {
     refuse("no program in python=" + *python, text_, "the form is python=/usr/bin/python3");
   }
   if (has("preload")) {
-    if (kind != "popen" || has("isolate")) {
-      refuse("preload with " + (kind != "popen" ? kind : "isolate="), text_,
-             "preload is for popen without isolate=, and with via= if it is to be on another host");
+    const bool ssh_via = kind == "ssh" && has("via");
+    if ((kind != "popen" && kind != "ssh") || has("isolate") || ssh_via) {
+      refuse("preload with " + (ssh_via           ? "ssh= and via="
+                                : kind != "popen" ? kind
+                                                  : "isolate="),
+             text_, "preload is for popen without isolate=, with or without via=, and for ssh= without via=");
     }
     transport::preloaded_modules(*this);
   }

@@ -19,9 +19,10 @@ import pytest
 
 import execnet
 import interpreters
-from belongings import children, ends_gone, eventually, has_ended, our_processes, pidfd, sleeps, stop
+from belongings import children, ends_gone, eventually, has_ended, our_processes, parent_of, pidfd, sleeps, stop
+from sshd import PrivateSshd
 
-PURE = f"//python={shlex.quote(sys.executable)}"
+PURE = f"popen//python={shlex.quote(sys.executable)}"
 
 
 class Preload:
@@ -31,7 +32,7 @@ class Preload:
         self.group, self.directory = group, directory
         self._others = set(children())  # servers of other tests
         path = os.pathsep.join([str(directory), os.environ.get("PYTHONPATH", "")])
-        self._spec = f"popen{kind}//env:PYTHONPATH={path}"
+        self._spec = f"{kind}//env:PYTHONPATH={path}"
 
     def module(self, name: str, source: str) -> None:
         path = self.directory.joinpath(*name.split(".")).with_suffix(".py")
@@ -49,9 +50,32 @@ class Preload:
         return set(children()) - self._others
 
 
-@pytest.fixture(params=["", PURE], ids=["native", "pure"])
+@pytest.fixture(params=["popen", PURE], ids=["native", "pure"])
 def preload(request: pytest.FixtureRequest, group: execnet.Group, tmp_path: Path) -> Preload:
     return Preload(group, tmp_path, request.param)
+
+
+def elsewhere(kind: str, group: execnet.Group, directory: Path) -> Preload:
+    if kind == "ssh":
+        return Preload(group, directory, "ssh=localhost")
+    group.makegateway(f"{PURE if kind == 'via pure' else 'popen'}//id=proxy")
+    return Preload(group, directory, "popen//via=proxy")
+
+
+@pytest.fixture(params=["via native", "via pure", "ssh"])
+def far(request: pytest.FixtureRequest, sshd: PrivateSshd, group: execnet.Group, tmp_path: Path) -> Preload:
+    """One whose fork server a proxy has started."""
+    return elsewhere(request.param, group, tmp_path)
+
+
+KINDS = ["native", "pure", "via native", "via pure", "ssh"]
+
+
+@pytest.fixture(params=["popen", PURE, *KINDS[2:]], ids=KINDS)
+def anywhere(request: pytest.FixtureRequest, sshd: PrivateSshd, group: execnet.Group, tmp_path: Path) -> Preload:
+    if request.param.startswith("popen"):
+        return Preload(group, tmp_path, request.param)
+    return elsewhere(request.param, group, tmp_path)
 
 
 def ask(gateway: execnet.Gateway, expression: str, setup: str = "") -> Any:
@@ -70,9 +94,9 @@ def fork_server_of(gateway: execnet.Gateway) -> int:
 # --- What is as in a fresh worker -----------------------------------------------------------------
 
 
-def test_arguments_are_those_of_a_fresh_worker(preload: Preload) -> None:
-    preload.module("meddler", "import sys; sys.argv[:] = ['other', 'words']")
-    fresh, forked = ask_both(preload, "meddler", "(sys.argv, getattr(sys, 'orig_argv', [])[:1])")
+def test_arguments_are_those_of_a_fresh_worker(anywhere: Preload) -> None:
+    anywhere.module("meddler", "import sys; sys.argv[:] = ['other', 'words']")
+    fresh, forked = ask_both(anywhere, "meddler", "(sys.argv, getattr(sys, 'orig_argv', [])[:1])")
     assert forked == fresh
 
 
@@ -128,8 +152,8 @@ state = [handlers, bits, signal.getitimer(signal.ITIMER_REAL), signal.set_wakeup
 """
 
 
-def test_signals_are_those_of_a_fresh_worker(preload: Preload) -> None:
-    preload.module(
+def test_signals_are_those_of_a_fresh_worker(anywhere: Preload) -> None:
+    anywhere.module(
         "meddler",
         """
         import os, signal
@@ -143,14 +167,14 @@ def test_signals_are_those_of_a_fresh_worker(preload: Preload) -> None:
         signal.alarm(1000)
         """,
     )
-    fresh, forked = ask_both(preload, "meddler", "state", SIGNALS)
+    fresh, forked = ask_both(anywhere, "meddler", "state", SIGNALS)
     assert forked == fresh
 
 
-def test_ctrl_c_does_not_end_the_fork_server_and_interrupts_code(preload: Preload) -> None:
-    gateway = preload.gateway("json")
+def test_ctrl_c_does_not_end_the_fork_server_and_interrupts_code(anywhere: Preload) -> None:
+    gateway = anywhere.gateway("json")
     os.kill(fork_server_of(gateway), signal.SIGINT)
-    channel = preload.gateway("json").remote_exec("import os, time; channel.send(os.getpid()); time.sleep(1000)")
+    channel = anywhere.gateway("json").remote_exec("import os, time; channel.send(os.getpid()); time.sleep(1000)")
     worker = channel.receive(timeout=20)
     # Of a signal that comes right before the sleep, CPython hears after it.
     assert eventually(lambda: sleeps(worker), 20)
@@ -159,9 +183,9 @@ def test_ctrl_c_does_not_end_the_fork_server_and_interrupts_code(preload: Preloa
         channel.waitclose(timeout=20)
 
 
-def test_random_numbers_differ(preload: Preload) -> None:
-    preload.module("seeded", "import random; random.seed(1)")
-    numbers = [ask(preload.gateway("seeded"), "random.random()", "import random") for _ in range(3)]
+def test_random_numbers_differ(anywhere: Preload) -> None:
+    anywhere.module("seeded", "import random; random.seed(1)")
+    numbers = [ask(anywhere.gateway("seeded"), "random.random()", "import random") for _ in range(3)]
     assert len(set(numbers)) == 3
 
 
@@ -217,16 +241,16 @@ def test_what_modules_print_comes_once(preload: Preload, capfd: pytest.CaptureFi
         ("os.write(2, b'last words\\n'); os.abort()", "killed by SIGABRT"),
     ],
 )
-def test_exit_status_and_signal_are_known(preload: Preload, code: str, how: str) -> None:
-    channel = preload.gateway("json").remote_exec(f"import os, signal; {code}")
+def test_exit_status_and_signal_are_known(anywhere: Preload, code: str, how: str) -> None:
+    channel = anywhere.gateway("json").remote_exec(f"import os, signal; {code}")
     with pytest.raises(execnet.GatewayGone, match=f"is gone: {how}"):
         channel.receive(timeout=20)
 
 
-def test_what_a_worker_that_cannot_start_says_is_in_the_error(preload: Preload, tmp_path: Path) -> None:
+def test_what_a_worker_that_cannot_start_says_is_in_the_error(anywhere: Preload, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(execnet.HostNotFound, match=r"chdir=.*NotADirectoryError"):
-        preload.gateway("json", f"//chdir={tmp_path}/file/x")
+        anywhere.gateway("json", f"//chdir={tmp_path}/file/x")
 
 
 def test_flags_are_those_of_a_fresh_worker(preload: Preload) -> None:
@@ -235,16 +259,16 @@ def test_flags_are_those_of_a_fresh_worker(preload: Preload) -> None:
         assert ask(preload.gateway("json", more), flags) == ask(preload.fresh(more), flags)
 
 
-def test_the_main_thread_is_main_and_alone(preload: Preload) -> None:
+def test_the_main_thread_is_main_and_alone(anywhere: Preload) -> None:
     setup = "import threading; main = threading.main_thread()"
     state = "[threading.current_thread() is main, main.ident == threading.get_ident(), len(threading.enumerate())]"
-    fresh, forked = ask_both(preload, "json", state, setup)
+    fresh, forked = ask_both(anywhere, "json", state, setup)
     assert forked == fresh
     assert forked[:2] == [True, True]
 
 
-def test_the_process_knows_its_own_number(preload: Preload) -> None:
-    gateway = preload.gateway("multiprocessing.pool,logging,tempfile")
+def test_the_process_knows_its_own_number(anywhere: Preload) -> None:
+    gateway = anywhere.gateway("multiprocessing.pool,logging,tempfile")
     expression = (
         "(os.getpid(), multiprocessing.current_process().pid, logging.LogRecord('', 0, '', 0, '', (), None).process)"
     )
@@ -252,8 +276,8 @@ def test_the_process_knows_its_own_number(preload: Preload) -> None:
     assert set(pids) == {gateway._rinfo().pid}
 
 
-def test_multiprocessing_works_and_has_a_secret_of_its_own(preload: Preload) -> None:
-    gateways = [preload.gateway("multiprocessing.pool") for _ in range(2)]
+def test_multiprocessing_works_and_has_a_secret_of_its_own(anywhere: Preload) -> None:
+    gateways = [anywhere.gateway("multiprocessing.pool") for _ in range(2)]
     setup = "import multiprocessing"
     keys = {ask(gateway, "bytes(multiprocessing.current_process().authkey)", setup) for gateway in gateways}
     assert len(keys) == 2
@@ -262,10 +286,10 @@ def test_multiprocessing_works_and_has_a_secret_of_its_own(preload: Preload) -> 
 
 
 def test_profilers_of_the_interpreters_start_see_workers_and_write_a_file_for_each(
-    preload: Preload, tmp_path: Path
+    anywhere: Preload, tmp_path: Path
 ) -> None:
     # As coverage does, whose .pth file does this; tests/clients/test_coverage.py has it do so itself.
-    preload.module(
+    anywhere.module(
         "sitecustomize",
         f"""
         import atexit, os, sys
@@ -278,10 +302,10 @@ def test_profilers_of_the_interpreters_start_see_workers_and_write_a_file_for_ea
         atexit.register(save)
         """,
     )
-    preload.module("library", "def at_import(): pass\nat_import()")
-    gateways = [preload.gateway("library") for _ in range(2)]
+    anywhere.module("library", "def at_import(): pass\nat_import()")
+    gateways = [anywhere.gateway("library") for _ in range(2)]
     pids = [ask(gateway, "os.getpid()", f"def f{n}(): pass\nf{n}()") for n, gateway in enumerate(gateways)]
-    preload.group.terminate(timeout=5)
+    anywhere.group.terminate(timeout=5)
     assert {path.name for path in tmp_path.glob("profile.*")} == {f"profile.{pid}" for pid in pids}
     for number, pid in enumerate(pids):
         names = (tmp_path / f"profile.{pid}").read_text().split()
@@ -292,17 +316,17 @@ def test_profilers_of_the_interpreters_start_see_workers_and_write_a_file_for_ea
 # --- What differs ---------------------------------------------------------------------------------
 
 
-def test_the_modules_are_there_and_were_imported_once(preload: Preload, tmp_path: Path) -> None:
-    preload.module("package.slow", f"open('{tmp_path}/imports', 'a').write('x')")
+def test_the_modules_are_there_and_were_imported_once(anywhere: Preload, tmp_path: Path) -> None:
+    anywhere.module("package.slow", f"open('{tmp_path}/imports', 'a').write('x')")
     for _ in range(3):
-        assert ask(preload.gateway("package.slow"), "'package.slow' in sys.modules") is True
+        assert ask(anywhere.gateway("package.slow"), "'package.slow' in sys.modules") is True
     assert (tmp_path / "imports").read_text() == "x"
 
 
-def test_the_parent_is_the_fork_server_which_all_share(preload: Preload) -> None:
-    gateways = [preload.gateway("json") for _ in range(3)]
+def test_the_parent_is_the_fork_server_which_all_share(anywhere: Preload) -> None:
+    gateways = [anywhere.gateway("json") for _ in range(3)]
     assert len({fork_server_of(gateway) for gateway in gateways}) == 1
-    assert fork_server_of(preload.gateway("json,random")) != fork_server_of(gateways[0])
+    assert fork_server_of(anywhere.gateway("json,random")) != fork_server_of(gateways[0])
 
 
 def test_hashes_are_the_same_in_all(preload: Preload) -> None:
@@ -317,16 +341,16 @@ def test_descriptors_that_modules_have_opened_are_shared(preload: Preload, tmp_p
 
 
 def test_exit_handlers_of_modules_run_in_each_worker_and_not_in_the_fork_server(
-    preload: Preload, tmp_path: Path
+    anywhere: Preload, tmp_path: Path
 ) -> None:
-    preload.module(
+    anywhere.module(
         "leaver",
         f"""
         import atexit, os
         atexit.register(lambda: open("{tmp_path}/handlers", "a").write(f"{{os.getpid()}} "))
         """,
     )
-    gateways = [preload.gateway("leaver") for _ in range(2)]
+    gateways = [anywhere.gateway("leaver") for _ in range(2)]
     pids = [gateway._rinfo().pid for gateway in gateways]
     ask(
         gateways[0],
@@ -336,7 +360,7 @@ def test_exit_handlers_of_modules_run_in_each_worker_and_not_in_the_fork_server(
     gateways[0].exit()
     gateways[0].join()
     assert (tmp_path / "handlers").read_text() == f"own {pids[0]} "
-    preload.group.terminate(timeout=5)
+    anywhere.group.terminate(timeout=5)
     assert (tmp_path / "handlers").read_text() == f"own {pids[0]} {pids[1]} "
 
 
@@ -402,11 +426,11 @@ def test_what_is_no_list_of_modules_is_refused_before_anything_is_started(group:
 
 
 @pytest.mark.parametrize(
-    "spec", ["ssh=host", "vagrant_ssh=box", "socket=localhost:1", "popen//via=other", "popen//isolate=pidns"]
+    "spec", ["vagrant_ssh=box", "socket=localhost:1", "ssh=host//via=other", "popen//isolate=pidns"]
 )
-def test_it_is_for_local_processes_only(group: execnet.Group, spec: str) -> None:
+def test_what_it_cannot_be_combined_with_is_refused(group: execnet.Group, spec: str) -> None:
     group.makegateway("popen//id=other")
-    with pytest.raises(ValueError, match="preload is for popen without via= and isolate="):
+    with pytest.raises(ValueError, match="preload is for popen without isolate="):
         group.makegateway(f"{spec}//preload")
 
 
@@ -458,14 +482,14 @@ def test_any_python_3_can_be_the_fork_server(group: execnet.Group, name: str) ->
         ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "killed by SIGKILL"),
     ],
 )
-def test_a_module_that_cannot_be_imported_is_loud(preload: Preload, source: str | None, says: str) -> None:
+def test_a_module_that_cannot_be_imported_is_loud(anywhere: Preload, source: str | None, says: str) -> None:
     if source is not None:
-        preload.module("bad", source)
+        anywhere.module("bad", source)
     with pytest.raises(execnet.HostNotFound, match=says) as caught:
-        preload.gateway("json,bad")
+        anywhere.gateway("json,bad")
     if "exit" not in says and "killed" not in says:
         assert "the fork server cannot import bad, which preload= names" in str(caught.value)
-    assert preload.processes() == set()
+    assert anywhere.processes() == set()
 
 
 def test_all_that_wait_for_it_are_told(preload: Preload) -> None:
@@ -476,8 +500,8 @@ def test_all_that_wait_for_it_are_told(preload: Preload) -> None:
     assert ask(preload.gateway("bad"), "'bad' in sys.modules") is True
 
 
-def test_it_does_not_fork_while_threads_run_and_names_them(preload: Preload) -> None:
-    preload.module(
+def test_it_does_not_fork_while_threads_run_and_names_them(anywhere: Preload) -> None:
+    anywhere.module(
         "threaded",
         """
         import _thread, threading, time
@@ -489,11 +513,11 @@ def test_it_does_not_fork_while_threads_run_and_names_them(preload: Preload) -> 
         """,
     )
     with pytest.raises(execnet.HostNotFound, match=r"threads run in it: 'my poller', 1 without a name;.*start"):
-        preload.gateway("threaded")
+        anywhere.gateway("threaded")
 
 
-def test_when_the_fork_server_is_killed_all_that_wait_learn_why_and_the_next_is_a_new_one(preload: Preload) -> None:
-    gateways = [preload.gateway("json") for _ in range(3)]
+def test_when_the_fork_server_is_killed_all_that_wait_learn_why_and_the_next_is_a_new_one(anywhere: Preload) -> None:
+    gateways = [anywhere.gateway("json") for _ in range(3)]
     pids = [gateway._rinfo().pid for gateway in gateways]
     channels = [gateway.remote_exec("channel.receive()") for gateway in gateways]
     server = fork_server_of(gateways[0])
@@ -504,11 +528,11 @@ def test_when_the_fork_server_is_killed_all_that_wait_learn_why_and_the_next_is_
             with pytest.raises(execnet.GatewayGone, match="its fork server has ended: killed by SIGKILL"):
                 channel.receive(timeout=20)
         assert all(has_ended(end) for end in ends)
-    assert fork_server_of(preload.gateway("json")) != server
+    assert fork_server_of(anywhere.gateway("json")) != server
 
 
-def test_when_the_fork_server_is_killed_while_it_imports_the_error_says_so(preload: Preload, tmp_path: Path) -> None:
-    preload.module(
+def test_when_the_fork_server_is_killed_while_it_imports_the_error_says_so(anywhere: Preload, tmp_path: Path) -> None:
+    anywhere.module(
         "slow",
         f"""
         import os, time
@@ -525,7 +549,7 @@ def test_when_the_fork_server_is_killed_while_it_imports_the_error_says_so(prelo
     killer = threading.Thread(target=kill)
     killer.start()
     with pytest.raises(execnet.HostNotFound, match="its fork server has ended: killed by SIGKILL"):
-        preload.gateway("slow")
+        anywhere.gateway("slow")
     killer.join()
 
 
@@ -547,11 +571,11 @@ def test_an_import_that_never_ends_can_be_interrupted(preload: Preload, tmp_path
     assert ask(keep, "1") == 1
 
 
-def test_ended_workers_are_collected(preload: Preload) -> None:
-    keep = preload.gateway("json")
+def test_ended_workers_are_collected(anywhere: Preload) -> None:
+    keep = anywhere.gateway("json")
     server = fork_server_of(keep)
     for _ in range(3):
-        gateway = preload.gateway("json")
+        gateway = anywhere.gateway("json")
         pid = gateway._rinfo().pid
         gateway.exit()
         gateway.join()
@@ -572,29 +596,29 @@ def test_ended_workers_are_collected(preload: Preload) -> None:
     ],
     ids=["stopped", "deaf", "in C"],
 )
-def test_terminate_stays_within_its_time(preload: Preload, state: str) -> None:
-    gateway = preload.gateway("json")
+def test_terminate_stays_within_its_time(anywhere: Preload, state: str) -> None:
+    gateway = anywhere.gateway("json")
     gateway.remote_exec("import os, signal, sys\nchannel.send(1)\n" + state).receive(timeout=20)
-    preload.gateway("json")
-    pids = [gateway._rinfo().pid for gateway in preload.group]
+    anywhere.gateway("json")
+    pids = [gateway._rinfo().pid for gateway in anywhere.group]
     with contextlib.ExitStack() as stack:
         ends = [stack.enter_context(pidfd(pid)) for pid in pids]
         before = time.monotonic()
-        preload.group.terminate(timeout=1.0)
+        anywhere.group.terminate(timeout=1.0)
         assert time.monotonic() - before < 1.5
         assert all(has_ended(end) for end in ends)
 
 
-def test_terminate_stays_within_its_time_when_the_fork_server_is_stopped(preload: Preload) -> None:
-    gateway = preload.gateway("json")
+def test_terminate_stays_within_its_time_when_the_fork_server_is_stopped(anywhere: Preload) -> None:
+    gateway = anywhere.gateway("json")
     stop(fork_server_of(gateway))
     before = time.monotonic()
-    preload.group.terminate(timeout=1.0)
+    anywhere.group.terminate(timeout=1.0)
     assert time.monotonic() - before < 1.2
-    assert preload.processes() == set()
+    assert anywhere.processes() == set()
 
 
-def test_what_a_worker_has_started_is_killed_with_it(preload: Preload) -> None:
+def test_what_a_worker_has_started_is_killed_with_it(anywhere: Preload) -> None:
     code = """
     import os, signal, subprocess
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -602,24 +626,24 @@ def test_what_a_worker_has_started_is_killed_with_it(preload: Preload) -> None:
     channel.send(subprocess.Popen(["sleep", "1000"]).pid)
     while True: pass
     """
-    pid = preload.gateway("json").remote_exec(code).receive(timeout=20)
+    pid = anywhere.gateway("json").remote_exec(code).receive(timeout=20)
     with pidfd(pid) as end:
-        preload.group.terminate(timeout=0.2)
+        anywhere.group.terminate(timeout=0.2)
         assert eventually(lambda: has_ended(end))
 
 
-def test_what_a_worker_leaves_behind_ends_with_the_fork_server(preload: Preload) -> None:
+def test_what_a_worker_leaves_behind_ends_with_the_fork_server(anywhere: Preload) -> None:
     code = """
     import subprocess
     shell = "setsid sleep 1000 </dev/null >/dev/null 2>&1 & echo $!"
     channel.send(int(subprocess.check_output(["sh", "-c", shell])))
     """
-    gateway = preload.gateway("json")
+    gateway = anywhere.gateway("json")
     with pidfd(gateway.remote_exec(code).receive(timeout=20)) as end:
         gateway.exit()
         gateway.join(timeout=20)
         assert not has_ended(end)
-        preload.group.terminate(timeout=5)
+        anywhere.group.terminate(timeout=5)
         assert has_ended(end)
 
 
@@ -668,15 +692,210 @@ def test_nothing_is_left_when_the_coordinator_is_killed(preload: Preload, number
             assert eventually(lambda: all(has_ended(end) for end in ends))
 
 
+# --- On other hosts -------------------------------------------------------------------------------
+
+
+def connections(sshd: PrivateSshd) -> int:
+    return sshd.log.count("Accepted publickey")
+
+
+def test_members_of_one_host_share_a_connection_that_is_no_member(sshd: PrivateSshd, group: execnet.Group) -> None:
+    before = connections(sshd)
+    specs = ["ssh=localhost//preload=json", "ssh=localhost//preload=json//id=named", "ssh=localhost//preload=random"]
+    group = execnet.Group(specs)
+    try:
+        assert [gateway.id for gateway in group] == ["gw0", "named", "gw1"]
+        assert {repr(gateway).partition(" ")[0] for gateway in group} == {"<SshGateway"}
+        assert {gateway.remoteaddress for gateway in group} == {"localhost"}
+        parents = [fork_server_of(gateway) for gateway in group]
+        assert parents[0] == parents[1] != parents[2]
+        assert connections(sshd) == before + 1
+        group.makegateway("ssh=localhost//preload//chdir=other//env:A=1")
+        assert ask(group["gw2"], "(os.path.basename(os.getcwd()), os.environ['A'])") == ("other", "1")
+        assert connections(sshd) == before + 1
+        group.makegateway(f"ssh=localhost//preload//python={shlex.quote(sys.executable)}")
+        assert connections(sshd) == before + 2
+    finally:
+        before_end = time.monotonic()
+        group.terminate(timeout=5)
+        assert time.monotonic() - before_end < 4
+    assert ends_gone(sshd.session_pids())
+
+
+def test_python_over_ssh_is_an_expression_of_the_shell(sshd: PrivateSshd, group: execnet.Group) -> None:
+    (sshd.home / "the python").symlink_to(sys.executable)
+    gateway = group.makegateway("ssh=localhost//preload//python=~/'the python' -X execnet=$HOME")
+    assert ask(gateway, "sys._xoptions") == {"execnet": str(sshd.home)}
+    (sshd.home / "the python").unlink()
+
+
+@pytest.mark.parametrize("name", [name for name in interpreters.NAMES if name != "python2.7"])
+def test_any_python_3_can_be_the_proxy(group: execnet.Group, name: str) -> None:
+    path = interpreters.find(name)
+    if path is None:
+        pytest.skip(f"{name}: not found")
+    group.makegateway(f"popen//id=proxy//python={shlex.quote(path)}")
+    gateways = [group.makegateway("popen//via=proxy//preload=json") for _ in range(2)]
+    assert len({fork_server_of(gateway) for gateway in gateways}) == 1
+    with pytest.raises(execnet.GatewayGone, match="exit status 3"):
+        gateways[0].remote_exec("import os; os._exit(3)").receive(timeout=20)
+
+
+def test_environment_and_directory_are_what_the_specification_says(far: Preload, tmp_path: Path) -> None:
+    plain = far.gateway("json")
+    other = far.gateway("json", f"//env:MORE=a b//chdir={tmp_path}/new")
+    assert ask(other, "(os.environ['MORE'], os.getcwd())") == ("a b", f"{tmp_path}/new")
+    assert ask(plain, "'MORE' in os.environ") is False
+    assert fork_server_of(plain) != fork_server_of(other)
+    assert fork_server_of(plain) == fork_server_of(far.gateway("json", f"//chdir={tmp_path}/new"))
+
+
+@pytest.mark.parametrize("kind", KINDS[2:])
+def test_what_workers_write_to_stderr_is_passed_on(
+    kind: str, sshd: PrivateSshd, group: execnet.Group, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    gateway = elsewhere(kind, group, tmp_path).gateway("json")  # now, when capfd has taken the coordinator's stderr
+    gateway.remote_exec("import os; os.write(2, b'to stderr\\n')").waitclose(timeout=20)
+    said: list[str] = []
+
+    def has_come() -> bool:
+        said.append(capfd.readouterr().err)
+        return "to stderr" in "".join(said)
+
+    assert eventually(has_come)
+
+
+def test_many_at_once_go_through_one_proxy(far: Preload) -> None:
+    extra = ["popen//id=proxy"] if "via" in far._spec else []
+    group = execnet.Group([*extra, *[f"{far._spec}//preload=json"] * 30])
+    try:
+        parents = group.remote_exec("import os; channel.send(os.getppid())").receive_each()
+        assert len(set(parents[len(extra) :])) == 1
+        far.group.terminate(timeout=5)
+    finally:
+        group.terminate(timeout=5)
+
+
+@pytest.mark.parametrize("kind", ["proxy", "ssh", "interpreter"])
+def test_python_2_says_that_it_is_of_no_use(kind: str, sshd: PrivateSshd, group: execnet.Group) -> None:
+    python = interpreters.find("python2.7")
+    if python is None:
+        pytest.skip("python2.7: not found")
+    spec = f"ssh=localhost//python={python}"
+    if kind != "ssh":
+        group.makegateway("ssh=localhost//id=proxy" + (f"//python={python}" if kind == "proxy" else ""))
+        spec = "popen//via=proxy" + ("" if kind == "proxy" else f"//python={python}")
+    with pytest.raises(execnet.HostNotFound, match=r"preload needs Python 3, and this is Python 2\.7"):
+        group.makegateway(f"{spec}//preload")
+
+
+@pytest.mark.parametrize("host", ["nopython", "refused"])
+def test_a_host_that_cannot_be_used_is_named(host: str, sshd: PrivateSshd, group: execnet.Group) -> None:
+    says = "no python3 or python on this host" if host == "nopython" else "Permission denied"
+    with pytest.raises(execnet.HostNotFound, match=rf"ssh={host}//preload(.|\n)*{says}"):
+        group.makegateway(f"ssh={host}//preload")
+    assert len(group) == 0
+
+
+def test_an_interpreter_that_is_not_there_is_named(far: Preload) -> None:
+    with pytest.raises(execnet.HostNotFound, match=r"/no/such/python"):
+        far.gateway("json", "//python=/no/such/python")
+
+
+def test_an_interpreter_in_another_pid_namespace_is_refused_far_away_too(far: Preload) -> None:
+    python = f"unshare --user --map-root-user --pid --fork {sys.executable}"
+    if "via" not in far._spec or subprocess.run([*shlex.split(python), "-c", ""], check=False).returncode != 0:
+        pytest.skip("no new namespaces here, or the interpreter is the connection's")
+    with pytest.raises(execnet.HostNotFound, match="another PID namespace"):
+        far.gateway("json", f"//python={python}")
+
+
+def test_an_import_that_never_ends_far_away_can_be_interrupted(far: Preload, tmp_path: Path) -> None:
+    far.module("slow", f"import os, time; open('{tmp_path}/pid', 'w').write(str(os.getpid())); time.sleep(1000)")
+    keep = far.gateway("json")
+    main = threading.get_ident()
+
+    def slow() -> int:
+        return int((tmp_path / "pid").read_text())
+
+    def interrupt() -> None:
+        assert eventually(lambda: (tmp_path / "pid").exists() and bool((tmp_path / "pid").read_text()), 20)
+        signal.pthread_kill(main, signal.SIGINT)
+
+    interrupter = threading.Thread(target=interrupt)
+    interrupter.start()
+    with pytest.raises(KeyboardInterrupt):
+        far.gateway("slow")
+    interrupter.join()
+    assert ends_gone([slow()])
+    assert ask(keep, "1") == 1
+
+
+def proxy_of(gateway: execnet.Gateway, group: execnet.Group) -> int:
+    """The process of the worker that has started the fork server."""
+    return group["proxy"]._rinfo().pid if "proxy" in group else parent_of(fork_server_of(gateway))
+
+
+def test_when_the_proxy_is_killed_so_is_all_that_it_has_started(far: Preload) -> None:
+    gateways = [far.gateway("json") for _ in range(2)]
+    pids = [gateway._rinfo().pid for gateway in gateways]
+    channels = [gateway.remote_exec("channel.receive()") for gateway in gateways]
+    server, proxy = fork_server_of(gateways[0]), proxy_of(gateways[0], far.group)
+    with contextlib.ExitStack() as stack:
+        ends = [stack.enter_context(pidfd(pid)) for pid in (*pids, server)]
+        os.kill(proxy, signal.SIGKILL)
+        for channel in channels:
+            with pytest.raises(execnet.GatewayGone, match="its proxy is gone"):
+                channel.receive(timeout=20)
+        assert eventually(lambda: all(has_ended(end) for end in ends))
+
+
+def test_a_connection_that_has_broken_is_replaced(sshd: PrivateSshd, group: execnet.Group) -> None:
+    first = group.makegateway("ssh=localhost//preload=json")
+    os.kill(proxy_of(first, group), signal.SIGKILL)
+    with pytest.raises(execnet.GatewayGone, match="its proxy is gone: gateway gw0-carrier"):
+        first.remote_exec("").waitclose(timeout=20)
+    assert ask(group.makegateway("ssh=localhost//preload=json"), "1") == 1
+
+
+FAR_COORDINATOR = """
+import sys, execnet
+group = execnet.Group(sys.argv[1:])
+workers = [gateway for gateway in group if gateway.id != "proxy"]
+code = "import os; channel.send((os.getpid(), os.getppid())); channel.receive()"
+channels = [worker.remote_exec(code) for worker in workers]
+print(*[pid for channel in channels for pid in channel.receive()], flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("kind", KINDS[2:])
+def test_nothing_is_left_anywhere_when_the_coordinator_is_killed(kind: str, sshd: PrivateSshd) -> None:
+    spec = "ssh=localhost" if kind == "ssh" else "popen//via=proxy"
+    specs = [f"{spec}//preload=json"] * 2
+    if kind != "ssh":
+        specs.insert(0, f"{PURE if kind == 'via pure' else 'popen'}//id=proxy")
+    with subprocess.Popen(
+        [sys.executable, "-c", FAR_COORDINATOR, *specs], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as coordinator:
+        assert coordinator.stdout is not None
+        pids = {int(word) for word in coordinator.stdout.readline().split()}
+        assert len(pids) == 3
+        with contextlib.ExitStack() as stack:
+            ends = [stack.enter_context(pidfd(pid)) for pid in pids]
+            coordinator.kill()
+            assert eventually(lambda: all(has_ended(end) for end in ends))
+
+
 # --- As everything else ---------------------------------------------------------------------------
 
 
-def test_threads_may_make_them_at_the_same_time_in_one_group(preload: Preload) -> None:
+def test_threads_may_make_them_at_the_same_time_in_one_group(anywhere: Preload) -> None:
     servers: list[int] = []
 
     def make() -> None:
         for _ in range(3):
-            servers.append(fork_server_of(preload.gateway("json")))
+            servers.append(fork_server_of(anywhere.gateway("json")))
 
     threads = [threading.Thread(target=make) for _ in range(4)]
     for thread in threads:

@@ -1685,15 +1685,14 @@ class OpenedProcess(object):
         close_on_exec(self._stream.fileno())
         try:
             self._process = self._start(theirs)
-        except ForkError as error:
-            self._stream.close()
-            self._channel.close(str(error))
-            return
         except Exception as error:
             number = getattr(error, "errno", None)
             why = os.strerror(number) if number else error
+            if not isinstance(error, ForkError):
+                why = "cannot start '%s': %s" % (native(portable(self._argv[0])), why)
+            self._ended = True
             self._stream.close()
-            self._channel.close("cannot start '%s': %s" % (native(portable(self._argv[0])), why))
+            self._channel.close(str(why))
             return
         finally:
             theirs.close()
@@ -1932,7 +1931,7 @@ class ForkServer(object):
         """One less waits for it. One that nobody waits for, and that still imports, is ended: it may do so for ever."""
         with self._lock:
             self._awaited -= 1
-            if self._awaited or self._ready:
+            if self._awaited or self._ready or self._process.poll() is not None:
                 return
         kill_tree(self._process.pid)
 

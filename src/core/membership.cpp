@@ -21,7 +21,8 @@ using Gateways = std::vector<std::shared_ptr<Gateway>>;
 std::optional<std::string> leader(const XSpec& spec) { return spec.get(spec.has("via") ? "via" : "installvia"); }
 
 bool have_same_target(const XSpec& a, const XSpec& b) {
-  return a.get("ssh") == b.get("ssh") && a.get("ssh_config") == b.get("ssh_config") && a.get("python") == b.get("python");
+  return a.get("ssh") == b.get("ssh") && a.get("ssh_config") == b.get("ssh_config") &&
+         a.get("python") == b.get("python");
 }
 
 void remove(Gateways& gateways, const Gateways& gone) {
@@ -247,7 +248,8 @@ void Membership::tell_to_exit() {
   }
 }
 
-// The carriers, which are fork servers' parents elsewhere, and the fork servers first: what is left of their workers ends with them, and the loop sees that.
+// The carriers, which are fork servers' parents elsewhere, and the fork servers first: what is left of their workers
+// ends with them, and the loop sees that.
 void Membership::clean_up(const base::Wait& wait) {
   for (;;) {
     std::shared_ptr<ForkServers> servers;

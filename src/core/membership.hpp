@@ -71,11 +71,11 @@ class Membership {
   mutable std::mutex mutex_;
   XSpec defaultspec_{"popen"};
   std::size_t next_auto_id_ = 0;
-  std::size_t terminations_ = 0;                   // have begun
-  std::set<std::string> starting_;                 // ids of gateways that are not members yet
-  std::vector<std::shared_ptr<Gateway>> members_;  // in the order they were made
-  std::vector<std::shared_ptr<Gateway>> coming_;   // started, and not yet known to serve
-  std::vector<std::shared_ptr<Gateway>> leaving_;  // told to exit or killed, process not yet seen gone
+  std::size_t terminations_ = 0;                    // have begun
+  std::set<std::string> starting_;                  // ids of gateways that are not members yet
+  std::vector<std::shared_ptr<Gateway>> members_;   // in the order they were made
+  std::vector<std::shared_ptr<Gateway>> coming_;    // started, and not yet known to serve
+  std::vector<std::shared_ptr<Gateway>> leaving_;   // told to exit or killed, process not yet seen gone
   std::vector<std::shared_ptr<Gateway>> carriers_;  // proxies of members, that are none: transport::carrier_of
   std::shared_ptr<loop::Loop> loop_;
   std::shared_ptr<ForkServers> fork_servers_;  // of that loop

@@ -52,8 +52,8 @@ transport::Launch launch_of(const base::Buffer& payload) {
 std::shared_ptr<OpenedProcess> OpenedProcess::open(Connection::Lock& lock, std::shared_ptr<Connection> connection,
                                                    std::shared_ptr<ChannelState> channel, const base::Buffer& payload,
                                                    std::shared_ptr<ForkServers> forks) {
-  auto self = std::make_shared<OpenedProcess>(std::move(connection), std::move(channel), launch_of(payload),
-                                              std::move(forks));
+  auto self =
+      std::make_shared<OpenedProcess>(std::move(connection), std::move(channel), launch_of(payload), std::move(forks));
   self->relay_ = std::make_shared<Relay>(self->connection_, self->channel_, self);
   self->relay_->take_channel(lock);
   self->later(std::chrono::milliseconds(0), &OpenedProcess::start);

@@ -24,8 +24,8 @@ class OpenedProcess final : public RelayOwner, public std::enable_shared_from_th
   static std::shared_ptr<OpenedProcess> open(Connection::Lock& lock, std::shared_ptr<Connection> connection,
                                              std::shared_ptr<ChannelState> channel, const base::Buffer& payload,
                                              std::shared_ptr<ForkServers> forks);
-  OpenedProcess(std::shared_ptr<Connection> connection, std::shared_ptr<ChannelState> channel,
-                transport::Launch launch, std::shared_ptr<ForkServers> forks);
+  OpenedProcess(std::shared_ptr<Connection> connection, std::shared_ptr<ChannelState> channel, transport::Launch launch,
+                std::shared_ptr<ForkServers> forks);
   ~OpenedProcess() override;
   OpenedProcess(const OpenedProcess&) = delete;
   OpenedProcess& operator=(const OpenedProcess&) = delete;

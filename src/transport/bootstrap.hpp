@@ -16,8 +16,8 @@ std::string native_line(std::string_view native_module);
 // workers worker.py, which is compressed, from there. On Python 2 it says that Python 3 is needed, and exits.
 std::string fork_server_line(const std::vector<std::string>& modules, std::string_view native_module);
 
-// What sh runs where only the standard descriptors can be given to a fork server: the program, an expression of the shell's,
-// with the arguments, and with the descriptors where they are for others before there is an interpreter.
+// What sh runs where only the standard descriptors can be given to a fork server: the program, an expression of the
+// shell's, with the arguments, and with the descriptors where they are for others before there is an interpreter.
 std::string fork_server_script(const std::string& program);
 
 // Reads worker.py, compressed, from the stream and serves there: on descriptors 0 and 1, or on

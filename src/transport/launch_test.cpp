@@ -133,9 +133,10 @@ TEST(PopenLaunch, WithPreloadItIsAForkServer) {
 }
 
 TEST(PopenLaunch, AForkServerOfAProxyThatHasOnlyTheStandardDescriptorsToGiveIsStartedByAShell) {
-  const Launch made = launch("popen//preload//via=proxy", {.executable = "/far/python3", .stdio_only = true});
-  EXPECT_EQ(made.argv, (Words{"sh", "-c", fork_server_script("\"$0\""), "/far/python3", "-u", "-c",
-                              fork_server_line({}, "")}));
+  const Launch made =
+      launch("popen//preload//via=proxy", {.executable = "/far/python3", .native_module = "", .stdio_only = true});
+  EXPECT_EQ(made.argv,
+            (Words{"sh", "-c", fork_server_script("\"$0\""), "/far/python3", "-u", "-c", fork_server_line({}, "")}));
   EXPECT_EQ(fork_server_script("python3"), "exec python3 \"$@\" 3<&0 4>&2 </dev/null >&2");
   EXPECT_TRUE(made.forks);
 }
@@ -172,10 +173,10 @@ TEST(SshLaunch, WithPreloadItHasACarrierThatIsTheSameForAllOfThatTarget) {
 }
 
 TEST(SshLaunch, WithPreloadTheCarrierIsToStartAForkServer) {
-  const LocalPython there{.executable = "/far/python3", .stdio_only = true};
+  const LocalPython there{.executable = "/far/python3", .native_module = "", .stdio_only = true};
   const Launch made = launch("ssh=host//preload=a//env:A=b", there);
-  EXPECT_EQ(made.argv, (Words{"sh", "-c", fork_server_script("\"$0\""), "/far/python3", "-u", "-c",
-                              fork_server_line({"a"}, "")}));
+  EXPECT_EQ(made.argv,
+            (Words{"sh", "-c", fork_server_script("\"$0\""), "/far/python3", "-u", "-c", fork_server_line({"a"}, "")}));
   EXPECT_EQ(made.env, (std::vector<std::pair<std::string, std::string>>{{"A", "b"}}));
   EXPECT_EQ(made.kind, "Ssh");
   EXPECT_EQ(made.address, "host");

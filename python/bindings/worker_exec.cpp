@@ -50,11 +50,11 @@ nb::object compiled(const Request& request, nb::handle builtins) {
   }
   static nb::dict& cache = *new nb::dict();  // never destroyed: the interpreter may be gone by then
   const nb::tuple key = nb::make_tuple(request.source, request.filename, request.first_line);
-  const nb::object known = nb::borrow(PyDict_GetItemWithError(cache.ptr(), key.ptr()));
-  if (known.is_valid()) {
-    return known;
+  nb::object code = nb::borrow(PyDict_GetItemWithError(cache.ptr(), key.ptr()));
+  if (code.is_valid()) {
+    return code;
   }
-  nb::object code = compile(request, builtins);
+  code = compile(request, builtins);
   if (cache.size() >= kMost) {
     cache.clear();
   }

@@ -12,8 +12,8 @@ enum class ForkRequestKind : std::uint32_t { kFork = 1, kCollect = 2 };
 // A kFork has kForkDescriptors with it: the worker's stream, its stderr until it serves, its stdout, and its stderr
 // after that.
 struct ForkRequest {
-  ForkRequestKind kind;
-  std::uint32_t number;
+  ForkRequestKind kind = ForkRequestKind::kFork;
+  std::uint32_t number = 0;
 };
 inline constexpr std::size_t kForkDescriptors = 4;
 
@@ -26,10 +26,10 @@ enum class ForkAnswerKind : std::uint32_t {
 
 // `length` bytes of text follow.
 struct ForkAnswer {
-  ForkAnswerKind kind;
-  std::uint32_t number;
-  std::int32_t value;
-  std::uint32_t length;
+  ForkAnswerKind kind = ForkAnswerKind::kReady;
+  std::uint32_t number = 0;
+  std::int32_t value = 0;
+  std::uint32_t length = 0;
 };
 inline constexpr std::uint32_t kMostForkText = 4096;
 

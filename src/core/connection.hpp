@@ -14,7 +14,7 @@
 // run: the loop reads for it, and an eventfd of the wait tells it.
 //
 // Writing works the same: the caller writes; what others queue meanwhile rides along; the loop
-// writes only what nobody waits for.
+// writes only what nobody waits for. Who waits for room to write reads, too.
 //
 // Four sources: connection.cpp (its life, its channels), connection_reading.cpp, connection_writing.cpp,
 // connection_flow.cpp (windows).
@@ -202,7 +202,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   // A thread inside wait_until, and whether it is the one who reads.
   class Waiting {
    public:
-    Waiting(Connection& connection, Lock& lock, const void* topic);
+    // `spins`: awake for a moment, before it sleeps, for what comes soon.
+    Waiting(Connection& connection, Lock& lock, const void* topic, bool spins);
     ~Waiting();  // leaves, and has the lock again
     Waiting(const Waiting&) = delete;
     Waiting& operator=(const Waiting&) = delete;
@@ -210,9 +211,12 @@ class Connection : public std::enable_shared_from_this<Connection> {
     void enter();
     // Passes on the reading, if it had it.
     void leave();
-    // Sleeps once, without the lock; reads if nobody else does.
-    base::Woken sleep(base::Sleep& sleep);
+    // Sleeps once, without the lock; reads if nobody else does. `for_room`: also until the socket takes more.
+    // REQUIRES: entered().
+    base::Woken sleep(base::Sleep& sleep, bool for_room = false);
     [[nodiscard]] bool is_for(const void* topic) const { return topic_ == topic; }
+    [[nodiscard]] bool entered() const { return entered_; }
+    [[nodiscard]] const loop::Waiter& waiter() const { return waiter_; }
     void wake();
 
    private:
@@ -220,6 +224,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
     Lock& lock_;
     loop::Waiter& waiter_;
     const void* const topic_;
+    const bool spins_;
     bool entered_ = false;
     bool reads_ = false;
     bool asleep_ = false;
@@ -240,7 +245,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
     Lock& lock_;
     const std::shared_ptr<Bell> bell_;
   };
-  // A thread inside send() whose message is not written yet, and whether it is the one who writes.
+  // A thread inside send() whose message is not written yet, and whether it is the one who writes. It reads like any
+  // other that waits: what it waits for may be that the other side, which waits for room as well, is read from.
   class Writing {
    public:
     Writing(Connection& connection, Lock& lock, std::shared_ptr<Outgoing> message);
@@ -258,8 +264,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
    private:
     Connection& connection_;
     Lock& lock_;
-    loop::Waiter& waiter_;
     const std::shared_ptr<Outgoing> message_;
+    Waiting waiting_;
     bool writes_ = false;
   };
   // What one read of the stream gave.
@@ -294,7 +300,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void on_ready(std::uint32_t ready);
   void read_as_loop(Lock& lock);
   void arm(Lock& lock);
-  [[nodiscard]] bool comes_soon();
+  [[nodiscard]] bool comes_soon(bool spins);
 
   bool write_to_ring_at_once(Lock& lock, wire::FrameType type, std::uint32_t channel, const base::Rope& payload);
   bool write_batch(Lock& lock);
@@ -335,7 +341,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   bool writing_failed_ = false;
   bool to_ring_ = false;  // to be switched to
   Outbox outbox_;
-  const loop::Waiter* waits_for_room_ = nullptr;  // of the thread that writes, while the ring is full
+  Waiting* waits_for_room_ = nullptr;  // the thread that writes, while the ring is full
 
   // Channels.
   std::uint32_t next_id_;

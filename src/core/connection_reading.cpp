@@ -31,7 +31,8 @@ bool Connection::wait_until(Lock& lock, const void* topic, const base::Wait& wai
   if (wait.hub != nullptr) {
     return wait_parked(lock, topic, wait, ready);
   }
-  Waiting self(*this, lock, topic);
+  Waiting self(*this, lock, topic, true);
+  self.enter();
   base::Sleep sleep(wait);
   base::Woken woken = base::Woken::kReady;
   while (!ready()) {
@@ -93,10 +94,12 @@ void Connection::Bell::ring() {
   }
 }
 
-Connection::Waiting::Waiting(Connection& connection, Lock& lock, const void* topic)
-    : connection_(connection), lock_(lock), waiter_(loop::Waiter::of_this_thread()), topic_(topic) {
-  enter();
-}
+Connection::Waiting::Waiting(Connection& connection, Lock& lock, const void* topic, bool spins)
+    : connection_(connection),
+      lock_(lock),
+      waiter_(loop::Waiter::of_this_thread()),
+      topic_(topic),
+      spins_(spins) {}
 
 Connection::Waiting::~Waiting() {
   if (!lock_.owns_lock()) {
@@ -128,22 +131,23 @@ void Connection::Waiting::leave() {
   connection_.settle_reading(lock_);
 }
 
-base::Woken Connection::Waiting::sleep(base::Sleep& sleep) {
+base::Woken Connection::Waiting::sleep(base::Sleep& sleep, bool for_room) {
   if (!reads_ && (connection_.reader_ == Reader::kNone || connection_.reader_ == Reader::kArmed)) {
     connection_.reader_ = Reader::kCaller;
     connection_.update_interest(lock_);
     reads_ = true;
   }
-  std::array<pollfd, 2> fds{{{waiter_.fd(), POLLIN, 0}, {connection_.link_.fd(), POLLIN, 0}}};
+  const auto wanted = static_cast<short>((reads_ ? POLLIN : 0) | (for_room ? POLLOUT : 0));
+  std::array<pollfd, 2> fds{{{waiter_.fd(), POLLIN, 0}, {connection_.link_.fd(), wanted, 0}}};
   asleep_ = true;
   lock_.unlock();
   base::Woken woken = base::Woken::kReady;
   const auto begin = base::Clock::now();
-  bool there = reads_ && connection_.comes_soon();
+  bool there = reads_ && connection_.comes_soon(spins_);
   if (!there) {
-    woken = sleep.until_ready(std::span(fds).first(reads_ ? 2 : 1));
-    there = fds[1].revents != 0;
-    if (there) {
+    woken = sleep.until_ready(std::span(fds).first(wanted != 0 ? 2 : 1));
+    there = reads_ && (fds[1].revents & ~POLLOUT) != 0;
+    if (there && spins_) {
       connection_.spin_.slept(base::Clock::now() - begin);
     }
     if (fds[0].revents != 0) {
@@ -195,7 +199,7 @@ void Connection::settle_reading(Lock& lock) {
   }
   if (!waiting_.empty()) {
     waiting_.front()->wake();
-  } else if (!parked_.empty()) {
+  } else if (!parked_.empty() || (writer_ == Writer::kLoop && link_.writes_ring())) {  // who waits for the bell
     arm(lock);
   } else {
     start_ticking(lock);
@@ -244,14 +248,14 @@ void Connection::arm(Lock& lock) {
   }
 }
 
-// Whether there is something to read, now or within the moment that is worth waiting for awake. If not, the other side
-// rings the bell for what comes next. The calling thread has the reading, and not the lock.
-bool Connection::comes_soon() {
+// Whether there is something to read, now or, if it spins, within the moment that is worth waiting for awake. If not, the
+// other side rings the bell for what comes next. The calling thread has the reading, and not the lock.
+bool Connection::comes_soon(bool spins) {
   if (!link_.reads_ring()) {
     return false;
   }
   link_.is_awake();
-  return spin_.until([&] { return link_.readable(); }) || !link_.may_sleep_reading();
+  return (spins && spin_.until([&] { return link_.readable(); })) || !link_.may_sleep_reading();
 }
 
 void Connection::read_as_loop(Lock& lock) {

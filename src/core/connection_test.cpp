@@ -38,7 +38,10 @@ class Peer final : public ConnectionOwner, public std::enable_shared_from_this<P
     connection->finish("test over");
   }
 
-  void on_hello(Lock& /*lock*/, base::Buffer payload) override { hello = std::move(payload); }
+  void on_hello(Lock& lock, base::Buffer payload) override {
+    hello = std::move(payload);
+    connection->switch_to_ring(lock);
+  }
   void on_exec(Lock&, const std::shared_ptr<ChannelState>&, base::Buffer) override { FAIL(); }
   void on_open(Lock&, const std::shared_ptr<ChannelState>&, base::Buffer) override { FAIL(); }
   void on_status_request(Lock&, std::uint32_t) override { FAIL(); }
@@ -98,9 +101,12 @@ std::optional<std::string> run_task(const WorkerEnd::Task& task) {
 
 class ConnectionTest : public ::testing::Test {
  protected:
-  ConnectionTest() {
+  explicit ConnectionTest(bool rings = false) {
     auto [here, there] = base::socket_pair();
     peer_ = std::make_shared<Peer>(std::move(here));
+    if (rings) {
+      peer_->connection->offer_rings();
+    }
     peer_->connection->start(peer_);
     worker_ = std::thread([stream = std::move(there)]() mutable {
       const auto end = WorkerEnd::open(std::move(stream), run_task, {kPatience, kPatience});
@@ -124,8 +130,33 @@ class ConnectionTest : public ::testing::Test {
     peer_->stop();
   }
 
+  // What it waits for may be that the other side, which waits for room as well, is read from.
+  void who_waits_for_room_reads() {
+    const auto channel = peer_->exec("echo");
+    std::promise<void> held;
+    std::promise<void> over;
+    peer_->loop->call_after(std::chrono::milliseconds(0), [&held, ends = over.get_future().share()] {
+      held.set_value();
+      ends.wait();
+    });
+    held.get_future().wait();
+    const std::string item(1 << 20, 'x');
+    for (int i = 0; i < 32; ++i) {  // and none is received meanwhile
+      ASSERT_NO_THROW(channel->send(base::Buffer(item), soon()));
+    }
+    over.set_value();
+    for (int i = 0; i < 32; ++i) {
+      EXPECT_EQ(channel->receive(soon()).size(), item.size());
+    }
+  }
+
   std::shared_ptr<Peer> peer_;
   std::thread worker_;
+};
+
+class ConnectionByRings : public ConnectionTest {
+ protected:
+  ConnectionByRings() : ConnectionTest(true) {}
 };
 
 TEST_F(ConnectionTest, SaysHelloBothWays) {
@@ -278,6 +309,12 @@ TEST_F(ConnectionTest, WhoIsToBeToldLosesWhatItSendsBefore) {
   EXPECT_FALSE(channel->is_to_be_told());
   channel->send(base::Buffer("x"), soon(), true);  // called before it was told
   EXPECT_THROW(channel->send(base::Buffer("x"), soon(), channel->is_to_be_told()), GatewayGone);
+}
+
+TEST_F(ConnectionTest, WhoWaitsForRoomReads) { who_waits_for_room_reads(); }
+TEST_F(ConnectionByRings, WhoWaitsForRoomReads) {
+  EXPECT_TRUE(peer_->connection->has_rings());
+  who_waits_for_room_reads();
 }
 
 TEST_F(ConnectionTest, ABlockedSenderHasATimeOutAndLeavesTheStreamWhole) {

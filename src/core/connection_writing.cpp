@@ -78,7 +78,7 @@ void Connection::send(Lock& lock, wire::FrameType type, std::uint32_t channel, b
 }
 
 Connection::Writing::Writing(Connection& connection, Lock& lock, std::shared_ptr<Outgoing> message)
-    : connection_(connection), lock_(lock), waiter_(loop::Waiter::of_this_thread()), message_(std::move(message)) {}
+    : connection_(connection), lock_(lock), message_(std::move(message)), waiting_(connection, lock, message_.get(), false) {}
 
 Connection::Writing::~Writing() {
   if (!lock_.owns_lock()) {
@@ -109,9 +109,15 @@ void Connection::Writing::leave() {
   if (std::exchange(writes_, false)) {
     connection_.release_writing(lock_);
   }
+  if (waiting_.entered()) {
+    waiting_.leave();
+  }
 }
 
 base::Woken Connection::Writing::sleep(base::Sleep& sleep) {
+  if (!waiting_.entered()) {
+    waiting_.enter();
+  }
   if (connection_.writer_ != Writer::kCaller) {  // taken from the loop, too: one wake-up less
     connection_.writer_ = Writer::kCaller;
     connection_.update_interest(lock_);
@@ -120,18 +126,11 @@ base::Woken Connection::Writing::sleep(base::Sleep& sleep) {
   base::Woken woken = base::Woken::kReady;
   const bool for_ring = writes_ && connection_.link_.writes_ring();
   if (!writes_ || connection_.link_.may_sleep_writing()) {
-    message_->sender = writes_ ? nullptr : &waiter_;
+    message_->sender = writes_ ? nullptr : &waiting_.waiter();
     if (for_ring) {
-      connection_.waits_for_room_ = &waiter_;
-      connection_.see_that_the_bell_is_heard(lock_);
+      connection_.waits_for_room_ = &waiting_;
     }
-    std::array<pollfd, 2> fds{{{waiter_.fd(), POLLIN, 0}, {connection_.link_.fd(), POLLOUT, 0}}};
-    lock_.unlock();
-    woken = sleep.until_ready(std::span(fds).first(writes_ && !for_ring ? 2 : 1));
-    if (fds[0].revents != 0) {
-      waiter_.clear();
-    }
-    lock_.lock();
+    woken = waiting_.sleep(sleep, writes_ && !for_ring);
     if (for_ring) {
       connection_.waits_for_room_ = nullptr;
     }

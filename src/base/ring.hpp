@@ -54,6 +54,8 @@ class RingProducer {
   [[nodiscard]] bool is_read() const { return header_->consumer_reads.load() != 0; }
   // Says that the caller will sleep until there is room; false if there is some.
   [[nodiscard]] bool may_sleep();
+  // Whether the consumer has woken it since. It rings the bell then, too, but that may be heard late.
+  [[nodiscard]] bool was_woken() const { return header_->producer_sleeps.load(std::memory_order_relaxed) == 0; }
 
  private:
   [[nodiscard]] std::size_t room();

@@ -17,6 +17,8 @@ namespace {
 // unnoticed until the next wake-up. So the first sleep of a wait is short, and only that one:
 // an idle waiter costs one extra wake-up in all, not one a period.
 constexpr std::chrono::milliseconds kFirstSleep{50};
+// Who is too busy to sleep looks as often.
+constexpr std::chrono::milliseconds kMostBusy = kFirstSleep;
 
 // A hub waits for one descriptor that is this wait's own: a set that holds those wanted.
 bool wait_in_hub(std::span<pollfd> fds, const Wait& wait) {
@@ -71,6 +73,18 @@ Woken Sleep::until_ready(std::span<pollfd> fds) {
   }
   const bool checking = std::exchange(check_soon_, false);
   return ready < 0 || (checking && !has_passed(deadline_)) ? Woken::kSignal : Woken::kTimedOut;
+}
+
+Woken Sleep::instead(Clock::time_point now) {
+  if (deadline_ && now >= *deadline_) {
+    return Woken::kTimedOut;
+  }
+  if (!interruptible_ || !busy_since_ || now - *busy_since_ < kMostBusy) {
+    busy_since_ = busy_since_.value_or(now);
+    return Woken::kReady;
+  }
+  busy_since_ = now;
+  return Woken::kSignal;
 }
 
 bool poll_until(std::span<pollfd> fds, const Wait& wait) {

@@ -65,13 +65,18 @@ enum class Woken { kReady, kTimedOut, kSignal };
 // wait.interrupted runs; the others use poll_until.
 class Sleep {
  public:
-  explicit Sleep(const Wait& wait) : deadline_(wait.deadline), check_soon_(wait.interrupted != nullptr) {}
+  explicit Sleep(const Wait& wait) : deadline_(wait.deadline), interruptible_(wait.interrupted != nullptr) {}
   // ppoll(2) until a descriptor is ready, the deadline has passed, or it is time to look for signals.
   Woken until_ready(std::span<pollfd> fds);
+  // For who need not sleep, at `now`, since there is always something to do: whether the deadline has passed, or it is
+  // time to look for signals.
+  Woken instead(Clock::time_point now);
 
  private:
   Deadline deadline_;
-  bool check_soon_;
+  bool interruptible_;
+  bool check_soon_ = interruptible_;
+  std::optional<Clock::time_point> busy_since_;  // or since it was last time to look for signals
 };
 
 // Sleeps until a descriptor is ready or the deadline has passed; true when one is ready.

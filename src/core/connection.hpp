@@ -214,12 +214,18 @@ class Connection : public std::enable_shared_from_this<Connection> {
     // Sleeps once, without the lock; reads if nobody else does. `for_room`: also until the socket takes more.
     // REQUIRES: entered().
     base::Woken sleep(base::Sleep& sleep, bool for_room = false);
+    // Reads what is there already, without sleeping, unless somebody else does. For who has the reading and other
+    // things to do.
+    void look();
     [[nodiscard]] bool is_for(const void* topic) const { return topic_ == topic; }
     [[nodiscard]] bool entered() const { return entered_; }
     [[nodiscard]] const loop::Waiter& waiter() const { return waiter_; }
     void wake();
+    [[nodiscard]] bool asleep() const { return asleep_; }
 
    private:
+    void read();
+
     Connection& connection_;
     Lock& lock_;
     loop::Waiter& waiter_;
@@ -295,6 +301,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   bool wait_parked(Lock& lock, const void* topic, const base::Wait& wait, const std::function<bool()>& ready);
   void settle_reading(Lock& lock);
+  void wake_a_reader(Lock& lock);
   void start_ticking(Lock& lock);
   void tick();
   void on_ready(std::uint32_t ready);

@@ -95,11 +95,7 @@ void Connection::Bell::ring() {
 }
 
 Connection::Waiting::Waiting(Connection& connection, Lock& lock, const void* topic, bool spins)
-    : connection_(connection),
-      lock_(lock),
-      waiter_(loop::Waiter::of_this_thread()),
-      topic_(topic),
-      spins_(spins) {}
+    : connection_(connection), lock_(lock), waiter_(loop::Waiter::of_this_thread()), topic_(topic), spins_(spins) {}
 
 Connection::Waiting::~Waiting() {
   if (!lock_.owns_lock()) {
@@ -155,17 +151,33 @@ base::Woken Connection::Waiting::sleep(base::Sleep& sleep, bool for_room) {
     }
   }
   if (there) {
-    Incoming incoming = connection_.read_available();
-    lock_.lock();
-    asleep_ = false;
-    ++connection_.activity_;
-    connection_.take_in(lock_, std::move(incoming));
-    reads_ = connection_.reader_ == Reader::kCaller;  // or the stream has ended, by what was in it
-  } else {
-    lock_.lock();
-    asleep_ = false;
+    read();
+    return woken == base::Woken::kReady ? sleep.instead(begin) : woken;
   }
+  lock_.lock();
+  asleep_ = false;
   return woken;
+}
+
+// Without the lock; has it again.
+void Connection::Waiting::read() {
+  Incoming incoming = connection_.read_available();
+  lock_.lock();
+  asleep_ = false;
+  ++connection_.activity_;
+  connection_.take_in(lock_, std::move(incoming));
+  reads_ = connection_.reader_ == Reader::kCaller;  // or the stream has ended, by what was in it
+}
+
+void Connection::Waiting::look() {
+  if (!reads_ && connection_.reader_ == Reader::kNone) {
+    connection_.reader_ = Reader::kCaller;
+    reads_ = true;
+  }
+  if (reads_ && (!connection_.link_.reads_ring() || connection_.link_.readable())) {
+    lock_.unlock();
+    read();
+  }
 }
 
 void Connection::touch(Lock& lock, const void* topic) {
@@ -198,11 +210,20 @@ void Connection::settle_reading(Lock& lock) {
     return;
   }
   if (!waiting_.empty()) {
-    waiting_.front()->wake();
+    wake_a_reader(lock);
   } else if (!parked_.empty() || (writer_ == Writer::kLoop && link_.writes_ring())) {  // who waits for the bell
     arm(lock);
   } else {
     start_ticking(lock);
+  }
+}
+
+// Of those that wait, one that sleeps. Who does not will look before it sleeps, and while it writes.
+void Connection::wake_a_reader(Lock& lock) {
+  static_cast<void>(lock);
+  const auto found = std::find_if(waiting_.begin(), waiting_.end(), [](const Waiting* one) { return one->asleep(); });
+  if (found != waiting_.end()) {
+    (*found)->wake();
   }
 }
 
@@ -248,8 +269,8 @@ void Connection::arm(Lock& lock) {
   }
 }
 
-// Whether there is something to read, now or, if it spins, within the moment that is worth waiting for awake. If not, the
-// other side rings the bell for what comes next. The calling thread has the reading, and not the lock.
+// Whether there is something to read, now or, if it spins, within the moment that is worth waiting for awake. If not,
+// the other side rings the bell for what comes next. The calling thread has the reading, and not the lock.
 bool Connection::comes_soon(bool spins) {
   if (!link_.reads_ring()) {
     return false;
@@ -285,7 +306,7 @@ void Connection::on_ready(std::uint32_t ready) {
         arm(lock);
         return;
       }
-      waiting_.front()->wake();
+      wake_a_reader(lock);
     }
     update_interest(lock);
   }
@@ -383,7 +404,8 @@ void Connection::take_in(Lock& lock, Incoming incoming) {
     incoming.ended = true;
     incoming.error = error.what();
   }
-  if (incoming.bell) {
+  const bool waits_for_room = waits_for_room_ != nullptr || writer_ == Writer::kLoop;
+  if (incoming.bell || (waits_for_room && link_.was_woken_to_write())) {  // while data comes, no bell is read
     on_bell(lock);
   }
   if (incoming.ended) {

@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -18,6 +19,7 @@
 #include "core/value_message.hpp"
 #include "core/worker_end.hpp"
 #include "hello.hpp"
+#include "processes.hpp"
 
 namespace execnet::core {
 namespace {
@@ -562,6 +564,124 @@ TEST(Connection, TheOthersChannelsExistFromTheirFirstFrameAndAreForgottenOnlyOnc
   lock.unlock();
   EXPECT_TRUE(channel->isclosed());
   EXPECT_THROW(static_cast<void>(channel->receive(soon())), EndOfChannel);
+}
+
+// The far end of a connection with rings: takes out of them what the test says.
+class RawEnd {
+ public:
+  RawEnd(base::Fd socket, Connection& connection) : link_(std::move(socket)) {
+    link_.expect_offer();
+    {
+      auto lock = connection.lock();
+      connection.post(lock, wire::FrameType::kHello, 0, testing::coordinator_hello());
+    }
+    read_some();
+    const auto hello = wire::pack({.type = wire::FrameType::kHello});
+    const auto rings = wire::pack({.type = wire::FrameType::kRings});
+    const std::string said =
+        std::string(wire::kMagic) + std::string(hello.data(), hello.size()) + std::string(rings.data(), rings.size());
+    const iovec part{const_cast<char*>(said.data()), said.size()};
+    EXPECT_EQ(link_.write(std::span(&part, 1)), static_cast<ssize_t>(said.size()));
+    while (read_some() != wire::kHeaderSize) {  // RINGS
+    }
+    link_.read_from_ring();
+    link_.write_to_ring();
+  }
+
+  // If there is room.
+  void write(std::string_view frames) {
+    const iovec part{const_cast<char*>(frames.data()), frames.size()};
+    static_cast<void>(link_.write_whole(std::span(&part, 1)));
+  }
+  // How many of `count` bytes come, before none comes for a while.
+  std::size_t read(std::size_t count) {
+    std::size_t got = 0;
+    while (got < count && (link_.readable() || sleep())) {
+      got += link_.read(std::span(space_).first(std::min(space_.size(), count - got))).count;
+    }
+    return got;
+  }
+
+ private:
+  std::size_t read_some() { return sleep() ? link_.read(space_).count : 0; }
+  bool sleep() {
+    pollfd fd{link_.fd(), POLLIN, 0};
+    return !link_.may_sleep_reading() || ::poll(&fd, 1, 5000) == 1;
+  }
+
+  Link link_;
+  std::array<char, 65'536> space_{};
+};
+
+// Who has the writing may find room without having slept. Then no bell is rung for those that are behind.
+TEST(Connection, WhatIsQueuedBehindAWriterThatLeavesIsWritten) {
+  auto [here, there] = base::socket_pair();
+  const auto peer = std::make_shared<Peer>(std::move(here));
+  peer->connection->offer_rings();
+  peer->connection->start(peer);
+  RawEnd far(std::move(there), *peer->connection);
+
+  const std::string item(200'000, 'x');
+  auto lock = peer->connection->lock();
+  ASSERT_TRUE(
+      peer->connection->wait_until(lock, peer->connection.get(), soon(), [&] { return peer->hello.has_value(); }));
+  const auto full = peer->connection->new_channel(lock);
+  const auto small = peer->connection->new_channel(lock);
+  const auto behind = peer->connection->new_channel(lock);
+  const auto post = [&](const ChannelHandle& channel, int count) {
+    for (int i = 0; i < count; ++i) {
+      peer->connection->post(lock, wire::FrameType::kData, channel.id(), base::Buffer(item));
+    }
+  };
+  post(*full, 6);  // more than the ring holds
+  lock.unlock();
+  std::atomic<pid_t> thread{0};
+  std::thread sender([&] {
+    thread = ::gettid();
+    EXPECT_NO_THROW(small->send(base::Buffer("small"), soon()));
+  });
+  while (thread == 0 || !testing::sleeps(thread)) {
+    std::this_thread::yield();
+  }
+  lock.lock();
+  post(*behind, 20);
+  lock.unlock();
+  const std::size_t all = 26 * (item.size() + wire::kHeaderSize) + 5 + wire::kHeaderSize;
+  EXPECT_EQ(far.read(all), all);
+  sender.join();
+  peer->stop();
+}
+
+TEST(Connection, AWaitEndsInTimeAndHearsSignalsThoughThereIsAlwaysSomethingToRead) {
+  auto [here, there] = base::socket_pair();
+  const auto peer = std::make_shared<Peer>(std::move(here));
+  peer->connection->offer_rings();
+  peer->connection->start(peer);
+  RawEnd far(std::move(there), *peer->connection);
+  const auto nothing = wire::pack({.type = wire::FrameType::kCredit, .channel = 1});
+  std::string frames;
+  while (frames.size() < (1 << 16)) {
+    frames.append(nothing.data(), nothing.size());
+  }
+  std::atomic<bool> over{false};
+  std::thread writer([&] {
+    for (const auto end = soon().deadline; !over && !base::has_passed(end);) {
+      far.write(frames);
+    }
+  });
+
+  auto lock = peer->connection->lock();
+  const auto ends = base::Clock::now() + std::chrono::milliseconds(200);
+  static std::atomic<int> looks;
+  looks = 0;
+  const base::Wait wait{.deadline = ends, .interrupted = [] { ++looks; }};
+  EXPECT_FALSE(peer->connection->wait_until(lock, peer.get(), wait, [] { return false; }));
+  EXPECT_LT(base::Clock::now(), ends + kPatience / 2);
+  EXPECT_GT(looks, 0);
+  lock.unlock();
+  over = true;
+  writer.join();
+  peer->stop();
 }
 
 }  // namespace

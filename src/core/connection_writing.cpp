@@ -78,7 +78,10 @@ void Connection::send(Lock& lock, wire::FrameType type, std::uint32_t channel, b
 }
 
 Connection::Writing::Writing(Connection& connection, Lock& lock, std::shared_ptr<Outgoing> message)
-    : connection_(connection), lock_(lock), message_(std::move(message)), waiting_(connection, lock, message_.get(), false) {}
+    : connection_(connection),
+      lock_(lock),
+      message_(std::move(message)),
+      waiting_(connection, lock, message_.get(), false) {}
 
 Connection::Writing::~Writing() {
   if (!lock_.owns_lock()) {
@@ -106,7 +109,11 @@ bool Connection::Writing::take_back() {
 
 void Connection::Writing::leave() {
   message_->sender = nullptr;
-  if (std::exchange(writes_, false)) {
+  if (connection_.waits_for_room_ == &waiting_) {
+    connection_.waits_for_room_ = nullptr;
+  }
+  // If nobody has it, it may have been passed to this thread, which has not taken it.
+  if (std::exchange(writes_, false) || connection_.writer_ == Writer::kNone) {
     connection_.release_writing(lock_);
   }
   if (waiting_.entered()) {
@@ -137,6 +144,9 @@ base::Woken Connection::Writing::sleep(base::Sleep& sleep) {
     message_->sender = nullptr;
   }
   while (writes_ && !message_->written && connection_.write_batch(lock_)) {
+    if (!message_->written) {
+      waiting_.look();
+    }
   }
   return message_->written ? base::Woken::kReady : woken;
 }
@@ -260,7 +270,16 @@ void Connection::release_writing(Lock& lock) {
     } else {
       writer_ = Writer::kLoop;
       if (link_.writes_ring()) {
-        see_that_the_bell_is_heard(lock);
+        if (link_.may_sleep_writing()) {
+          see_that_the_bell_is_heard(lock);
+        } else {  // no bell is rung for room that is there already
+          loop_->call_after(std::chrono::milliseconds(0), [weak = weak_from_this()] {
+            if (const auto self = weak.lock()) {
+              auto own = self->lock();
+              self->on_bell(own);
+            }
+          });
+        }
       }
     }
   }

@@ -83,6 +83,8 @@ class Link {
   // To be asked before one sleeps until there is room: for a ring, until read() tells of the bell; else until fd() is
   // writable. False if there is room.
   [[nodiscard]] bool may_sleep_writing() { return !writes_ring_ || producer_->may_sleep(); }
+  // Whether a writer that sleeps until there is room in the ring is to wake up, though the bell was not read yet.
+  [[nodiscard]] bool was_woken_to_write() const { return writes_ring_ && producer_->was_woken(); }
 
  private:
   void map(const base::Fd& memory, bool coordinator);

@@ -64,6 +64,20 @@ channel.send([os.getpid()] + [child.pid for child in children])
 signal.pause()
 """
 )
+FLOODS = (
+    DEAF
+    + """
+import time
+another = channel.gateway.newchannel()
+channel.send([os.getpid()])
+end = time.monotonic() + 5
+while time.monotonic() < end:  # there is always something to read, and it is for nobody
+    for _ in range(1000):
+        another.send(None)
+while True:
+    pass
+"""
+)
 TREE = """
 import os, subprocess
 child = subprocess.Popen(["sleep", "1000"])
@@ -157,6 +171,7 @@ STATES: dict[str, Callable[[execnet.Group, str], Trouble]] = {
     "spins": doing(SPINS),
     "in a signal handler": doing(IN_A_HANDLER),
     "200 children": doing(HAS_CHILDREN),
+    "floods": doing(FLOODS),
     "behind a stopped proxy": behind_a_stopped_proxy,
     "stopped behind a proxy": stopped_behind_a_proxy,
     "installed and stopped": installed_and_stopped,

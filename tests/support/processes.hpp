@@ -11,4 +11,7 @@ pid_t parent_of(pid_t pid);
 // Who has started a worker: above it are its two guards.
 pid_t starter_of(pid_t worker);
 
+// Whether a thread of this process waits for something in the kernel.
+bool sleeps(pid_t thread);
+
 }  // namespace execnet::testing

@@ -28,9 +28,25 @@ def bare_interpreters() -> None:
         assert process.wait() == 0
 
 
-def pipe_echo() -> float:
+# The least that a worker of plain Python does which receives while the main thread runs code.
+THREADED_ECHO = """
+import collections, os, threading
+items, there = collections.deque(), threading.Lock()
+there.acquire()
+def receive():
+    while data := os.read(0, 8):
+        items.append(data)
+        there.release()
+    os._exit(0)
+threading.Thread(target=receive).start()
+while there.acquire():
+    os.write(1, items.popleft())
+"""
+
+
+def pipe_echo(code: str) -> float:
     with subprocess.Popen(
-        [sys.executable, "-c", ECHO], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -94,7 +110,8 @@ def multiprocessing_one_way() -> float:
 def main() -> None:
     figures = {
         f"{GATEWAYS} bare interpreters at once": timed(bare_interpreters),
-        "os.pipe between bare interpreters": pipe_echo(),
+        "os.pipe between bare interpreters": pipe_echo(ECHO),
+        "a byte through a thread of a bare interpreter": pipe_echo(THREADED_ECHO),
         "multiprocessing.Pipe": multiprocessing_echo(),
         "multiprocessing.Pipe, one way": multiprocessing_one_way(),
     }

@@ -15,23 +15,48 @@ import _core  # noqa: F401
 import fork_server  # noqa: F401
 
 
-def seconds_for(count):
-    waits, ends = os.pipe()
-    pids = []
-    begin = time.perf_counter()
+def fork_all(count, over):
+    """Forks so many, which stay until `over` ends."""
     for _ in range(count):
-        pid = os.fork()
-        if pid == 0:
-            os.close(ends)
-            os.read(waits, 1)
+        if os.fork() == 0:
+            os.read(over, 1)
             os._exit(0)
-        pids.append(pid)
-    seconds = time.perf_counter() - begin
-    os.close(ends)
-    os.close(waits)
-    for pid in pids:
-        os.waitpid(pid, 0)
+
+
+def seconds_for(count, forkers):
+    """From the start of that many processes' work until they have forked all."""
+    begins, begin = os.pipe()
+    there, is_there = os.pipe()
+    over, end = os.pipe()
+    for _ in range(forkers):
+        if os.fork() == 0:
+            os.close(begin)
+            os.close(end)
+            os.write(is_there, b"r")
+            os.read(begins, 1)
+            fork_all(count // forkers, over)
+            os.write(is_there, b"d")
+            os.read(over, 1)
+            for _ in range(count // forkers):
+                os.wait()
+            os._exit(0)
+    for descriptor in (begins, is_there, over):
+        os.close(descriptor)
+    read_all(there, forkers)
+    started = time.perf_counter()
+    os.close(begin)
+    read_all(there, forkers)
+    seconds = time.perf_counter() - started
+    os.close(end)
+    for _ in range(forkers):
+        os.wait()
+    os.close(there)
     return seconds
+
+
+def read_all(descriptor, count):
+    while count:
+        count -= len(os.read(descriptor, count))
 
 
 def main():
@@ -39,9 +64,8 @@ def main():
     gc.freeze()
     figures = {}
     for count in map(int, sys.argv[1:]):
-        seconds = min(seconds_for(count) for _ in range(3))
-        figures[f"{count} bare forks"] = seconds
-        figures[f"{count} bare forks, each"] = seconds / count
+        for forkers, name in ((1, f"{count} bare forks"), (2, f"{count} bare forks by two processes")):
+            figures[name] = min(seconds_for(count, forkers) for _ in range(3))
 
     import json
 

@@ -80,9 +80,10 @@ ROWS = [
     Row("memory of the coordinator for it, popen//preload", below=50_000, released=""),
 ]
 PEERS = {
-    f"start {GATEWAYS} popen//preload": [f"{GATEWAYS} bare forks", f"{GATEWAYS} bare forks, each"],
-    f"start {MANY} popen//preload": [f"{MANY} bare forks", f"{MANY} bare forks, each"],
+    f"start {GATEWAYS} popen//preload": [f"{GATEWAYS} bare forks"],
+    f"start {MANY} popen//preload": [f"{MANY} bare forks", f"{MANY} bare forks by two processes"],
     "echo of a small int": ["multiprocessing.Pipe", "mitogen: echo of a small int", "a byte over pipes, in C"],
+    "echo, pure worker": ["a byte through a thread of a bare interpreter"],
     "a small message, to the worker": ["multiprocessing.Pipe, one way"],
     "64 MiB to the worker": [
         "64 MiB by a pipe, in C",

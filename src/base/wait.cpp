@@ -19,6 +19,9 @@ namespace {
 constexpr std::chrono::milliseconds kFirstSleep{50};
 // Who is too busy to sleep looks as often.
 constexpr std::chrono::milliseconds kMostBusy = kFirstSleep;
+// Who finds more at each look may take it for so long, though the deadline has passed: with no time at all, too, what
+// is there already is to be found.
+constexpr std::chrono::milliseconds kLastMoment{20};
 
 // A hub waits for one descriptor that is this wait's own: a set that holds those wanted.
 bool wait_in_hub(std::span<pollfd> fds, const Wait& wait) {
@@ -76,7 +79,7 @@ Woken Sleep::until_ready(std::span<pollfd> fds) {
 }
 
 Woken Sleep::instead(Clock::time_point now) {
-  if (deadline_ && now >= *deadline_) {
+  if (deadline_ && now >= *deadline_ + kLastMoment) {
     return Woken::kTimedOut;
   }
   if (!interruptible_ || !busy_since_ || now - *busy_since_ < kMostBusy) {

@@ -152,11 +152,11 @@ base::Woken Connection::Waiting::sleep(base::Sleep& sleep, bool for_room) {
   }
   if (there) {
     read();
-    return woken == base::Woken::kReady ? sleep.instead(begin) : woken;
+  } else {
+    lock_.lock();
+    asleep_ = false;
   }
-  lock_.lock();
-  asleep_ = false;
-  return woken;
+  return woken == base::Woken::kReady ? sleep.instead(begin) : woken;
 }
 
 // Without the lock; has it again.

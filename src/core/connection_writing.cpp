@@ -15,6 +15,7 @@ namespace {
 constexpr std::size_t kMostParts = 64;
 constexpr std::size_t kMostAtOnce = std::size_t{16} << 10;  // copied with the mutex held
 static_assert(kMostAtOnce < base::Rope::kWorthLending);
+constexpr std::size_t kMostUnwatched = std::size_t{16} << 20;
 constexpr const char* kLate = "the other side did not take the message in time";
 
 }  // namespace
@@ -32,7 +33,8 @@ void Connection::send(Lock& lock, wire::FrameType type, std::uint32_t channel, b
   message->channel = channel;
   message->payload = std::move(payload);
   outbox_.push(message);
-  if (writer_ == Writer::kNone) {
+  // What takes long is written where deadline and signals are looked at.
+  if (writer_ == Writer::kNone && (wait.hub != nullptr || message->payload.size() <= kMostUnwatched)) {
     write_without_waiting(lock);
   }
   if (message->written) {
@@ -61,6 +63,9 @@ void Connection::send(Lock& lock, wire::FrameType type, std::uint32_t channel, b
     switch (self.sleep(sleep)) {
       case base::Woken::kReady: break;
       case base::Woken::kTimedOut:
+        if (gone_ || writing_failed_) {
+          break;
+        }
         if (self.take_back()) {
           throw TimeoutError(kLate);
         }
@@ -100,9 +105,6 @@ bool Connection::Writing::take_back() {
       found->second->flow.on_taken_back(message_->payload.size());
       connection_.touch(lock_, found->second.get());
     }
-  }
-  if (connection_.writer_ == Writer::kNone) {
-    connection_.write_without_waiting(lock_);
   }
   return true;
 }
@@ -146,6 +148,12 @@ base::Woken Connection::Writing::sleep(base::Sleep& sleep) {
   while (writes_ && !message_->written && connection_.write_batch(lock_)) {
     if (!message_->written) {
       waiting_.look();
+      if (woken == base::Woken::kReady) {
+        woken = sleep.instead(base::Clock::now());
+      }
+      if (woken != base::Woken::kReady) {
+        break;
+      }
     }
   }
   return message_->written ? base::Woken::kReady : woken;
@@ -217,11 +225,11 @@ void Connection::post_later(Lock& lock, wire::FrameType type, std::uint32_t chan
   outbox_.push(std::move(message));
 }
 
-// Writes what is queued as long as the operating system takes it.
+// Writes what is queued as long as the operating system takes it, and nobody waits to do it.
 // REQUIRES: writer_ is kNone.
 void Connection::write_without_waiting(Lock& lock) {
   writer_ = Writer::kCaller;
-  while (!outbox_.empty() && (write_batch(lock) || !link_.may_sleep_writing())) {
+  while (!outbox_.empty() && outbox_.waiting_sender() == nullptr && (write_batch(lock) || !link_.may_sleep_writing())) {
   }
   release_writing(lock);
 }

@@ -203,12 +203,14 @@ int Loop::until_next_timer() {
   return static_cast<int>(std::clamp<std::int64_t>(left.count(), 0, 60'000));
 }
 
+// Those that are due now: what they add for at once comes after what the descriptors have.
 void Loop::run_timers() {
+  const auto now = base::Clock::now();
   for (;;) {
     Task task;
     {
       const std::lock_guard lock(mutex_);
-      if (stopping_ || timers_.empty() || timers_.begin()->first > base::Clock::now()) {
+      if (stopping_ || timers_.empty() || timers_.begin()->first > now) {
         return;
       }
       task = std::move(timers_.begin()->second.second);

@@ -596,15 +596,15 @@ class RawEnd {
   // How many of `count` bytes come, before none comes for a while.
   std::size_t read(std::size_t count) {
     std::size_t got = 0;
-    while (got < count && (link_.readable() || sleep())) {
+    while (got < count && (link_.readable() || something_comes())) {
       got += link_.read(std::span(space_).first(std::min(space_.size(), count - got))).count;
     }
     return got;
   }
 
  private:
-  std::size_t read_some() { return sleep() ? link_.read(space_).count : 0; }
-  bool sleep() {
+  std::size_t read_some() { return something_comes() ? link_.read(space_).count : 0; }
+  bool something_comes() {
     pollfd fd{link_.fd(), POLLIN, 0};
     return !link_.may_sleep_reading() || ::poll(&fd, 1, 5000) == 1;
   }
@@ -613,24 +613,33 @@ class RawEnd {
   std::array<char, 65'536> space_{};
 };
 
-// Who has the writing may find room without having slept. Then no bell is rung for those that are behind.
-TEST(Connection, WhatIsQueuedBehindAWriterThatLeavesIsWritten) {
-  auto [here, there] = base::socket_pair();
-  const auto peer = std::make_shared<Peer>(std::move(here));
-  peer->connection->offer_rings();
-  peer->connection->start(peer);
-  RawEnd far(std::move(there), *peer->connection);
+class ConnectionToRawEnd : public ::testing::Test {
+ protected:
+  ConnectionToRawEnd() {
+    auto [here, there] = base::socket_pair();
+    peer_ = std::make_shared<Peer>(std::move(here));
+    peer_->connection->offer_rings();
+    peer_->connection->start(peer_);
+    far_ = std::make_unique<RawEnd>(std::move(there), *peer_->connection);
+  }
+  ~ConnectionToRawEnd() override { peer_->stop(); }
 
+  std::shared_ptr<Peer> peer_;
+  std::unique_ptr<RawEnd> far_;
+};
+
+// Who has the writing may find room without having slept. Then no bell is rung for those that are behind.
+TEST_F(ConnectionToRawEnd, WhatIsQueuedBehindAWriterThatLeavesIsWritten) {
   const std::string item(200'000, 'x');
-  auto lock = peer->connection->lock();
+  auto lock = peer_->connection->lock();
   ASSERT_TRUE(
-      peer->connection->wait_until(lock, peer->connection.get(), soon(), [&] { return peer->hello.has_value(); }));
-  const auto full = peer->connection->new_channel(lock);
-  const auto small = peer->connection->new_channel(lock);
-  const auto behind = peer->connection->new_channel(lock);
+      peer_->connection->wait_until(lock, peer_->connection.get(), soon(), [&] { return peer_->hello.has_value(); }));
+  const auto full = peer_->connection->new_channel(lock);
+  const auto small = peer_->connection->new_channel(lock);
+  const auto behind = peer_->connection->new_channel(lock);
   const auto post = [&](const ChannelHandle& channel, int count) {
     for (int i = 0; i < count; ++i) {
-      peer->connection->post(lock, wire::FrameType::kData, channel.id(), base::Buffer(item));
+      peer_->connection->post(lock, wire::FrameType::kData, channel.id(), base::Buffer(item));
     }
   };
   post(*full, 6);  // more than the ring holds
@@ -647,17 +656,11 @@ TEST(Connection, WhatIsQueuedBehindAWriterThatLeavesIsWritten) {
   post(*behind, 20);
   lock.unlock();
   const std::size_t all = 26 * (item.size() + wire::kHeaderSize) + 5 + wire::kHeaderSize;
-  EXPECT_EQ(far.read(all), all);
+  EXPECT_EQ(far_->read(all), all);
   sender.join();
-  peer->stop();
 }
 
-TEST(Connection, AWaitEndsInTimeAndHearsSignalsThoughThereIsAlwaysSomethingToRead) {
-  auto [here, there] = base::socket_pair();
-  const auto peer = std::make_shared<Peer>(std::move(here));
-  peer->connection->offer_rings();
-  peer->connection->start(peer);
-  RawEnd far(std::move(there), *peer->connection);
+TEST_F(ConnectionToRawEnd, AWaitEndsInTimeAndHearsSignalsThoughThereIsAlwaysSomethingToRead) {
   const auto nothing = wire::pack({.type = wire::FrameType::kCredit, .channel = 1});
   std::string frames;
   while (frames.size() < (1 << 16)) {
@@ -666,22 +669,21 @@ TEST(Connection, AWaitEndsInTimeAndHearsSignalsThoughThereIsAlwaysSomethingToRea
   std::atomic<bool> over{false};
   std::thread writer([&] {
     for (const auto end = soon().deadline; !over && !base::has_passed(end);) {
-      far.write(frames);
+      far_->write(frames);
     }
   });
 
-  auto lock = peer->connection->lock();
+  auto lock = peer_->connection->lock();
   const auto ends = base::Clock::now() + std::chrono::milliseconds(200);
   static std::atomic<int> looks;
   looks = 0;
   const base::Wait wait{.deadline = ends, .interrupted = [] { ++looks; }};
-  EXPECT_FALSE(peer->connection->wait_until(lock, peer.get(), wait, [] { return false; }));
+  EXPECT_FALSE(peer_->connection->wait_until(lock, peer_.get(), wait, [] { return false; }));
   EXPECT_LT(base::Clock::now(), ends + kPatience / 2);
   EXPECT_GT(looks, 0);
   lock.unlock();
   over = true;
   writer.join();
-  peer->stop();
 }
 
 }  // namespace

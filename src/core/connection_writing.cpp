@@ -15,7 +15,7 @@ namespace {
 constexpr std::size_t kMostParts = 64;
 constexpr std::size_t kMostAtOnce = std::size_t{16} << 10;  // copied with the mutex held
 static_assert(kMostAtOnce < base::Rope::kWorthLending);
-constexpr std::size_t kMostUnwatched = std::size_t{16} << 20;
+constexpr std::size_t kMostUnwatched = std::size_t{16} << 20;  // written before anything else is looked at
 constexpr const char* kLate = "the other side did not take the message in time";
 
 }  // namespace

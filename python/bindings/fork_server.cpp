@@ -5,7 +5,8 @@
 // server as in the worker: some 300 in a worker that starts as a fresh one does, which costs more than the fork itself.
 // So nothing of the interpreter is touched here, nor in a worker until there is something to run. Up to then a worker
 // is some C++ that waits, and answers what needs no Python; what PyOS_AfterFork_Child() does for the interpreter is
-// done late, when it is first wanted.
+// done late, when it is first wanted. What PyOS_BeforeFork() does before each fork holds until it is undone, and so is
+// done once for all forks in a row.
 #include <fcntl.h>
 #include <nanobind/nanobind.h>
 #include <sys/socket.h>
@@ -20,8 +21,8 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <utility>
+#include <vector>
 
 #include "base/syscall.hpp"
 #include "bindings.hpp"
@@ -106,6 +107,32 @@ void become_worker(const Descriptors& passed) {
 
 // --- The fork server ---------------------------------------------------------------------------------
 
+// Whether the interpreter is as a fork wants it: its locks held, and what its modules do before a fork done.
+class Stillness {
+ public:
+  ~Stillness() { end(); }
+  Stillness() = default;
+  Stillness(const Stillness&) = delete;
+  Stillness& operator=(const Stillness&) = delete;
+
+  void begin() {
+    if (!std::exchange(still_, true)) {
+      PyOS_BeforeFork();
+    }
+  }
+  // Before the interpreter runs anything, or another thread may.
+  void end() {
+    if (std::exchange(still_, false)) {
+      PyOS_AfterFork_Parent();
+    }
+  }
+  // In a forked worker, for which the interpreter does it otherwise.
+  void was_inherited() { still_ = false; }
+
+ private:
+  bool still_ = false;
+};
+
 class Requests {
  public:
   Requests(int control, nb::callable why_not_to_fork)
@@ -128,15 +155,16 @@ class Requests {
         }
         continue;
       }
-      std::string refusal = has_threads() ? text_of(why_not_to_fork_()) : "";
+      std::string refusal = why_not_to_fork();
       const pid_t pid = refusal.empty() ? fork(refusal) : -1;
       if (pid == 0) {
+        stillness_.was_inherited();
         become_worker(passed);
         return true;
       }
       std::for_each(passed.begin(), passed.end(), ::close);
       if (pid > 0) {
-        workers_[request.number] = pid;
+        workers_.push_back({request.number, pid});
       }
       const auto kind = pid > 0 ? ForkAnswerKind::kForked : ForkAnswerKind::kRefused;
       if (!say(kind, request.number, std::max(pid, 0), refusal)) {
@@ -147,15 +175,15 @@ class Requests {
 
   [[nodiscard]] nb::list workers() const {
     nb::list pids;
-    for (const auto& [number, pid] : workers_) {
-      pids.append(pid);
+    for (const Worker& worker : workers_) {
+      pids.append(worker.pid);
     }
     return pids;
   }
 
  private:
   // False when there are no more.
-  bool receive(core::ForkRequest& request, Descriptors& passed) const {
+  bool receive(core::ForkRequest& request, Descriptors& passed) {
     char* at = reinterpret_cast<char*>(&request);
     for (std::size_t left = sizeof request; left > 0;) {
       iovec part{at, left};
@@ -179,10 +207,11 @@ class Requests {
     return true;
   }
 
-  ssize_t receive(msghdr& message) const {
+  ssize_t receive(msghdr& message) {
     for (;;) {
       ssize_t size = 0;
       if (has_threads()) {
+        stillness_.end();
         const nb::gil_scoped_release nogil;
         size = ::recvmsg(control_, &message, MSG_CMSG_CLOEXEC);
       } else {
@@ -219,32 +248,48 @@ class Requests {
     return PyThreadState_Next(first) != nullptr;
   }
 
-  static std::string text_of(const nb::object& text) { return text.is_none() ? "" : portable(text); }
+  // Nothing, mostly.
+  std::string why_not_to_fork() {
+    if (!has_threads()) {
+      return "";
+    }
+    stillness_.end();
+    const nb::object why = why_not_to_fork_();
+    return why.is_none() ? "" : portable(why);
+  }
 
-  static pid_t fork(std::string& refusal) {
-    PyOS_BeforeFork();
+  pid_t fork(std::string& refusal) {
+    stillness_.begin();
     const pid_t pid = ::fork();
-    if (pid != 0) {
-      const int error = errno;
-      PyOS_AfterFork_Parent();
-      refusal = pid < 0 ? std::string("it cannot fork: ") + std::strerror(error) : "";
+    if (pid < 0) {
+      refusal = std::string("it cannot fork: ") + std::strerror(errno);
     }
     return pid;
   }
 
   std::int32_t collect(std::uint32_t number) {
-    const auto found = workers_.find(number);
+    const auto found =
+        std::lower_bound(workers_.begin(), workers_.end(), number,
+                         [](const Worker& worker, std::uint32_t wanted) { return worker.number < wanted; });
     int status = 0;
-    const bool known = found != workers_.end() && ::waitpid(found->second, &status, WNOHANG) > 0;
-    if (found != workers_.end()) {
-      workers_.erase(found);
+    if (found == workers_.end() || found->number != number) {
+      return -1;
     }
+    const bool known = ::waitpid(found->pid, &status, WNOHANG) > 0;
+    workers_.erase(found);
     return known ? status : -1;
   }
 
+  // In one piece, so that as few pages as can be are written to after each fork.
+  struct Worker {
+    std::uint32_t number;  // of its request
+    pid_t pid;
+  };
+
   const int control_;
   const nb::callable why_not_to_fork_;
-  std::unordered_map<std::uint32_t, pid_t> workers_;  // by the number of the request, until it is collected
+  Stillness stillness_;
+  std::vector<Worker> workers_;  // until they are collected; in order
 };
 
 nb::object answer_requests(int control, nb::callable why_not_to_fork) {

@@ -70,6 +70,7 @@ class Group:
 
     def _become_empty(self) -> None:
         self._gateways: list[Gateway] = []
+        self._by_id: dict[str, Gateway] = {}
         self._membership = new_membership()
         self._membership.set_execmodel(self._execmodel.backend)
 
@@ -107,14 +108,19 @@ class Group:
         """The member of that index or id. Raises IndexError, KeyError."""
         if isinstance(key, int):
             return self._gateways[key]
-        for gateway in self:
-            if gateway is key or gateway.id == key:
-                return gateway
-        raise KeyError(key)
+        member = self._find(key)
+        if member is None:
+            raise KeyError(key)
+        return member
 
     def __contains__(self, key: object) -> bool:
         """Whether a gateway, or the one of an id, is a member."""
-        return any(gateway is key or gateway.id == key for gateway in self)
+        return self._find(key) is not None
+
+    def _find(self, key: object) -> Gateway | None:
+        if isinstance(key, str):
+            return self._by_id.get(key)
+        return key if isinstance(key, Gateway) and self._by_id.get(key.id) is key else None
 
     def __enter__(self) -> Group:
         return self
@@ -168,13 +174,19 @@ class Group:
         self._membership.allocate_id(spec)
 
     def _register(self, gateway: Gateway) -> None:
-        if gateway.id in self:
+        if self._by_id.setdefault(gateway.id, gateway) is not gateway:
             raise ValueError(f"{self!r} already has a gateway with id {gateway.id!r}")
         self._gateways.append(gateway)
         gateway._group = self
 
     def _unregister(self, gateway: Gateway) -> None:
-        self._gateways = [member for member in self._gateways if member is not gateway]
+        self._forget({gateway})
+
+    def _forget(self, gone: set[Gateway]) -> None:
+        self._gateways = [gateway for gateway in self._gateways if gateway not in gone]
+        for gateway in gone:
+            if self._by_id.get(gateway.id) is gateway:
+                del self._by_id[gateway.id]
 
     def remote_exec(
         self, source: str | types.FunctionType | Callable[..., object] | types.ModuleType, **kwargs: object
@@ -188,9 +200,9 @@ class Group:
         They have `timeout` seconds to end (10 if not given). What has not shortly before that is killed with all it
         has started, so that this returns at the longest 0.2 s after it, whatever they do.
         """
-        ending = list(self)
+        ending = set(self)
         self._membership.terminate(timeout)
-        self._gateways = [gateway for gateway in self._gateways if gateway not in ending]
+        self._forget(ending)
 
     def _cleanup_atexit(self, timeout: float = 1.0) -> None:
         self.terminate(timeout)

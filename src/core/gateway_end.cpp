@@ -187,7 +187,9 @@ void GatewayEnd::on_hello(Connection::Lock& lock, base::Buffer payload) {
 
 void GatewayEnd::wait_started(const base::Wait& wait) {
   auto lock = connection_->lock();
-  const bool answered = connection_->wait_until(lock, connection_.get(), wait.until(base::Clock::now() + kStartsWithin),
+  base::Wait for_hello = wait.until(base::Clock::now() + kStartsWithin);
+  for_hello.long_one = true;
+  const bool answered = connection_->wait_until(lock, connection_.get(), for_hello,
                                                 [&] { return info_ || refusal_ || connection_->gone(lock); });
   if (info_) {
     lock.unlock();

@@ -148,9 +148,10 @@ Gateways Membership::start(std::vector<XSpec> requested, const base::Wait& wait)
     }
     std::size_t served = 0;  // of `started`, those that have been waited for
     const auto wait_for_all = [&] {
-      for (; served < started.size(); ++served) {
-        started[served]->end()->wait_started(wait);
-      }
+      // From the last to the first, which mostly is there by then: nobody is woken for each.
+      std::for_each(started.rbegin(), started.rend() - static_cast<std::ptrdiff_t>(served),
+                    [&](const auto& gateway) { gateway->end()->wait_started(wait); });
+      served = started.size();
     };
     for (const XSpec& spec : specs) {
       std::shared_ptr<Gateway> other = carriers[started.size()];

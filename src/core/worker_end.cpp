@@ -140,7 +140,8 @@ WorkerEnd::Wanted WorkerEnd::rest(const WorkerInfo& info, std::function<void(con
   Rest rest{info, std::move(taken)};
   rest_ = &rest;
   const Runner& runner = runners_.front();
-  connection_->wait_until(lock, &runner, {}, [&] { return runner.task || ending_ || (setup_ && !rest.answered); });
+  connection_->wait_until(lock, &runner, {.long_one = true},
+                          [&] { return runner.task || ending_ || (setup_ && !rest.answered); });
   rest_ = nullptr;
   if (runner.task && ending_) {  // both came at once
     end_within(ending_patience_);

@@ -332,3 +332,10 @@ def test_code_of_modules_that_waits_for_a_fork_is_told(preload: Preload) -> None
     )
     gateway = preload.gateway("waiter")
     assert ask(gateway, "waiter.pids", "import waiter") == [gateway._rinfo().pid]
+
+
+def test_each_worker_has_what_is_held_over_a_fork_and_lets_go_of_it_once(preload: Preload) -> None:
+    held = "lock = threading.Lock(); os.register_at_fork(before=lock.acquire, after_in_child=lock.release)"
+    preload.module("holder", f"import os, threading; {held}")
+    for _ in range(2):
+        assert ask(preload.gateway("holder"), "holder.lock.locked()", "import holder") is False

@@ -335,7 +335,7 @@ def test_code_of_modules_that_waits_for_a_fork_is_told(preload: Preload) -> None
 
 
 def test_each_worker_has_what_is_held_over_a_fork_and_lets_go_of_it_once(preload: Preload) -> None:
-    held = "lock = threading.Lock(); os.register_at_fork(before=lock.acquire, after_in_child=lock.release)"
-    preload.module("holder", f"import os, threading; {held}")
+    hooks = "before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release"
+    preload.module("holder", f"import os, threading; lock = threading.Lock(); os.register_at_fork({hooks})")
     for _ in range(2):
         assert ask(preload.gateway("holder"), "holder.lock.locked()", "import holder") is False

@@ -8,6 +8,7 @@ forks.py.
 
 from __future__ import annotations
 
+import array
 import json
 import multiprocessing
 import os
@@ -17,7 +18,7 @@ import sys
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
-from work import BIG, GATEWAYS, MESSAGES, VALUES, best, timed
+from work import BIG, GATEWAYS, MESSAGES, VALUES, best, report, timed
 
 ECHO = "import os\nwhile data := os.read(0, 8):\n    os.write(1, data)"
 
@@ -108,7 +109,11 @@ def multiprocessing_one_way() -> float:
 
 
 def main() -> None:
+    # What loads() makes, out of nothing that is read; first, since the memory that a process has freed makes it faster.
+    numbers = array.array("l", range(100_000))
     figures = {
+        "the objects alone, 100 k ints": best(numbers.tolist, 5),
+        "the objects alone, a nested report": best(lambda: report(5000), 5),
         f"{GATEWAYS} bare interpreters at once": timed(bare_interpreters),
         "os.pipe between bare interpreters": pipe_echo(ECHO),
         "a byte through a thread of a bare interpreter": pipe_echo(THREADED_ECHO),

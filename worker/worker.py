@@ -4,7 +4,8 @@ The coordinator sends this source, compressed, to a bare interpreter (CPython 2.
 PyPy), which runs it and calls serve(). What is said then is in docs/wire_format.md.
 
 Threads:
-  main         runs the code of remote_exec when it is free; the last to leave
+  main         runs the code of remote_exec when it is free; the last to leave. Where it waits for one
+               item after the other, it reads them itself: see Incoming
   receiver     reads the stream, decodes, and never writes: a full stream must not stop the reading
   poster       writes what the receiver and __del__ have to say
   dispatcher   calls the callbacks of all channels, in the order of arrival; started by the first
@@ -559,9 +560,12 @@ CHUNK = 256 * 1024  # longer payloads are sent in several frames
 MAX_LENGTH = 1024 * 1024
 
 
-def read_messages(stream):
-    """Yields (type, channel id, payload, of CREDIT the credit) until the stream ends. Throws ProtocolError."""
-    chunks = {}  # channel id -> (type, payloads of its frames with MORE)
+def read_messages(stream, unfinished=None):
+    """Yields (type, channel id, payload, of CREDIT the credit) until the stream ends. Throws ProtocolError.
+
+    `unfinished` is a dictionary for what has come of messages in several frames: channel id -> (type, payloads).
+    """
+    chunks = {} if unfinished is None else unfinished
     while True:
         header = stream.read(HEADER.size)
         if len(header) < HEADER.size:
@@ -592,6 +596,247 @@ def read_messages(stream):
                 continue
             payload = b"".join(payloads)
         yield kind, channel, credit if kind == CREDIT else payload
+
+
+def handles_signals():
+    """Whether handlers of the program's own may run on the main thread."""
+    handlers = map(signal.getsignal, range(1, signal.NSIG))
+    return any(callable(handler) and handler is not signal.default_int_handler for handler in handlers)
+
+
+class Incoming(object):
+    """The bytes that come, for the receiver; and who reads them.
+
+    To read in one thread what another one waits for costs a switch of threads for each item, with all that two threads
+    of Python take to pass on the interpreter. So when the main thread has waited for an item and got it, the receiver
+    lends it the reading. If it comes back for the next item within TICK, it reads that itself, up to a frame that is
+    something else: that is the receiver's again. If it does not come, the receiver goes on reading.
+
+    KeyboardInterrupt can hit the main thread between any two steps of Python, so it changes nothing here but by calls
+    into C that do all or nothing. While it is in there it holds the lock `_inside`, in a `with` statement, so that it
+    can be told for sure. All other threads see no such exceptions. Handlers of the program may do worse, as wait for
+    what somebody has to read: where there are some, nothing is lent.
+
+    It takes CPython from 3.10 on, before which an exception can hit between the end of a `with` block and the release
+    of its lock, to 3.13, after which it can between the taking of the lock and the block. `stream` is a binary file;
+    one without read1(), as of Python 2, is never lent.
+    """
+
+    LENDS = (3, 10) <= sys.version_info < (3, 14) and sys.implementation.name == "cpython"
+    SIZE = 65536  # bytes that are read at once
+    TICK = 0.002  # seconds
+
+    def __init__(self, stream, lock):
+        self._stream = stream
+        self._lock = lock  # Connection.lock
+        self._data, self._at = b"", 0  # read, and how much of it was taken
+        self._read_some = getattr(stream, "read1", None)  # all that is buffered, or else one read of the system
+        self._more_buffered = True  # the stream may hold bytes that it has read already
+        self._after_large = False
+        self.unfinished = {}  # of read_messages()
+        self._messages = 0  # in what was read last
+        self._chunks = deque()  # what the main thread has read
+        self._permit = {}  # to read once: {None: size}
+        self._take_permit = partial(self._permit.pop, None, 0)
+        self.main = get_ident()  # the main thread
+        self._poll = None  # select.poll, once something was lent
+        self._descriptor = self._interrupts = None  # of the stream; a pipe to end the main thread's poll()
+        self.lent = False  # guarded by the lock, as are:
+        self.awaited = None  # the ChannelState of which the main thread waits for an item, while the receiver reads
+        self._due = False  # to be lent, when what was read is done
+        self._unwanted = False  # the main thread is to hand it back
+        self._reads_made = 0  # by the main thread
+        self._inside = allocate_lock()  # held by the main thread while it reads, and by nobody else
+        self.waits = deque()  # one for each wait of a thread for what others read
+        self._look = taken_lock()  # let go of when the receiver is to look after what it has lent
+        self._receiver_sleeps = False  # until the main thread lets go of that
+
+    # For the receiver
+
+    def read(self, size):
+        """So many bytes; fewer only at the end of the stream."""
+        end = self._at + size
+        if end <= len(self._data):
+            data, self._at = self._data[self._at : end], end
+            return data
+        if self._read_some is None:
+            return self._stream.read(size)
+        # One piece alone is not copied by join().
+        pieces, missing = [self._data[self._at :]] if self._at < len(self._data) else [], end - len(self._data)
+        self._data, self._at, self._messages = b"", 0, 0
+        while missing > 0:
+            if self._chunks:
+                chunk = self._chunks.popleft()
+            elif missing >= self.SIZE or self._after_large:
+                # So that of large frames one after the other nothing is copied together, the header comes alone.
+                self._after_large, self._more_buffered = missing >= self.SIZE, True
+                chunk = self._stream.read(missing)
+            else:
+                chunk, self._more_buffered = self._read_some(self.SIZE), False
+            if not chunk:
+                break
+            pieces.append(chunk[:missing])
+            if len(chunk) > missing:
+                self._data, self._at = chunk, missing
+            missing -= len(chunk)
+        return b"".join(pieces)
+
+    def on_item(self, state):
+        """An item has come for a channel. With the lock held."""
+        if self.awaited is state:
+            self.awaited, self._due = None, self.LENDS
+
+    def lend(self):
+        """Between two messages: lends the reading, if that makes sense, until it is the receiver's again."""
+        self._messages += 1
+        if not self._due:
+            return
+        self._due = False
+        if self._messages > 1 or handles_signals() or self._poll is None and not self._prepare():
+            return  # many at once: the next ones will hardly come alone
+        with self._lock:
+            at_rest = self._at == len(self._data) and not (self._more_buffered or self._chunks or self.unfinished)
+            if not at_rest or self.waits or self._inside.locked():
+                return
+            self._look.acquire(False)
+            self.lent, self._unwanted, seen = True, False, self._reads_made
+        while self.lent:
+            self._look.acquire(True, self.TICK)
+            with self._lock:
+                self._receiver_sleeps = True  # first, for the main thread looks at it when it has left
+                if not self._inside.locked():
+                    self._receiver_sleeps = False
+                    if seen == self._reads_made:
+                        self._take_back()
+                elif handles_signals():
+                    self._unwanted = True
+                    self.release()
+                seen = self._reads_made
+            if self._receiver_sleeps and self.lent:
+                self._look.acquire()
+            self._receiver_sleeps = False
+
+    def _prepare(self):
+        import select  # which the receiver has imported
+
+        if type(getattr(select, "poll", None)) is not type(len):
+            return False  # there is none, or the code has replaced it
+        try:
+            self._interrupts = os.pipe()  # not inherited
+        except EnvironmentError:
+            return False
+        os.set_blocking(self._interrupts[1], False)
+        poll = select.poll()
+        self._descriptor = self._stream.fileno()
+        for descriptor in (self._descriptor, self._interrupts[0]):
+            poll.register(descriptor, select.POLLIN)
+        self._poll = poll.poll
+        return True
+
+    def _take_back(self):
+        # With the lock held.
+        self.lent = False
+        self._permit.clear()
+
+    # For the main thread
+
+    def read_item(self, state, strconfig):
+        """Waits for an item of the channel and reads it; if something else comes, others read it.
+
+        For the main thread, to which it was lent. The state's `waiters` have this object among them.
+        """
+        if self._unwanted or self._chunks or self._inside.locked():
+            # Chunks are left when it was interrupted; the lock is taken in a handler that was set meanwhile.
+            self.recall()
+            return
+        try:
+            with self._inside:
+                self._read_item(state, strconfig)
+        finally:
+            # Nothing of Python lies between, where one more interrupt could hit.
+            if self._receiver_sleeps:
+                try:
+                    self._look.release()
+                except LockError:
+                    pass
+            if self.waits:
+                self.recall()
+
+    def _read_item(self, state, strconfig):
+        if not self.lent or self not in state.waiters or self._chunks:
+            return
+        ready = self._poll()
+        if len(ready) != 1 or ready[0][0] != self._descriptor:
+            os.read(self._interrupts[0], 4096)
+            return
+        with self._lock:
+            if not self.lent:
+                return
+            self._permit[None] = self.SIZE
+            self._reads_made += 1
+        try:
+            # All in one; and nothing, if it was handed back meanwhile.
+            self._chunks.extend(itertools.islice(imap(self._read_some, iter(self._take_permit, 0)), 1))
+        except EnvironmentError:
+            pass  # the receiver finds that, too
+        chunks = tuple(self._chunks)
+        entry = self._item_alone(chunks, state, strconfig)
+        if entry is None or not self._take_item(chunks, state, entry):
+            self.recall()
+
+    def _item_alone(self, chunks, state, strconfig):
+        """The entry of what was read, if that is one item of the channel and nothing else, and without channels."""
+        if len(chunks) != 1 or len(chunks[0]) < HEADER.size:
+            return None
+        chunk = chunks[0]
+        kind, flags, reserved, number, length, _ = HEADER.unpack_from(chunk)
+        if (kind, flags, reserved, number, length) != (DATA, 0, 0, state.id, len(chunk) - HEADER.size):
+            return None
+        try:
+            return load(chunk[HEADER.size :], None, *strconfig), length
+        except LoadError:
+            return None  # the receiver finds that, too
+
+    def _take_item(self, chunks, state, entry):
+        with self._lock:
+            if not self.lent or tuple(self._chunks) != chunks:
+                return False
+            if state.items or state.no_more_items or state.callback or state.relay:
+                return False
+            if self in state.waiters:
+                state.waiters.remove(self)
+            state.changed()
+            # All in one: the bytes go, the item comes.
+            entries = imap({chunks[0]: entry}.get, iter(self._chunks.popleft, None))
+            state.items.extend(itertools.islice(entries, 1))
+            return True
+
+    # For all threads
+
+    def recall(self):
+        """Has the receiver read again, now. For the main thread, which does not read itself then."""
+        with self._lock:
+            if self.lent:
+                self._take_back()
+                release(self._look)
+
+    def recall_for_other(self):
+        """The same for another thread, unless the main thread is reading."""
+        with self._lock:
+            if self.lent and not self._inside.locked():
+                self._take_back()
+                release(self._look)
+
+    def release(self):
+        """As one of a channel's `waiters`: has the main thread look around, if it reads. With the lock held."""
+        if self._inside.locked() and self._interrupts is not None:
+            try:
+                os.write(self._interrupts[1], b"x")
+            except EnvironmentError:
+                pass  # full: it is told already
+
+    def leave_in_child(self):
+        self.lent = False
 
 
 # --- Channels -----------------------------------------------------------------------------------
@@ -692,7 +937,7 @@ class ChannelState(object):
         self.id = number
         self.items = deque()  # (item, size of its payload), arrived and not yet received
         self.errors = []  # RemoteErrors that nobody was told yet
-        self.waiters = []  # locks of the threads that wait for a change
+        self.waiters = []  # locks of the threads that wait for a change; the Incoming for the one that reads
         self.send_lock = allocate_lock()  # one message after the other
         self.closed = False  # this end sends nothing more, or only its CLOSE
         self.last_sent = False
@@ -832,18 +1077,31 @@ class Channel(object):
         Throws TimeoutError; EOFError when the other side has closed; RemoteError, once, when it
         closed with an error.
         """
-        state, lock = self._state, self._connection.lock
+        state, connection = self._state, self._connection
+        incoming = connection.incoming
         deadline = None if timeout is None else now() + timeout
+        reads = timeout is None and connection.greenlets is None and get_ident() == incoming.main
         while True:
-            with lock:
+            with connection.lock:
                 if state.callback is not None:
                     raise IOError("cannot receive(), %r has a callback" % self)
                 if state.items:
-                    return self._connection.take_item(state)
+                    return connection.take_item(state)
                 if state.no_more_items:
                     break
-                waiter = self._new_waiter()
-            self._wait(waiter, deadline, "nothing came for %r in time")
+                may_read = reads and incoming.lent
+                if may_read and incoming not in state.waiters:
+                    state.waiters.append(incoming)
+                elif not may_read:
+                    waiter = self._new_waiter()
+                    if reads:
+                        incoming.awaited = state
+            if may_read:
+                incoming.read_item(state, state.strconfig or connection.strconfig)
+            elif reads:
+                self._sleep(waiter, deadline, "")
+            else:
+                self._wait(waiter, deadline, "nothing came for %r in time")
         raise self._getremoteerror() or EOFError("%r has ended" % self)
 
     def __iter__(self):
@@ -917,6 +1175,19 @@ class Channel(object):
         return waiter
 
     def _wait(self, waiter, deadline, late):
+        incoming = self._connection.incoming
+        waits = incoming.waits
+        try:
+            waits.append(None)
+            if incoming.lent and get_ident() == incoming.main:
+                incoming.recall()
+            elif incoming.lent:
+                incoming.recall_for_other()
+            self._sleep(waiter, deadline, late)
+        finally:
+            waits.pop()
+
+    def _sleep(self, waiter, deadline, late):
         woken = False
         try:
             woken = acquire_until(waiter, deadline)
@@ -1020,6 +1291,7 @@ class Connection(object):
         self.pending_calls = 0  # of callbacks
         self.on_call_done = None  # called by the dispatcher after each
         self.sources = {}  # file name -> (first line, source) of what was executed, for tracebacks
+        self.incoming = Incoming(stream, self.lock)
         self.stream_fd = stream.fileno()
         self._write_fd = write_fd
         # Holds any frame whole and keeps what an interrupted write has left for the next one, so
@@ -1269,6 +1541,7 @@ class Connection(object):
                     if state.callback is not None:
                         self.schedule(state, 1)
                     state.changed()
+                    self.incoming.on_item(state)
 
     def take_item(self, state):
         """The first of the items that have arrived, for the code. With the lock held."""
@@ -1380,6 +1653,7 @@ class Connection(object):
     def leave_in_child(self):
         """In a forked child: this end belongs to the parent alone."""
         self._gone = "cannot send from a forked child of the worker"
+        self.incoming.leave_in_child()
         null = os.open(os.devnull, os.O_RDWR)
         for descriptor in (self.stream_fd, self._write_fd):
             os.dup2(null, descriptor, False)
@@ -1536,6 +1810,7 @@ class Executor(object):
                 elif self.ending and not self._unfinished and not self._connection.pending_calls:
                     return
                 else:
+                    self._connection.incoming.recall()
                     self._wake.acquire()
             except KeyboardInterrupt:
                 # Between tasks; what was begun is looked at again. Or of the tasks in greenlets.
@@ -2533,7 +2808,7 @@ def serve(stream, write_fd, stderr_fd):
     else:
         close_on_exec(stderr_fd)
     connection = Connection(stream, write_fd)
-    messages = read_messages(stream)
+    messages = read_messages(connection.incoming, connection.incoming.unfinished)
     try:
         hello = read_hello(messages)
     except (ProtocolError, LoadError) as error:
@@ -2605,6 +2880,7 @@ def receive_all(messages, connection, executor, outcome):
             if kind not in handlers:
                 raise ProtocolError("HELLO comes first, and once")
             handlers[kind](number, payload)
+            connection.incoming.lend()
     except EnvironmentError:
         pass  # the stream broke: the coordinator is gone
     except (ProtocolError, LoadError) as error:

@@ -1,6 +1,6 @@
 """What the same work costs without execnet: bare interpreters, pipes, pickle, a copy; JSON on stdout.
 
-    python floors.py
+    python floors.py [objects]
 
 Figures are seconds, with the names that bench/run.py puts beside those of measure.py. There are more in floors.cpp and
 forks.py.
@@ -108,12 +108,17 @@ def multiprocessing_one_way() -> float:
     return multiprocessing_pipe(count_up_to_zero, talk) / MESSAGES
 
 
-def main() -> None:
-    # What loads() makes, out of nothing that is read; first, since the memory that a process has freed makes it faster.
+def objects() -> dict[str, float]:
+    """What loads() makes, without reading anything; in a fresh process, for what one has freed makes it faster."""
     numbers = array.array("l", range(100_000))
-    figures = {
+    return {
         "the objects alone, 100 k ints": best(numbers.tolist, 5),
         "the objects alone, a nested report": best(lambda: report(5000), 5),
+    }
+
+
+def everything_else() -> dict[str, float]:
+    figures = {
         f"{GATEWAYS} bare interpreters at once": timed(bare_interpreters),
         "os.pipe between bare interpreters": pipe_echo(ECHO),
         "a byte through a thread of a bare interpreter": pipe_echo(THREADED_ECHO),
@@ -126,8 +131,8 @@ def main() -> None:
         data = pickle.dumps(item, 5)
         figures[f"pickle dumps, {name}"] = best(lambda item=item: pickle.dumps(item, 5), 5)
         figures[f"pickle loads, {name}"] = best(lambda data=data: pickle.loads(data), 5)
-    json.dump(figures, sys.stdout)
+    return figures
 
 
 if __name__ == "__main__":
-    main()
+    json.dump(objects() if sys.argv[1:] == ["objects"] else everything_else(), sys.stdout)

@@ -118,6 +118,7 @@ def one_round(peers: dict[str, str], package: Path) -> dict[str, Figures]:
     with_package = {**plain, "PYTHONPATH": str(package)}
     programs = package.parent / "bench"
     found: dict[str, Figures] = {"released": {}, "here": {}, "floors": run(sys.executable, "floors.py", [], plain)}
+    found["floors"].update(run(sys.executable, "floors.py", ["objects"], plain))
     found["floors"].update(output([str(programs / "floors")], plain))
     forks = {**plain, "PYTHONPATH": os.pathsep.join([str(package / "execnet"), str(ROOT / "worker")])}
     found["floors"].update(run(sys.executable, "forks.py", [str(GATEWAYS), str(MANY)], forks))

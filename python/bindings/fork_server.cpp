@@ -6,9 +6,10 @@
 // So nothing of the interpreter is touched here, nor in a worker until there is something to run. Up to then a worker
 // is some C++ that waits, and answers what needs no Python; what PyOS_AfterFork_Child() does for the interpreter is
 // done late, when it is first wanted. What PyOS_BeforeFork() does before each fork holds until it is undone, and so is
-// done once for all forks in a row.
+// done once for all requests that are there already.
 #include <fcntl.h>
 #include <nanobind/nanobind.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -209,9 +210,12 @@ class Requests {
 
   ssize_t receive(msghdr& message) {
     for (;;) {
+      pollfd more{control_, POLLIN, 0};
+      if (has_threads() || ::poll(&more, 1, 0) == 0) {
+        stillness_.end();
+      }
       ssize_t size = 0;
       if (has_threads()) {
-        stillness_.end();
         const nb::gil_scoped_release nogil;
         size = ::recvmsg(control_, &message, MSG_CMSG_CLOEXEC);
       } else {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import copy
 import functools
 import importlib
@@ -180,13 +181,10 @@ class Group:
         gateway._group = self
 
     def _unregister(self, gateway: Gateway) -> None:
-        self._forget({gateway})
-
-    def _forget(self, gone: set[Gateway]) -> None:
-        self._gateways = [gateway for gateway in self._gateways if gateway not in gone]
-        for gateway in gone:
-            if self._by_id.get(gateway.id) is gateway:
-                del self._by_id[gateway.id]
+        if self._by_id.get(gateway.id) is gateway:
+            self._by_id.pop(gateway.id, None)
+        with contextlib.suppress(ValueError):
+            self._gateways.remove(gateway)
 
     def remote_exec(
         self, source: str | types.FunctionType | Callable[..., object] | types.ModuleType, **kwargs: object
@@ -200,9 +198,10 @@ class Group:
         They have `timeout` seconds to end (10 if not given). What has not shortly before that is killed with all it
         has started, so that this returns at the longest 0.2 s after it, whatever they do.
         """
-        ending = set(self)
+        ending = list(self)
         self._membership.terminate(timeout)
-        self._forget(ending)
+        for gateway in ending:
+            self._unregister(gateway)
 
     def _cleanup_atexit(self, timeout: float = 1.0) -> None:
         self.terminate(timeout)

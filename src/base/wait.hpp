@@ -50,8 +50,6 @@ struct Wait {
   // are for the hub then, and `interrupted` is not called.
   const Hub* hub = nullptr;
   const void* greenlet = nullptr;
-  // It will take a while: it is not waited awake first, which would take a CPU from who is to come.
-  bool long_one = false;
 
   // The same with another deadline.
   [[nodiscard]] Wait until(Deadline other) const {

@@ -111,9 +111,11 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void offer_rings() { link_.offer(); }
   void expect_rings() { link_.expect_offer(); }
   [[nodiscard]] bool has_rings() const { return link_.has_rings(); }
-  // As soon as nothing is on its way out, tells the other side that what follows comes by the ring. Nothing happens if
-  // there is none.
-  void switch_to_ring(Lock& lock);
+  // The other side has them, too. Nothing happens if there are none here.
+  void agree_on_rings(Lock& lock);
+  // Before the first message that is more than a question: what is agreed on is used from now on. Up to then it costs
+  // the two sides of a gateway nothing.
+  void use_rings(Lock& lock);
 
   // --- Waiting ---
 
@@ -316,6 +318,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void tell_sender(Lock& lock, const Outgoing& message);
   void fail_writing(Lock& lock);
   void update_interest(Lock& lock);
+  // As soon as nothing is on its way out, tells the other side that what follows comes by the ring.
+  void switch_to_ring(Lock& lock);
   void switch_if_idle(Lock& lock);
   void on_bell(Lock& lock);
   void see_that_the_bell_is_heard(Lock& lock);
@@ -346,7 +350,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   // Writing.
   Writer writer_ = Writer::kNone;
   bool writing_failed_ = false;
-  bool to_ring_ = false;  // to be switched to
+  bool rings_agreed_ = false;  // and not used yet
+  bool to_ring_ = false;       // to be switched to
   Outbox outbox_;
   Waiting* waits_for_room_ = nullptr;  // the thread that writes, while the ring is full
 

@@ -31,7 +31,7 @@ bool Connection::wait_until(Lock& lock, const void* topic, const base::Wait& wai
   if (wait.hub != nullptr) {
     return wait_parked(lock, topic, wait, ready);
   }
-  Waiting self(*this, lock, topic, !wait.long_one);
+  Waiting self(*this, lock, topic, true);
   self.enter();
   base::Sleep sleep(wait);
   base::Woken woken = base::Woken::kReady;

@@ -42,7 +42,8 @@ class Peer final : public ConnectionOwner, public std::enable_shared_from_this<P
 
   void on_hello(Lock& lock, base::Buffer payload) override {
     hello = std::move(payload);
-    connection->switch_to_ring(lock);
+    connection->agree_on_rings(lock);
+    connection->use_rings(lock);
   }
   void on_exec(Lock&, const std::shared_ptr<ChannelState>&, base::Buffer) override { FAIL(); }
   void on_open(Lock&, const std::shared_ptr<ChannelState>&, base::Buffer) override { FAIL(); }

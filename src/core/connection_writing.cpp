@@ -198,8 +198,19 @@ void Connection::post_raw(Lock& lock, base::Buffer bytes) {
   }
 }
 
+void Connection::agree_on_rings(Lock& lock) {
+  static_cast<void>(lock);
+  rings_agreed_ = link_.has_rings();
+}
+
+void Connection::use_rings(Lock& lock) {
+  if (std::exchange(rings_agreed_, false)) {
+    switch_to_ring(lock);
+  }
+}
+
 void Connection::switch_to_ring(Lock& lock) {
-  to_ring_ = link_.has_rings();
+  to_ring_ = true;
   switch_if_idle(lock);
 }
 

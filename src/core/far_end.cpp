@@ -75,6 +75,7 @@ std::shared_ptr<ProxiedProcess> ProxiedProcess::open(std::shared_ptr<Connection>
   self->relay_ = std::make_shared<Relay>(self->proxy_, self->channel_, self);
   self->relay_->take_stream(lock, std::move(stream));
   self->relay_->take_channel(lock);
+  connection.use_rings(lock);
   // Last: writing lets go of the mutex, and the proxy may answer at once.
   connection.post(lock, wire::FrameType::kOpen, self->channel_->id, std::move(payload));
   return self;

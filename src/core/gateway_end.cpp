@@ -17,7 +17,6 @@ namespace execnet::core {
 namespace {
 
 // A worker that has not said HELLO by then never will.
-constexpr std::chrono::seconds kStartsWithin{60};
 // Between the end of a stream and the end of the process behind it, normally microseconds.
 constexpr std::chrono::milliseconds kProcessEndsWithin{250};
 // After SIGKILL.
@@ -144,7 +143,9 @@ void GatewayEnd::run(base::Buffer first, bool hello_follows) {
     });
   }
   auto lock = connection_->lock();
-  connection_->post_raw(lock, std::move(first));
+  if (!first.empty()) {
+    connection_->post_raw(lock, std::move(first));
+  }
   if (hello_follows) {
     connection_->post(lock, wire::FrameType::kHello, 0, hello(spec_));
   }
@@ -181,15 +182,22 @@ void GatewayEnd::on_hello(Connection::Lock& lock, base::Buffer payload) {
   info_ = std::move(info);
   const auto features = hello.at("features").as<std::vector<std::string>>();
   if (std::find(features.begin(), features.end(), kRings) != features.end()) {
-    connection_->switch_to_ring(lock);
+    connection_->agree_on_rings(lock);
   }
 }
 
-void GatewayEnd::wait_started(const base::Wait& wait) {
+GatewayEnd::Start GatewayEnd::start_until(const base::Wait& wait) {
   auto lock = connection_->lock();
-  base::Wait for_hello = wait.until(base::Clock::now() + kStartsWithin);
-  for_hello.long_one = true;
-  const bool answered = connection_->wait_until(lock, connection_.get(), for_hello,
+  const auto known = [&] { return info_ || refusal_ || connection_->gone(lock); };
+  if (!(wait.deadline ? connection_->wait_until(lock, connection_.get(), wait, known) : known())) {
+    return Start::kComing;
+  }
+  return info_ ? Start::kServes : Start::kFailed;
+}
+
+void GatewayEnd::wait_started(const base::Wait& wait, std::chrono::seconds within) {
+  auto lock = connection_->lock();
+  const bool answered = connection_->wait_until(lock, connection_.get(), wait.until(base::Clock::now() + within),
                                                 [&] { return info_ || refusal_ || connection_->gone(lock); });
   if (info_) {
     lock.unlock();
@@ -310,6 +318,7 @@ std::shared_ptr<ChannelHandle> GatewayEnd::exec(base::Rope payload, const base::
     if (!windowed && state->flow.window() != kUnbounded) {
       connection_->set_window(lock, state, kUnbounded);
     }
+    connection_->use_rings(lock);
     connection_->send(lock, wire::FrameType::kExec, channel->id(), std::move(payload), wait);
   } catch (...) {
     lock.unlock();  // the channel that nothing knows of takes the lock to close itself

@@ -4,6 +4,8 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
+#include <cstdint>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -35,9 +37,13 @@ class GatewayEnd final : public ConnectionOwner, public std::enable_shared_from_
   GatewayEnd(const GatewayEnd&) = delete;
   GatewayEnd& operator=(const GatewayEnd&) = delete;
 
+  static constexpr std::chrono::seconds kStartsWithin{60};
   // Waits until the worker serves. Throws HostNotFound with everything known about why it does not;
   // the process is gone then.
-  void wait_started(const base::Wait& wait);
+  void wait_started(const base::Wait& wait, std::chrono::seconds within = kStartsWithin);
+  // How far it is, now or by the deadline of the wait.
+  enum class Start : std::uint8_t { kComing, kServes, kFailed };
+  [[nodiscard]] Start start_until(const base::Wait& wait);
 
   [[nodiscard]] const std::string& id() const { return id_; }
   [[nodiscard]] const XSpec& spec() const { return spec_; }

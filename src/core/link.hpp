@@ -3,7 +3,7 @@
 // life: at its end, what is in the ring is still read.
 //
 //   coordinator  offer() before the first write: the memory goes with the first bytes that are written
-//   worker       may_use_rings() once it has read those; it tells the coordinator so in its HELLO, by use_rings()
+//   worker       has_rings() once it has read those, and tells the coordinator so in its HELLO
 //   each         sends the frame RINGS as the last on the socket, and from then on writes to its ring; on RINGS it
 //                calls read_from_ring()
 //

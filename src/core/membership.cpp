@@ -1,6 +1,8 @@
 #include "core/membership.hpp"
 
 #include <algorithm>
+#include <chrono>
+#include <cstddef>
 #include <exception>
 #include <execnet/error.hpp>
 #include <iterator>
@@ -14,6 +16,7 @@ namespace {
 // For a group that is terminated without a time-out: nothing is waited for without end.
 constexpr base::Seconds kPatience{10.0};
 constexpr base::Seconds kOnDestruction{1.0};
+constexpr std::chrono::milliseconds kLookAfterAll{200};
 
 using Gateways = std::vector<std::shared_ptr<Gateway>>;
 
@@ -27,6 +30,34 @@ bool have_same_target(const XSpec& a, const XSpec& b) {
 
 void remove(Gateways& gateways, const Gateways& gone) {
   std::erase_if(gateways, [&](const auto& one) { return std::find(gone.begin(), gone.end(), one) != gone.end(); });
+}
+
+// Waits for those of `started` from `served` on, which it counts up. Sleeps for the last that is still to come, when
+// mostly all are there, so that nobody is woken for each; but looks after all now and then, for one that has failed.
+void wait_for(const Gateways& started, std::size_t& served, const base::Wait& wait) {
+  const auto state_of = [](const auto& gateway) { return gateway->end()->start_until({}); };
+  auto progress = base::Clock::now();
+  while (served < started.size()) {
+    const auto first = started.begin() + static_cast<std::ptrdiff_t>(served);
+    const auto last = std::find_if(started.rbegin(), std::make_reverse_iterator(first), [&](const auto& gateway) {
+      return state_of(gateway) == GatewayEnd::Start::kComing;
+    });
+    if (last != std::make_reverse_iterator(first)) {
+      static_cast<void>((*last)->end()->start_until(wait.until(base::Clock::now() + kLookAfterAll)));
+    }
+    const auto failed = std::find_if(
+        first, started.end(), [&](const auto& gateway) { return state_of(gateway) == GatewayEnd::Start::kFailed; });
+    if (failed != started.end()) {
+      (*failed)->end()->wait_started(wait);  // throws
+    }
+    for (; served < started.size() && state_of(started[served]) == GatewayEnd::Start::kServes; ++served) {
+      started[served]->end()->wait_started(wait);
+      progress = base::Clock::now();
+    }
+    if (served < started.size() && base::Clock::now() - progress > GatewayEnd::kStartsWithin) {
+      started[served]->end()->wait_started(wait, {});  // throws
+    }
+  }
 }
 
 }  // namespace
@@ -147,12 +178,7 @@ Gateways Membership::start(std::vector<XSpec> requested, const base::Wait& wait)
       carriers.push_back(carrier(spec, forks, wait));
     }
     std::size_t served = 0;  // of `started`, those that have been waited for
-    const auto wait_for_all = [&] {
-      // From the last to the first, which mostly is there by then: nobody is woken for each.
-      std::for_each(started.rbegin(), started.rend() - static_cast<std::ptrdiff_t>(served),
-                    [&](const auto& gateway) { gateway->end()->wait_started(wait); });
-      served = started.size();
-    };
+    const auto wait_for_all = [&] { wait_for(started, served, wait); };
     for (const XSpec& spec : specs) {
       std::shared_ptr<Gateway> other = carriers[started.size()];
       if (other) {

@@ -24,6 +24,17 @@ std::optional<T> optional(const Value& value) {
   return value.as<std::optional<T>>();
 }
 
+// In one piece, which wakes the other side once.
+void post_hello(Connection& connection, Connection::Lock& lock, Dict hello) {
+  const base::Buffer payload = encode_value(Value(std::move(hello)));
+  const auto header =
+      wire::pack({.type = wire::FrameType::kHello, .length = static_cast<std::uint32_t>(payload.size())});
+  base::Buffer bytes(wire::kMagic);
+  bytes.append({header.data(), header.size()});
+  bytes.append(payload.view());
+  connection.post_raw(lock, std::move(bytes));
+}
+
 }  // namespace
 
 std::shared_ptr<WorkerEnd> WorkerEnd::open(base::Fd stream, Run run, Patience patience) {
@@ -118,8 +129,7 @@ void WorkerEnd::say_hello(Lock& lock, const WorkerInfo& info) {
   hello["cwd"] = info.cwd;
   hello["pid"] = static_cast<std::int64_t>(::getpid());
   hello["features"] = connection_->has_rings() ? List{kRings} : List{};
-  connection_->post_raw(lock, base::Buffer(wire::kMagic));
-  connection_->post(lock, wire::FrameType::kHello, 0, encode_value(Value(std::move(hello))));
+  post_hello(*connection_, lock, std::move(hello));
 }
 
 void WorkerEnd::refuse(const std::string& why) {
@@ -127,8 +137,7 @@ void WorkerEnd::refuse(const std::string& why) {
   hello["protocol"] = wire::kProtocolVersion;
   hello["error"] = why;
   auto lock = connection_->lock();
-  connection_->post_raw(lock, base::Buffer(wire::kMagic));
-  connection_->post(lock, wire::FrameType::kHello, 0, encode_value(Value(std::move(hello))));
+  post_hello(*connection_, lock, std::move(hello));
   connection_->wait_until(lock, connection_.get(), {.deadline = base::Clock::now() + kRefusalIsReadWithin},
                           [&] { return connection_->gone(lock) || ending_; });
 }
@@ -140,8 +149,7 @@ WorkerEnd::Wanted WorkerEnd::rest(const WorkerInfo& info, std::function<void(con
   Rest rest{info, std::move(taken)};
   rest_ = &rest;
   const Runner& runner = runners_.front();
-  connection_->wait_until(lock, &runner, {.long_one = true},
-                          [&] { return runner.task || ending_ || (setup_ && !rest.answered); });
+  connection_->wait_until(lock, &runner, {}, [&] { return runner.task || ending_ || (setup_ && !rest.answered); });
   rest_ = nullptr;
   if (runner.task && ending_) {  // both came at once
     end_within(ending_patience_);

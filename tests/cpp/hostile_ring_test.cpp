@@ -153,7 +153,10 @@ class Victim final : public core::ConnectionOwner, public std::enable_shared_fro
   Victim(base::Fd stream, std::shared_ptr<loop::Loop> loop)
       : connection(std::make_shared<Connection>(std::move(stream), std::move(loop), core::Side::kCoordinator)) {}
 
-  void on_hello(Lock& lock, base::Buffer /*payload*/) override { connection->switch_to_ring(lock); }
+  void on_hello(Lock& lock, base::Buffer /*payload*/) override {
+    connection->agree_on_rings(lock);
+    connection->use_rings(lock);
+  }
   void on_exec(Lock&, const std::shared_ptr<core::ChannelState>&, base::Buffer) override { refuse("EXEC"); }
   void on_open(Lock&, const std::shared_ptr<core::ChannelState>&, base::Buffer) override { refuse("OPEN"); }
   void on_status_request(Lock&, std::uint32_t) override { refuse("STATUS"); }

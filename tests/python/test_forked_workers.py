@@ -339,3 +339,12 @@ def test_each_worker_has_what_is_held_over_a_fork_and_lets_go_of_it_once(preload
     preload.module("holder", f"import os, threading; lock = threading.Lock(); os.register_at_fork({hooks})")
     for _ in range(2):
         assert ask(preload.gateway("holder"), "holder.lock.locked()", "import holder") is False
+
+
+@pytest.mark.timeout(60)
+def test_what_a_module_holds_over_a_fork_is_let_go_of_when_nothing_is_to_be_forked(preload: Preload) -> None:
+    hooks = "before=lock.acquire, after_in_parent=lock.release"
+    preload.module("shared", f"import multiprocessing, os; lock = multiprocessing.Lock(); os.register_at_fork({hooks})")
+    taken = "shared.lock.acquire(timeout=20) and shared.lock.release() is None"
+    gateways = [preload.gateway("shared") for _ in range(2)]
+    assert [ask(gateway, taken, "import shared") for gateway in gateways] == [True, True]

@@ -181,6 +181,16 @@ def test_when_one_of_several_cannot_start_none_stays() -> None:
         execnet.Group(["popen", "popen", "popen//python=/no/such/python"])
 
 
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_group_does_not_wait_for_others_when_one_has_failed(tmp_path: Path, order: int) -> None:
+    hangs = tmp_path / "hangs"
+    hangs.write_text("#!/bin/sh\nexec sleep 1000\n")
+    hangs.chmod(0o755)
+    with pytest.raises(execnet.HostNotFound, match="python=false"):
+        execnet.Group([f"popen//python={hangs}", "popen//python=false", "popen"][::order])
+
+
 def test_when_one_of_several_is_specified_wrongly_none_starts() -> None:
     with pytest.raises(ValueError, match="id"):
         execnet.Group(["popen//id=same", "popen//id=same"])

@@ -196,20 +196,20 @@ GatewayEnd::Start GatewayEnd::start_until(const base::Wait& wait) {
 }
 
 void GatewayEnd::wait_started(const base::Wait& wait, std::chrono::seconds within) {
-  auto lock = connection_->lock();
-  const bool answered = connection_->wait_until(lock, connection_.get(), wait.until(base::Clock::now() + within),
-                                                [&] { return info_ || refusal_ || connection_->gone(lock); });
-  if (info_) {
-    lock.unlock();
+  const Start start = start_until(wait.until(base::Clock::now() + within));
+  if (start == Start::kServes) {
     // In a namespace of its own it has told a number that is somebody else's here.
     const bool known_here = launch_.kind == "Popen" && !launch_.isolate;
     far_end_->on_serving(known_here ? std::optional(static_cast<pid_t>(info_->pid)) : std::nullopt);
     return;
   }
-  const std::optional<std::string> refusal = refusal_;
-  lock.unlock();
-  if (!answered) {
+  if (start == Start::kComing) {
     fail_start("it did not answer within " + std::to_string(kStartsWithin.count()) + " seconds", wait);
+  }
+  std::optional<std::string> refusal;
+  {
+    auto lock = connection_->lock();
+    refusal = refusal_;
   }
   if (refusal) {
     fail_start(*refusal, wait);

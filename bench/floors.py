@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import array
 import json
+import marshal
 import multiprocessing
 import os
 import pickle
@@ -109,12 +110,19 @@ def multiprocessing_one_way() -> float:
 
 
 def objects() -> dict[str, float]:
-    """What loads() makes, without reading anything; in a fresh process, for what one has freed makes it faster."""
+    """What loads() makes, without reading anything, and by the interpreter's own reader of its code files.
+
+    In a fresh process, for what one has freed makes it faster.
+    """
     numbers = array.array("l", range(100_000))
-    return {
+    figures = {
         "the objects alone, 100 k ints": best(numbers.tolist, 5),
         "the objects alone, a nested report": best(lambda: report(5000), 5),
     }
+    for name in ("100 k ints", "a nested report"):
+        data = marshal.dumps(VALUES[name])
+        figures[f"marshal loads, {name}"] = best(lambda data=data: marshal.loads(data), 5)
+    return figures
 
 
 def everything_else() -> dict[str, float]:

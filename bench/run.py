@@ -85,8 +85,8 @@ PEERS = {
     "echo of a small int": ["multiprocessing.Pipe", "mitogen: echo of a small int", "a byte over pipes, in C"],
     "echo, pure worker": ["a byte through a thread of a bare interpreter"],
     "a small message, to the worker": ["multiprocessing.Pipe, one way"],
-    "loads, 100 k ints": ["the objects alone, 100 k ints"],
-    "loads, a nested report": ["the objects alone, a nested report"],
+    "loads, 100 k ints": ["the objects alone, 100 k ints", "marshal loads, 100 k ints"],
+    "loads, a nested report": ["the objects alone, a nested report", "marshal loads, a nested report"],
     "64 MiB to the worker": [
         "64 MiB by a pipe, in C",
         "64 MiB by a unix socket, in C",

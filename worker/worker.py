@@ -814,22 +814,16 @@ class Incoming(object):
     # For all threads
 
     def recall(self):
-        """Has the receiver read again, now. For the main thread, which does not read itself then."""
-        with self._lock:
-            if self.lent:
-                self._take_back()
-                release(self._look)
-
-    def recall_for_other(self):
-        """The same for another thread, unless the main thread is reading."""
-        with self._lock:
-            if self.lent and not self._inside.locked():
-                self._take_back()
-                release(self._look)
+        """Has the receiver read again, now. For another thread than the main one: unless that is reading."""
+        if self.lent:
+            with self._lock:
+                if self.lent and (get_ident() == self.main or not self._inside.locked()):
+                    self._take_back()
+                    release(self._look)
 
     def release(self):
         """As one of a channel's `waiters`: has the main thread look around, if it reads. With the lock held."""
-        if self._inside.locked() and self._interrupts is not None:
+        if self._inside.locked():
             try:
                 os.write(self._interrupts[1], b"x")
             except EnvironmentError:
@@ -1179,10 +1173,7 @@ class Channel(object):
         waits = incoming.waits
         try:
             waits.append(None)
-            if incoming.lent and get_ident() == incoming.main:
-                incoming.recall()
-            elif incoming.lent:
-                incoming.recall_for_other()
+            incoming.recall()
             self._sleep(waiter, deadline, late)
         finally:
             waits.pop()

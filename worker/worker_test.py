@@ -1525,9 +1525,13 @@ class Reading(LiveTest):
         LiveTest.setUp(self)
         self.client = self.start()
         self.number = self.client.execute(self.SOURCE)
-        kind, number, payload = self.client.read()
-        self.assertEqual((kind, number), (DATA, self.number))
-        self.other = struct.unpack(">i", payload[-5:-1])[0]
+        self.other = self.received_channel(self.number)
+
+    def received_channel(self, number):
+        """The id of the channel that is the next item, which has to be on that channel."""
+        kind, at, payload = self.client.read()
+        self.assertEqual((kind, at), (DATA, number))
+        return struct.unpack(">i", payload[-5:-1])[0]
 
     def echo(self):
         """How many reads the main thread has made, at all."""
@@ -1594,9 +1598,7 @@ class Reading(LiveTest):
                     third.send(item)
             threading.Thread(target=echo).start()
         """)
-        kind, number, payload = self.client.read()
-        self.assertEqual((kind, number), (DATA, self.other))
-        third = struct.unpack(">i", payload[-5:-1])[0]
+        third = self.received_channel(self.other)
         for i in range(100):
             self.client.item(third, i)
             self.assertEqual(self.client.receive(third), i)
@@ -1606,12 +1608,14 @@ class Reading(LiveTest):
     def test_what_comes_while_the_main_thread_works_is_read(self):
         self.lend()
         self.call("""
-            import time
-            while not getattr(incoming, "may_go_on", False):
-                time.sleep(0.001)
+            import threading
+            incoming.may_go_on = threading.Event()
+            other.send(u"works")
+            incoming.may_go_on.wait()
             other.send(u"goes on")
         """)
-        beside = self.client.execute("channel._connection.incoming.may_go_on = True")
+        self.assertEqual(self.client.receive(self.other), u"works")
+        beside = self.client.execute("channel._connection.incoming.may_go_on.set()")
         got = [self.client.read(), self.client.read()]
         self.assertEqual(set([got[0][:2], got[1][:2]]), set([(CLOSE, beside), (DATA, self.other)]))
 
@@ -1622,7 +1626,7 @@ class Reading(LiveTest):
             third = channel.gateway.newchannel()
             other.send(third)
             def close():
-                while not third._state.waiters:
+                while not third._state.waiters:  # which is all that tells that the main thread waits
                     time.sleep(0.001)
                 third.close()
             for item in third:
@@ -1631,8 +1635,7 @@ class Reading(LiveTest):
                     threading.Thread(target=close).start()
             other.send(u"ended")
         """)
-        _, _, payload = self.client.read()
-        third = struct.unpack(">i", payload[-5:-1])[0]
+        third = self.received_channel(self.other)
         for i in range(10):
             self.client.item(third, i)
             self.assertEqual(self.client.receive(self.other), i)
@@ -1652,8 +1655,7 @@ class Reading(LiveTest):
             for item in other:
                 other.send(item)
         """)
-        _, _, payload = self.client.read()
-        third = struct.unpack(">i", payload[-5:-1])[0]
+        third = self.received_channel(self.other)
         for i in range(30):
             for _ in range(i % 3):
                 self.client.item(self.other, u"before")
@@ -1687,8 +1689,7 @@ class Reading(LiveTest):
             for item in other:
                 other.send(item)
         """)
-        _, _, payload = self.client.read()
-        third = struct.unpack(">i", payload[-5:-1])[0]
+        third = self.received_channel(self.other)
         for i in range(10):
             self.client.item(self.other, i)
             self.assertEqual(self.client.receive(self.other), i)
@@ -1720,7 +1721,7 @@ class Reading(LiveTest):
                     armed.wait()
                     armed.clear()
                     delay = (delay + 0.000017) % 0.0007
-                    time.sleep(delay)
+                    time.sleep(delay)  # each time it hits another step of what the main thread does
                     signal.pthread_kill(main, signal.SIGINT)
             signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
             threading.Thread(target=interrupt).start()

@@ -41,9 +41,10 @@ class Program:
 
 def programs(build: Path) -> dict[str, Program]:
     return {
-        "C++": Program([build / "bench" / "hot_paths"]),
+        "C++": Program([build / "bench" / "instructions" / "hot_paths"]),
         "Python": Program(
-            [sys.executable, HERE / "hot_paths.py", build / "bench" / "libcounting.so"], within="/execnet/_core."
+            [sys.executable, HERE / "hot_paths.py", build / "bench" / "instructions" / "libcounting.so"],
+            within="/execnet/_core.",
         ),
     }
 

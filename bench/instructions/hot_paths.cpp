@@ -74,7 +74,8 @@ class Ends {
     if (rings) {
       check(coordinator_->has_rings() && worker_->has_rings(), "there are no rings");
       auto lock = coordinator_->lock();
-      coordinator_->switch_to_ring(lock);
+      coordinator_->agree_on_rings(lock);
+      coordinator_->use_rings(lock);
     }
     pass();
   }

@@ -31,10 +31,10 @@ import time
 
 try:
     from _thread import allocate_lock, get_ident, start_new_thread
-    from _thread import error as LockError
+    from _thread import error as ThreadError
 except ImportError:  # Python 2
     from thread import allocate_lock, get_ident, start_new_thread
-    from thread import error as LockError
+    from thread import error as ThreadError
 try:
     import _signal as signal  # the other imports half of the library
 except ImportError:
@@ -757,7 +757,7 @@ class Incoming(object):
             if self._receiver_sleeps:
                 try:
                     self._look.release()
-                except LockError:
+                except ThreadError:
                     pass
             if self.waits:
                 self.recall()
@@ -859,7 +859,7 @@ def release(lock):
     """Lets go of a lock that stands for "something has happened"; it may have been let go."""
     try:
         lock.release()
-    except LockError:
+    except ThreadError:
         pass
 
 
@@ -1756,7 +1756,7 @@ class Executor(object):
                 start_thread("exec %d" % number, self._run, task)
             elif waits:
                 start_thread("grace %d" % number, self._refuse_late, task)
-        except RuntimeError as error:  # the system has no more threads
+        except ThreadError as error:  # the system has no more threads
             self._refuse(task, portable(error))
 
     def on_open(self, number, payload):

@@ -243,14 +243,9 @@ void Connection::tick() {
   auto lock = this->lock();
   ticking_ = false;
   const bool active = std::exchange(activity_seen_, activity_) != activity_;
-  if (reader_ == Reader::kNone && waiting_.empty()) {
-    if (!active) {
-      arm(lock);
-      return;
-    }
-    read_as_loop(lock);
-  }
-  if (reader_ == Reader::kNone) {
+  if (reader_ == Reader::kNone && waiting_.empty() && !active) {
+    arm(lock);
+  } else if (reader_ == Reader::kNone) {
     settle_reading(lock);
   } else if (reader_ == Reader::kCaller && active) {
     start_ticking(lock);

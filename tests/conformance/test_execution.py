@@ -26,6 +26,24 @@ channel.receive()
 """
 
 
+COUNT_THREADS = """
+import os
+channel.send(len(os.listdir("/proc/self/task")))
+"""
+
+# Room for what runs, none for the stack of a thread.
+NO_MORE_MEMORY = """
+import resource
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+before = resource.getrlimit(resource.RLIMIT_AS)
+resource.setrlimit(resource.RLIMIT_AS, (used + 2 ** 20, before[1]))
+channel.send("no more")
+channel.receive()
+resource.setrlimit(resource.RLIMIT_AS, before)
+channel.send("as before")
+"""
+
+
 @pytest.mark.needs_threads
 def test_the_first_runs_in_the_main_thread_and_others_beside_it(fresh: Fresh) -> None:
     gateway = fresh()
@@ -46,6 +64,36 @@ def test_one_after_the_other_all_run_in_the_main_thread(fresh: Fresh) -> None:
         assert channel.receive(timeout=10)[0] is True
         channel.send(None)
         channel.waitclose(10)
+
+
+@pytest.mark.needs_threads
+def test_a_thread_beside_the_main_one_ends_with_what_it_ran(fresh: Fresh) -> None:
+    gateway = fresh()
+    alone = gateway.remote_exec(COUNT_THREADS).receive(timeout=10)
+    for _ in range(3):
+        channels = [gateway.remote_exec(TELL_THREAD) for _ in range(4)]
+        for channel in channels:
+            channel.receive(timeout=10)
+        for channel in channels:
+            channel.send(None)
+            channel.waitclose(10)
+    # One may not be joined yet: the next that ends does that.
+    assert eventually(lambda: gateway.remote_exec(COUNT_THREADS).receive(timeout=10) <= alone)
+
+
+@pytest.mark.needs_threads
+def test_what_cannot_have_a_thread_is_refused_and_says_so(fresh: Fresh) -> None:
+    gateway = fresh()
+    occupied = gateway.remote_exec(NO_MORE_MEMORY)
+    assert occupied.receive(timeout=10) == "no more"
+    # Stacks of threads that have ended may be used again.
+    beside = [gateway.remote_exec("channel.send(1); channel.receive()") for _ in range(3)]
+    occupied.send("go on")
+    with pytest.raises(execnet.RemoteError, match="thread"):
+        beside[-1].waitclose(10)
+    assert occupied.receive(timeout=10) == "as before"
+    occupied.waitclose(10)
+    assert gateway.remote_exec("channel.send(1)").receive(timeout=10) == 1
 
 
 @pytest.mark.needs_threads

@@ -204,8 +204,9 @@ class Connection : public std::enable_shared_from_this<Connection> {
   // A thread inside wait_until, and whether it is the one who reads.
   class Waiting {
    public:
-    // `spins`: awake for a moment, before it sleeps, for what comes soon.
-    Waiting(Connection& connection, Lock& lock, const void* topic, bool spins);
+    // `for_message`: it is for what it may read itself, not for room to write. So it is awake for a moment before it
+    // sleeps, for what comes soon, and stands back when all that it reads is for others.
+    Waiting(Connection& connection, Lock& lock, const void* topic, bool for_message);
     ~Waiting();  // leaves, and has the lock again
     Waiting(const Waiting&) = delete;
     Waiting& operator=(const Waiting&) = delete;
@@ -213,8 +214,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
     void enter();
     // Passes on the reading, if it had it.
     void leave();
-    // Sleeps once, without the lock; reads if nobody else does. `for_room`: also until the socket takes more.
-    // REQUIRES: entered().
+    // Sleeps once, without the lock; reads if nobody else does, unless it stands back. `for_room`: also until the
+    // socket takes more. REQUIRES: entered().
     base::Woken sleep(base::Sleep& sleep, bool for_room = false);
     // Reads what is there already, without sleeping, unless somebody else does. For who has the reading and other
     // things to do.
@@ -222,20 +223,32 @@ class Connection : public std::enable_shared_from_this<Connection> {
     [[nodiscard]] bool is_for(const void* topic) const { return topic_ == topic; }
     [[nodiscard]] bool entered() const { return entered_; }
     [[nodiscard]] const loop::Waiter& waiter() const { return waiter_; }
+    // There may be what it waits for.
+    void tell();
+    // Awake, it will look again before it sleeps.
     void wake();
-    [[nodiscard]] bool asleep() const { return asleep_; }
+    // Whether it can be woken in order to read.
+    [[nodiscard]] bool may_read() const { return asleep_ && !stands_back_; }
+    [[nodiscard]] bool stands_back() const { return stands_back_; }
 
    private:
+    static constexpr int kMostForOthers = 3;
+
     void read();
+    // After what was read was taken in, by which so many were woken.
+    void consider_standing_back(bool woke_others);
 
     Connection& connection_;
     Lock& lock_;
     loop::Waiter& waiter_;
     const void* const topic_;
-    const bool spins_;
+    const bool for_message_;
     bool entered_ = false;
     bool reads_ = false;
     bool asleep_ = false;
+    bool told_ = false;         // since it last read
+    int for_others_ = 0;        // what it read last, so many times in a row
+    bool stands_back_ = false;  // leaves the reading to these, and else to the loop
   };
   // A greenlet inside wait_until. What others need to know of it is not on its stack.
   class Parked {
@@ -303,6 +316,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   bool wait_parked(Lock& lock, const void* topic, const base::Wait& wait, const std::function<bool()>& ready);
   void settle_reading(Lock& lock);
+  [[nodiscard]] bool has_readers(Lock& lock) const;
   void wake_a_reader(Lock& lock);
   void start_ticking(Lock& lock);
   void tick();
@@ -338,6 +352,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   Reader reader_ = Reader::kNone;
   std::uint32_t interest_ = 0;  // what the loop watches the stream for
   std::vector<Waiting*> waiting_;
+  std::uint64_t woken_ = 0;  // of these, ever
   std::vector<std::shared_ptr<Bell>> parked_;
   bool ticking_ = false;
   std::uint64_t activity_ = 0;        // reads by callers, ever

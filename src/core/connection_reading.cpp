@@ -94,8 +94,12 @@ void Connection::Bell::ring() {
   }
 }
 
-Connection::Waiting::Waiting(Connection& connection, Lock& lock, const void* topic, bool spins)
-    : connection_(connection), lock_(lock), waiter_(loop::Waiter::of_this_thread()), topic_(topic), spins_(spins) {}
+Connection::Waiting::Waiting(Connection& connection, Lock& lock, const void* topic, bool for_message)
+    : connection_(connection),
+      lock_(lock),
+      waiter_(loop::Waiter::of_this_thread()),
+      topic_(topic),
+      for_message_(for_message) {}
 
 Connection::Waiting::~Waiting() {
   if (!lock_.owns_lock()) {
@@ -111,9 +115,14 @@ void Connection::Waiting::enter() {
   entered_ = true;
 }
 
-// Awake, it will look again before it sleeps.
+void Connection::Waiting::tell() {
+  told_ = true;
+  wake();
+}
+
 void Connection::Waiting::wake() {
   if (std::exchange(asleep_, false)) {
+    ++connection_.woken_;
     waiter_.wake();
   }
 }
@@ -128,7 +137,7 @@ void Connection::Waiting::leave() {
 }
 
 base::Woken Connection::Waiting::sleep(base::Sleep& sleep, bool for_room) {
-  if (!reads_ && (connection_.reader_ == Reader::kNone || connection_.reader_ == Reader::kArmed)) {
+  if (!reads_ && !stands_back_ && (connection_.reader_ == Reader::kNone || connection_.reader_ == Reader::kArmed)) {
     connection_.reader_ = Reader::kCaller;
     connection_.update_interest(lock_);
     reads_ = true;
@@ -139,11 +148,11 @@ base::Woken Connection::Waiting::sleep(base::Sleep& sleep, bool for_room) {
   lock_.unlock();
   base::Woken woken = base::Woken::kReady;
   const auto begin = base::Clock::now();
-  bool there = reads_ && connection_.comes_soon(spins_);
+  bool there = reads_ && connection_.comes_soon(for_message_);
   if (!there) {
     woken = sleep.until_ready(std::span(fds).first(wanted != 0 ? 2 : 1));
     there = reads_ && (fds[1].revents & ~POLLOUT) != 0;
-    if (there && spins_) {
+    if (there && for_message_) {
       connection_.spin_.slept(base::Clock::now() - begin);
     }
     if (fds[0].revents != 0) {
@@ -165,8 +174,25 @@ void Connection::Waiting::read() {
   lock_.lock();
   asleep_ = false;
   ++connection_.activity_;
+  told_ = false;
+  const std::uint64_t woken = connection_.woken_;
   connection_.take_in(lock_, std::move(incoming));
   reads_ = connection_.reader_ == Reader::kCaller;  // or the stream has ended, by what was in it
+  if (reads_ && for_message_) {
+    consider_standing_back(connection_.woken_ != woken);
+  }
+}
+
+// Those that it reads for wait for one message after the other, and could each read it themselves: a wake-up less.
+void Connection::Waiting::consider_standing_back(bool woke_others) {
+  if (told_) {
+    for_others_ = 0;
+  } else if (woke_others && ++for_others_ == kMostForOthers) {
+    stands_back_ = true;
+    reads_ = false;
+    connection_.reader_ = Reader::kNone;
+    connection_.settle_reading(lock_);
+  }
 }
 
 void Connection::Waiting::look() {
@@ -184,7 +210,7 @@ void Connection::touch(Lock& lock, const void* topic) {
   static_cast<void>(lock);
   for (Waiting* waiting : waiting_) {
     if (waiting->is_for(topic)) {
-      waiting->wake();
+      waiting->tell();
     }
   }
   for (const auto& bell : parked_) {
@@ -197,7 +223,7 @@ void Connection::touch(Lock& lock, const void* topic) {
 void Connection::touch_all(Lock& lock) {
   static_cast<void>(lock);
   for (Waiting* waiting : waiting_) {
-    waiting->wake();
+    waiting->tell();
   }
   for (const auto& bell : parked_) {
     bell->ring();
@@ -209,7 +235,7 @@ void Connection::settle_reading(Lock& lock) {
   if (reader_ != Reader::kNone) {
     return;
   }
-  if (!waiting_.empty()) {
+  if (has_readers(lock)) {
     wake_a_reader(lock);
   } else if (!parked_.empty() || (writer_ == Writer::kLoop && link_.writes_ring())) {  // who waits for the bell
     arm(lock);
@@ -218,10 +244,16 @@ void Connection::settle_reading(Lock& lock) {
   }
 }
 
-// Of those that wait, one that sleeps. Who does not will look before it sleeps, and while it writes.
+// Whether one of those that wait would read.
+bool Connection::has_readers(Lock& lock) const {
+  static_cast<void>(lock);
+  return std::any_of(waiting_.begin(), waiting_.end(), [](const Waiting* one) { return !one->stands_back(); });
+}
+
+// Of these, one that sleeps. Who does not will look before it sleeps, and while it writes.
 void Connection::wake_a_reader(Lock& lock) {
   static_cast<void>(lock);
-  const auto found = std::find_if(waiting_.begin(), waiting_.end(), [](const Waiting* one) { return one->asleep(); });
+  const auto found = std::find_if(waiting_.begin(), waiting_.end(), [](const Waiting* one) { return one->may_read(); });
   if (found != waiting_.end()) {
     (*found)->wake();
   }
@@ -243,7 +275,7 @@ void Connection::tick() {
   auto lock = this->lock();
   ticking_ = false;
   const bool active = std::exchange(activity_seen_, activity_) != activity_;
-  if (reader_ == Reader::kNone && waiting_.empty() && !active) {
+  if (reader_ == Reader::kNone && !has_readers(lock) && !active) {
     arm(lock);
   } else if (reader_ == Reader::kNone) {
     settle_reading(lock);
@@ -295,9 +327,9 @@ void Connection::on_ready(std::uint32_t ready) {
     int reads = 0;
     do {
       read_as_loop(lock);
-    } while (reader_ == Reader::kNone && waiting_.empty() && link_.readable() && ++reads < kReadsInARow);
+    } while (reader_ == Reader::kNone && !has_readers(lock) && link_.readable() && ++reads < kReadsInARow);
     if (reader_ == Reader::kNone) {
-      if (waiting_.empty()) {
+      if (!has_readers(lock)) {
         arm(lock);
         return;
       }

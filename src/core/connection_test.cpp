@@ -4,10 +4,12 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <pthread.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <atomic>
+#include <ctime>
 #include <execnet/error.hpp>
 #include <future>
 #include <stdexcept>
@@ -151,6 +153,38 @@ class ConnectionTest : public ::testing::Test {
     for (int i = 0; i < 32; ++i) {
       EXPECT_EQ(channel->receive(soon()).size(), item.size());
     }
+  }
+
+  // It waits long for one message, another thread for many: these take no way over the first one.
+  void who_reads_for_others_stands_back() {
+    const auto seldom = peer_->exec("echo");
+    const auto often = peer_->exec("echo");
+    std::promise<clockid_t> started;
+    auto waits = std::async(std::launch::async, [&] {
+      clockid_t clock{};
+      EXPECT_EQ(::pthread_getcpuclockid(pthread_self(), &clock), 0);
+      started.set_value(clock);
+      return seldom->receive(soon()).size();
+    });
+    const clockid_t clock = started.get_future().get();
+    const auto time_of_it = [&] {
+      timespec time{};
+      EXPECT_EQ(::clock_gettime(clock, &time), 0);
+      return std::pair(time.tv_sec, time.tv_nsec);
+    };
+    const auto end = base::Clock::now() + kPatience;
+    bool asleep = false;
+    while (!asleep && base::Clock::now() < end) {
+      const auto before = time_of_it();
+      for (int i = 0; i < 100; ++i) {
+        often->send(base::Buffer("there"), soon());
+        ASSERT_EQ(often->receive(soon()).view(), "there");
+      }
+      asleep = time_of_it() == before;
+    }
+    EXPECT_TRUE(asleep);
+    seldom->send(base::Buffer("once"), soon());
+    EXPECT_EQ(waits.get(), 4);
   }
 
   std::shared_ptr<Peer> peer_;
@@ -318,6 +352,12 @@ TEST_F(ConnectionTest, WhoWaitsForRoomReads) { who_waits_for_room_reads(); }
 TEST_F(ConnectionByRings, WhoWaitsForRoomReads) {
   EXPECT_TRUE(peer_->connection->has_rings());
   who_waits_for_room_reads();
+}
+
+TEST_F(ConnectionTest, WhoReadsForOthersStandsBack) { who_reads_for_others_stands_back(); }
+TEST_F(ConnectionByRings, WhoReadsForOthersStandsBack) {
+  ASSERT_TRUE(peer_->connection->has_rings());
+  who_reads_for_others_stands_back();
 }
 
 TEST_F(ConnectionTest, ABlockedSenderHasATimeOutAndLeavesTheStreamWhole) {

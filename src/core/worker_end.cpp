@@ -7,6 +7,7 @@
 #include <chrono>
 #include <csignal>
 #include <execnet/error.hpp>
+#include <system_error>
 #include <utility>
 
 #include "core/value_message.hpp"
@@ -48,7 +49,9 @@ WorkerEnd::WorkerEnd(base::Fd stream, Run run, Patience patience)
       patience_(patience),
       loop_(std::make_shared<loop::Loop>()),
       connection_(std::make_shared<Connection>(std::move(stream), loop_, Side::kWorker)),
-      main_thread_(pthread_self()) {
+      main_thread_(pthread_self()),
+      runners_(1) {
+  runners_.front().idle = true;
   connection_->expect_rings();
   ::pthread_sigmask(SIG_SETMASK, nullptr, &signal_mask_);
 }
@@ -56,8 +59,8 @@ WorkerEnd::WorkerEnd(base::Fd stream, Run run, Patience patience)
 void WorkerEnd::stop() {
   loop_->stop();
   if (connection_->in_forked_copy()) {
-    for (Beside& one : beside_) {
-      base::forget(one.thread);
+    for (Runner& runner : runners_) {
+      base::forget(runner.thread);
     }
   } else {
     OpenedProcess::end_all({opened_.begin(), opened_.end()});
@@ -101,7 +104,7 @@ void WorkerEnd::on_hello(Lock& lock, base::Buffer payload) {
       rest_->taken(*setup_);
       say_hello(lock, rest_->info);
     } else {
-      connection_->touch(lock, &task_);
+      connection_->touch(lock, &runners_.front());
     }
   }
 }
@@ -146,12 +149,13 @@ WorkerEnd::Wanted WorkerEnd::rest(const WorkerInfo& info, std::function<void(con
   auto lock = connection_->lock();
   Rest rest{info, std::move(taken)};
   rest_ = &rest;
-  connection_->wait_until(lock, &task_, {}, [&] { return task_ || ending_ || (setup_ && !rest.answered); });
+  const Runner& runner = runners_.front();
+  connection_->wait_until(lock, &runner, {}, [&] { return runner.task || ending_ || (setup_ && !rest.answered); });
   rest_ = nullptr;
-  if (task_ && ending_) {  // both came at once
+  if (runner.task && ending_) {  // both came at once
     end_within(ending_patience_);
   }
-  return task_ ? Wanted::kForWork : ending_ ? Wanted::kForNothing : Wanted::kForSetup;
+  return runner.task ? Wanted::kForWork : ending_ ? Wanted::kForNothing : Wanted::kForSetup;
 }
 
 void WorkerEnd::end_in_time() {
@@ -181,13 +185,36 @@ void WorkerEnd::on_exec(Lock& lock, const std::shared_ptr<ChannelState>& channel
     queued_.push_back(std::move(task));
     return;
   }
-  if (std::exchange(main_is_idle_, false)) {
-    task_ = std::move(task);
-    connection_->touch(lock, &task_);
+  const auto idle = std::find_if(runners_.begin(), runners_.end(), [](const Runner& runner) { return runner.idle; });
+  if (idle != runners_.end()) {
+    idle->idle = false;
+    idle->task = std::move(task);
+    connection_->touch(lock, &*idle);
   } else if (setup_->execmodel == "main_thread_only") {
     queue_for_main(std::move(task));
   } else {
-    run_beside(lock, channel, std::move(task));
+    run_in_new_thread(lock, channel, std::move(task));
+  }
+}
+
+void WorkerEnd::run_in_new_thread(Lock& lock, const std::shared_ptr<ChannelState>& channel, Task task) {
+  Runner& runner = runners_.emplace_back();
+  auto handle = task.channel;
+  runner.task = std::move(task);
+  try {
+    // The loop thread, which may be the one that reads, has its signals blocked; programs that the code
+    // starts would inherit that.
+    runner.thread = std::thread([this, &runner] {
+      ::pthread_sigmask(SIG_SETMASK, &signal_mask_, nullptr);
+      run_tasks(runner, {});
+    });
+  } catch (const std::system_error& error) {  // the system has no more threads
+    runners_.pop_back();
+    channel->executing = false;
+    connection_->close_channel(lock, channel, std::string("cannot run this, for want of a thread: ") + error.what());
+    lock.unlock();
+    handle.reset();  // the last one: that takes the mutex
+    lock.lock();
   }
 }
 
@@ -216,89 +243,46 @@ void WorkerEnd::queue_for_main(Task task) {
   });
 }
 
-// In a thread that ends with it: if one stayed and read, each task would take the way over it to the main thread.
-void WorkerEnd::run_beside(Lock& lock, const std::shared_ptr<ChannelState>& channel, Task task) {
-  auto handle = task.channel;
-  const auto self = beside_.emplace(beside_.end());
-  try {
-    // The loop thread, which may be the one that reads, has its signals blocked; programs that the code
-    // starts would inherit that.
-    self->thread = std::thread([this, self, task = std::move(task)]() mutable {
-      ::pthread_sigmask(SIG_SETMASK, &signal_mask_, nullptr);
-      run_task(std::move(task), [self](Lock& /*lock*/) { self->over = true; });
-      join_those_over(self);
-    });
-  } catch (const std::system_error& error) {  // the system has no more threads
-    beside_.erase(self);
-    channel->executing = false;
-    connection_->close_channel(lock, channel,
-                               std::string("cannot run what was sent, for want of a thread: ") + error.what());
-    lock.unlock();
-    handle.reset();  // the last: it takes the mutex
-    lock.lock();
-  }
-}
-
-// But for the calling thread, which is one of them: the next one will, or who ends the worker.
-void WorkerEnd::join_those_over(std::list<Beside>::iterator self) {
-  std::list<Beside> over;
-  {
-    auto lock = connection_->lock();
-    for (auto it = beside_.begin(); it != beside_.end();) {
-      const auto next = std::next(it);
-      if (it != self && it->over) {
-        over.splice(over.end(), beside_, it);
-      }
-      it = next;
-    }
-  }
-  for (Beside& one : over) {
-    one.thread.join();
-  }
-}
-
-void WorkerEnd::run_in_main(const base::Wait& wait) {
+void WorkerEnd::run_tasks(Runner& runner, const base::Wait& wait) {
   auto lock = connection_->lock();
   for (;;) {
-    connection_->wait_until(lock, &task_, wait, [&] { return task_ || ending_; });
-    if (!task_) {
+    connection_->wait_until(lock, &runner, wait, [&] { return runner.task.has_value() || ending_; });
+    if (!runner.task) {
       return;
     }
-    Task task = *std::exchange(task_, std::nullopt);
+    Task task = std::move(*runner.task);
+    runner.task.reset();
     lock.unlock();
-    run_task(std::move(task), [this](Lock& /*lock*/) {
-      if (queued_.empty()) {
-        main_is_idle_ = true;
-      } else {
-        task_ = std::move(queued_.front());
-        queued_.pop_front();
-      }
-    });
+    run_task(runner, std::move(task));
     lock.lock();
   }
 }
 
-void WorkerEnd::run_task(Task task, const std::function<void(Lock&)>& make_free) {
+void WorkerEnd::run_task(Runner& runner, Task task) {
   const std::optional<std::string> error = run_(task);
   task.channel->set_executing(false);
-  {
-    // Before the CLOSE: who gets it may at once send an EXEC, and expects this thread to be free.
-    auto lock = connection_->lock();
-    make_free(lock);
-  }
+  // Before the CLOSE: who gets it may at once send an EXEC, and expects this thread to be free.
+  make_free(runner);
   task.channel->close(error);
 }
 
-void WorkerEnd::serve(const base::Wait& wait) {
-  run_in_main(wait);
-  // None is added any more. Those that there are end by themselves or the process is ended.
-  std::list<Beside> beside;
-  {
-    auto lock = connection_->lock();
-    beside.swap(beside_);
+void WorkerEnd::make_free(Runner& runner) {
+  auto lock = connection_->lock();
+  if (&runner == &runners_.front() && !queued_.empty()) {
+    runner.task = std::move(queued_.front());
+    queued_.pop_front();
+  } else {
+    runner.idle = true;
   }
-  for (Beside& one : beside) {
-    one.thread.join();
+}
+
+void WorkerEnd::serve(const base::Wait& wait) {
+  run_tasks(runners_.front(), wait);
+  // No runner is added any more. Those that there are end by themselves or the process is ended.
+  for (Runner& runner : runners_) {
+    if (runner.thread.joinable()) {
+      runner.thread.join();
+    }
   }
   auto lock = connection_->lock();
   connection_->dispatcher().wait_idle(lock, {});  // or the process is ended
@@ -319,10 +303,14 @@ std::optional<WorkerEnd::Task> WorkerEnd::next_task(const base::Wait& wait) {
 }
 
 void WorkerEnd::run(Task task) {
-  run_task(std::move(task), [this](Lock& lock) {
+  const std::optional<std::string> error = run_(task);
+  task.channel->set_executing(false);
+  {
+    auto lock = connection_->lock();
     --in_greenlets_;
     connection_->touch(lock, connection_.get());
-  });
+  }
+  task.channel->close(error);
 }
 
 // --- Proxy ---
@@ -346,8 +334,7 @@ void WorkerEnd::on_open(Lock& lock, const std::shared_ptr<ChannelState>& channel
 void WorkerEnd::on_status_request(Lock& lock, std::uint32_t channel) {
   check_has_hello("STATUS");
   Dict status;
-  const auto executing = std::count_if(beside_.begin(), beside_.end(), [](const Beside& one) { return !one.over; }) +
-                         (main_is_idle_ ? 0 : 1);
+  const auto executing = std::count_if(runners_.begin(), runners_.end(), [](const Runner& r) { return !r.idle; });
   status["numchannels"] = static_cast<std::int64_t>(connection_->open_channels(lock));
   status["numexecuting"] =
       static_cast<std::int64_t>(executing) + static_cast<std::int64_t>(queued_.size() + in_greenlets_);

@@ -127,20 +127,21 @@ class WorkerEnd final : public ConnectionOwner, public std::enable_shared_from_t
   void on_stream_end(const std::string& error) override;
 
  private:
-  // A thread for a task that came while the main thread had one.
-  struct Beside {
-    std::thread thread;
-    bool over = false;  // its task
+  // A thread that runs tasks. The first is the main thread.
+  struct Runner {
+    std::optional<Task> task;  // given to it and not yet begun
+    bool idle = false;         // free to be given one
+    std::thread thread;        // not for the main thread
   };
 
   WorkerEnd(base::Fd stream, Run run, Patience patience);
   // Throws ProtocolError unless the coordinator has said what the worker needs to know.
   void check_has_hello(const char* what) const;
-  void run_in_main(const base::Wait& wait);
-  void run_beside(Lock& lock, const std::shared_ptr<ChannelState>& channel, Task task);
-  void join_those_over(std::list<Beside>::iterator self);
-  // `make_free` is called between the end of the task and that of its channel.
-  void run_task(Task task, const std::function<void(Lock&)>& make_free);
+  void run_tasks(Runner& runner, const base::Wait& wait);
+  void run_task(Runner& runner, Task task);
+  void make_free(Runner& runner);
+  // Or refuses it, if there is none to be had.
+  void run_in_new_thread(Lock& lock, const std::shared_ptr<ChannelState>& channel, Task task);
   void queue_for_main(Task task);
   void say_hello(Lock& lock, const WorkerInfo& info);
   void end_within(std::chrono::milliseconds patience);
@@ -162,9 +163,7 @@ class WorkerEnd final : public ConnectionOwner, public std::enable_shared_from_t
   };
   Rest* rest_ = nullptr;                          // while the main thread is in rest()
   std::chrono::milliseconds ending_patience_{0};  // with which it is ending
-  std::optional<Task> task_;                      // given to the main thread and not yet begun
-  bool main_is_idle_ = true;                      // free to be given one
-  std::list<Beside> beside_;
+  std::list<Runner> runners_;
   std::list<std::shared_ptr<OpenedProcess>> opened_;  // of gateways that this one is the proxy of
   std::shared_ptr<ForkServers> forks_;                // of such gateways, once there was one
   std::list<Task> queued_;        // main_thread_only: waiting for the main thread to be free; else for a greenlet

@@ -70,9 +70,12 @@ def terminate_after_work(spec: str, count: int) -> dict[str, float]:
     return {f"terminate {count} {spec}, after work": timed(lambda: group.terminate(timeout=10))}
 
 
-def echo(spec: str) -> float:
+def echo(spec: str, beside: bool = False) -> float:
+    """`beside`: another channel of the gateway has a callback, which is not called."""
     group = execnet.Group([spec])
     channel = group[0].remote_exec(ECHO)
+    if beside:
+        group[0].remote_exec("channel.receive()").setcallback(print)
     count = MESSAGES // 4
 
     def talk() -> None:
@@ -85,8 +88,12 @@ def echo(spec: str) -> float:
     return seconds
 
 
-def execute() -> float:
+def execute(beside: bool = False) -> float:
+    """`beside`: something else runs there already."""
     group = execnet.Group(["popen"])
+    if beside:
+        other = group[0].remote_exec("channel.send(1); channel.receive()")
+        other.receive()
     count = MESSAGES // 20
 
     def work() -> None:
@@ -183,10 +190,16 @@ PARTS: dict[str, Callable[[], dict[str, float]]] = {
     "preload": lambda: start_and_terminate("popen//preload", GATEWAYS),
     "preload work": lambda: terminate_after_work("popen//preload", GATEWAYS),
     "many": lambda: start_and_terminate("popen//preload", MANY),
-    "echo": lambda: {"echo of a small int": echo("popen")},
+    "echo": lambda: {
+        "echo of a small int": echo("popen"),
+        "echo of a small int, beside a callback": echo("popen", beside=True),
+    },
     "sockets": lambda: {"echo of a small int, without rings": echo("popen")},
     "pure": lambda: {"echo, pure worker": echo(f"popen//python={shlex.quote(sys.executable)}")},
-    "execute": lambda: {"remote_exec + receive": execute()},
+    "execute": lambda: {
+        "remote_exec + receive": execute(),
+        "remote_exec + receive, beside a task": execute(beside=True),
+    },
     "messages": one_way,
     "large": large,
     "serialize": serialize,

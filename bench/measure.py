@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+import threading
 from collections.abc import Callable
 
 from work import BIG, GATEWAYS, MANY, MESSAGES, VALUES, best, timed
@@ -35,6 +36,11 @@ channel.send(count)
 SOURCE = """
 for item in range(channel.receive()):
     channel.send(item)
+"""
+SOURCE_AGAIN = """
+for count in channel:
+    for item in range(count):
+        channel.send(item)
 """
 BIG_SINK = """
 for item in channel:
@@ -122,9 +128,19 @@ def one_way() -> dict[str, float]:
         for item in range(MESSAGES):
             assert source.receive() == item
 
+    called = gateway.remote_exec(SOURCE_AGAIN)
+    done = threading.Event()
+    called.setcallback(lambda item: done.set() if item == MESSAGES - 1 else None)
+
+    def be_called() -> None:
+        done.clear()
+        called.send(MESSAGES)
+        assert done.wait(60)
+
     figures = {
         "a small message, to the worker": best(send_all, 4) / MESSAGES,
         "a small message, from the worker": best(receive_all, 4) / MESSAGES,
+        "a small message, to a callback": best(be_called, 4) / MESSAGES,
     }
     group.terminate(timeout=10)
     return figures

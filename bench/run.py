@@ -64,6 +64,7 @@ ROWS = [
     Row("remote_exec + receive, beside a task", 4),
     Row("a small message, to the worker", 8),
     Row("a small message, from the worker", 8),
+    Row("a small message, to a callback", 8),
     Row("64 MiB to the worker", 2.5, COPY, 2),
     Row("64 MiB from the worker", 2.5, COPY, 2),
     Row("64 MiB from the worker, as a view", 5, released="64 MiB from the worker"),

@@ -845,7 +845,8 @@ class Mailbox(object):
 
     def put(self, item):
         self._items.append(item)
-        release(self._wake)
+        if self._wake.locked():  # else it was let go of, and will be looked at
+            release(self._wake)
 
     def get(self):
         while True:
@@ -880,6 +881,9 @@ class GreenLock(object):
             os.write(self._pipe[1], b"x")
         except EnvironmentError:
             pass  # full: a wake-up is pending
+
+    def locked(self):
+        return True  # maybe
 
     def acquire(self, seconds=None):
         self._wait_readable(self._pipe[0], seconds)
@@ -1724,11 +1728,15 @@ class Executor(object):
         self._wake = connection.new_waiter()
         self._running = {}  # greenlet -> its task
         self._pid = os.getpid()
-        connection.on_call_done = self.wake
+        connection.on_call_done = self._on_call_done
 
     def wake(self):
         """Has the main thread look around."""
         release(self._wake)
+
+    def _on_call_done(self):
+        if self.ending:
+            self.wake()
 
     def on_exec(self, number, payload):
         connection = self._connection

@@ -16,6 +16,7 @@
 #include "gateway.hpp"
 #include "green.hpp"
 #include "interrupt.hpp"
+#include "thread_state.hpp"
 #include "xspec.hpp"
 
 namespace execnet::python {
@@ -50,7 +51,9 @@ nb::list start(const PyMembership& self, const nb::list& specs) {
   }
   nb::list started;
   for (std::size_t i = 0; i < gateways.size(); ++i) {
-    gateways[i]->end()->connection()->set_hub(hub);
+    core::Connection& connection = *gateways[i]->end()->connection();
+    connection.set_hub(hub);
+    connection.set_thread_scope(with_thread_state);
     started.append(nb::cast(PyGateway{std::move(gateways[i]), membership, nb::borrow(specs[i])}));
   }
   return started;

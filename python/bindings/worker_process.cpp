@@ -12,6 +12,7 @@
 #include "base/syscall.hpp"
 #include "bindings.hpp"
 #include "text.hpp"
+#include "thread_state.hpp"
 #include "worker_exec.hpp"
 
 namespace execnet::python {
@@ -40,6 +41,7 @@ void WorkerProcess::open(int stream_fd) {
     begin_task();
     return run_task(task, gateway);
   });
+  end->connection()->set_thread_scope(with_thread_state);
 }
 
 // Up to Python 3.12 the thread that first imports `threading` is taken for the main one. It takes a third of the time

@@ -5,7 +5,8 @@
 //
 // Whoever waits, reads. At any time at most one thread reads the stream. A thread that waits for
 // something (an item, a close, a HELLO) takes the reading over from the loop, reads in place, and
-// passes it on when it has what it wanted: to another thread that waits, else back to the loop. The
+// passes it on when it has what it wanted: to another thread that waits, else back to the loop. One
+// that waits for long while others converse stands back, and leaves the reading to them. The
 // way back to the loop is lazy: a caller that has just received will most likely receive again, so
 // the loop looks every millisecond, only while there is such traffic, and takes the reading back
 // when a millisecond has passed without any. An idle connection costs no wake-ups.
@@ -40,6 +41,7 @@
 #include "base/fork.hpp"
 #include "base/rope.hpp"
 #include "base/spin.hpp"
+#include "base/thread_scope.hpp"
 #include "base/wait.hpp"
 #include "core/channel_state.hpp"
 #include "core/dispatcher.hpp"
@@ -178,6 +180,10 @@ class Connection : public std::enable_shared_from_this<Connection> {
   [[nodiscard]] const base::Hub* hub() const { return hub_; }
   // REQUIRES: the program has not got this end yet.
   void set_hub(const base::Hub* hub) { hub_ = hub; }
+  // For the threads in which code of the program runs. REQUIRES: as set_hub.
+  void set_thread_scope(base::ThreadScope scope) { thread_scope_ = scope; }
+  // The calling thread, which is one of them, does this.
+  void in_thread_scope(const std::function<void()>& body) const { thread_scope_ ? thread_scope_(body) : body(); }
 
   [[nodiscard]] Dispatcher& dispatcher() { return dispatcher_; }
   [[nodiscard]] const std::shared_ptr<loop::Loop>& loop() const { return loop_; }
@@ -223,8 +229,6 @@ class Connection : public std::enable_shared_from_this<Connection> {
     [[nodiscard]] bool is_for(const void* topic) const { return topic_ == topic; }
     [[nodiscard]] bool entered() const { return entered_; }
     [[nodiscard]] const loop::Waiter& waiter() const { return waiter_; }
-    // There may be what it waits for.
-    void tell();
     // Awake, it will look again before it sleeps.
     void wake();
     // Whether it can be woken in order to read.
@@ -235,8 +239,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
     static constexpr int kMostForOthers = 3;
 
     void read();
-    // After what was read was taken in, by which so many were woken.
-    void consider_standing_back(bool woke_others);
+    void stand_back();
 
     Connection& connection_;
     Lock& lock_;
@@ -246,9 +249,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
     bool entered_ = false;
     bool reads_ = false;
     bool asleep_ = false;
-    bool told_ = false;         // since it last read
-    int for_others_ = 0;        // what it read last, so many times in a row
-    bool stands_back_ = false;  // leaves the reading to these, and else to the loop
+    int for_others_ = 0;        // so many reads in a row, until now, were
+    bool stands_back_ = false;  // does not read any more
   };
   // A greenlet inside wait_until. What others need to know of it is not on its stack.
   class Parked {
@@ -345,6 +347,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   std::weak_ptr<ConnectionOwner> owner_;  // set by start()
   loop::Loop::Id watch_ = 0;              // set by start()
   const base::Hub* hub_ = nullptr;
+  base::ThreadScope thread_scope_ = nullptr;
 
   std::mutex mutex_;
 
@@ -352,7 +355,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   Reader reader_ = Reader::kNone;
   std::uint32_t interest_ = 0;  // what the loop watches the stream for
   std::vector<Waiting*> waiting_;
-  std::uint64_t woken_ = 0;  // of these, ever
+  std::uint64_t woken_ = 0;  // of these, of who does not stand back, ever
   std::vector<std::shared_ptr<Bell>> parked_;
   bool ticking_ = false;
   std::uint64_t activity_ = 0;        // reads by callers, ever

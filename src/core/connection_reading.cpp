@@ -16,6 +16,8 @@ namespace execnet::core {
 namespace {
 
 constexpr std::chrono::milliseconds kTick{1};
+// Messages at longer intervals may take the way over a thread that waits for another.
+constexpr std::chrono::microseconds kConversation{300};
 constexpr int kReadsInARow = 16;  // of one ring, by the loop, which has others to read
 constexpr std::size_t kMostNoise = std::size_t{64} * 1024;
 constexpr std::size_t kNoiseShown = 400;
@@ -37,7 +39,10 @@ bool Connection::wait_until(Lock& lock, const void* topic, const base::Wait& wai
   base::Woken woken = base::Woken::kReady;
   while (!ready()) {
     if (woken == base::Woken::kTimedOut) {
-      return false;
+      if (self.stands_back()) {  // its message may lie there
+        self.look();
+      }
+      return ready();
     }
     if (woken == base::Woken::kSignal && wait.interrupted != nullptr) {
       // What runs now may wait on this very connection: it must find things in order.
@@ -115,14 +120,9 @@ void Connection::Waiting::enter() {
   entered_ = true;
 }
 
-void Connection::Waiting::tell() {
-  told_ = true;
-  wake();
-}
-
 void Connection::Waiting::wake() {
   if (std::exchange(asleep_, false)) {
-    ++connection_.woken_;
+    connection_.woken_ += stands_back_ ? 0 : 1;
     waiter_.wake();
   }
 }
@@ -153,7 +153,11 @@ base::Woken Connection::Waiting::sleep(base::Sleep& sleep, bool for_room) {
     woken = sleep.until_ready(std::span(fds).first(wanted != 0 ? 2 : 1));
     there = reads_ && (fds[1].revents & ~POLLOUT) != 0;
     if (there && for_message_) {
-      connection_.spin_.slept(base::Clock::now() - begin);
+      const auto slept = base::Clock::now() - begin;
+      connection_.spin_.slept(slept);
+      if (slept > kConversation) {
+        for_others_ = 0;
+      }
     }
     if (fds[0].revents != 0) {
       waiter_.clear();
@@ -174,25 +178,21 @@ void Connection::Waiting::read() {
   lock_.lock();
   asleep_ = false;
   ++connection_.activity_;
-  told_ = false;
   const std::uint64_t woken = connection_.woken_;
   connection_.take_in(lock_, std::move(incoming));
   reads_ = connection_.reader_ == Reader::kCaller;  // or the stream has ended, by what was in it
-  if (reads_ && for_message_) {
-    consider_standing_back(connection_.woken_ != woken);
+  if (reads_ && for_message_ && connection_.woken_ != woken && ++for_others_ == kMostForOthers) {
+    stand_back();
   }
 }
 
-// Those that it reads for wait for one message after the other, and could each read it themselves: a wake-up less.
-void Connection::Waiting::consider_standing_back(bool woke_others) {
-  if (told_) {
-    for_others_ = 0;
-  } else if (woke_others && ++for_others_ == kMostForOthers) {
-    stands_back_ = true;
-    reads_ = false;
-    connection_.reader_ = Reader::kNone;
-    connection_.settle_reading(lock_);
-  }
+// Those whom it has read for, at short intervals, are in a conversation, and can read it themselves: a wake-up less for
+// each message. Was one of them for this thread, then its wait is over.
+void Connection::Waiting::stand_back() {
+  stands_back_ = true;
+  reads_ = false;
+  connection_.reader_ = Reader::kNone;
+  connection_.settle_reading(lock_);
 }
 
 void Connection::Waiting::look() {
@@ -210,7 +210,7 @@ void Connection::touch(Lock& lock, const void* topic) {
   static_cast<void>(lock);
   for (Waiting* waiting : waiting_) {
     if (waiting->is_for(topic)) {
-      waiting->tell();
+      waiting->wake();
     }
   }
   for (const auto& bell : parked_) {
@@ -223,7 +223,7 @@ void Connection::touch(Lock& lock, const void* topic) {
 void Connection::touch_all(Lock& lock) {
   static_cast<void>(lock);
   for (Waiting* waiting : waiting_) {
-    waiting->tell();
+    waiting->wake();
   }
   for (const auto& bell : parked_) {
     bell->ring();

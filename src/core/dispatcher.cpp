@@ -31,10 +31,15 @@ bool Dispatcher::start(Lock& lock, bool in_greenlet) {
   }
   // The thread keeps the connection until it ends.
   thread_ = std::thread([this, connection = connection_.shared_from_this()] {
-    auto own_lock = connection->lock();
-    run(own_lock, {});
-    ended_ = true;
-    connection->touch(own_lock, &ended_);
+    while (!ended_) {
+      connection->in_thread_scope([&] {
+        auto own_lock = connection->lock();
+        run(own_lock, {});
+      });
+      auto own_lock = connection->lock();
+      ended_ = calls_.empty();  // something may have been pushed while the scope was left
+      connection->touch(own_lock, &ended_);
+    }
   });
   return false;
 }

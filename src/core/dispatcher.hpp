@@ -3,7 +3,8 @@
 //
 // Owner: its connection; whoever ends the connection also calls join(). All methods but join() are
 // called with the connection's mutex held. While it has nothing to run the thread waits like any
-// other, and so is the one who reads: a message goes from the socket to its callback without a hop.
+// other, and so is the one who reads, unless others converse: a message goes from the socket to its callback without a
+// hop.
 //
 // Where the first callback is given by a greenlet (base::Hub), a greenlet of the same thread takes the place of
 // the dispatcher's thread, so that callbacks can use what greenlets share.

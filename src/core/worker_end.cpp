@@ -180,42 +180,43 @@ void WorkerEnd::on_exec(Lock& lock, const std::shared_ptr<ChannelState>& channel
     throw wire::ProtocolError("EXEC for channel " + std::to_string(channel->id) + " came a second time");
   }
   channel->executing = true;
-  Task task{connection_->handle(lock, channel), std::move(payload)};
+  const auto task = [&] { return Task{connection_->handle(lock, channel), std::move(payload)}; };
   if (setup_ && setup_->in_greenlets()) {
-    queued_.push_back(std::move(task));
+    queued_.push_back(task());
     return;
   }
   const auto idle = std::find_if(runners_.begin(), runners_.end(), [](const Runner& runner) { return runner.idle; });
-  if (idle != runners_.end()) {
-    idle->idle = false;
-    idle->task = std::move(task);
-    connection_->touch(lock, &*idle);
-  } else if (setup_->execmodel == "main_thread_only") {
-    queue_for_main(std::move(task));
-  } else {
-    run_in_new_thread(lock, channel, std::move(task));
+  if (idle == runners_.end() && setup_->execmodel == "main_thread_only") {
+    queue_for_main(task());
+    return;
   }
+  Runner* runner = nullptr;
+  try {
+    runner = idle != runners_.end() ? &*idle : &add_runner();
+  } catch (const std::system_error& error) {
+    channel->executing = false;
+    connection_->close_channel(lock, channel, std::string("cannot run this, for want of a thread: ") + error.what());
+    return;
+  }
+  runner->idle = false;
+  runner->task = task();
+  connection_->touch(lock, runner);
 }
 
-void WorkerEnd::run_in_new_thread(Lock& lock, const std::shared_ptr<ChannelState>& channel, Task task) {
+WorkerEnd::Runner& WorkerEnd::add_runner() {
   Runner& runner = runners_.emplace_back();
-  auto handle = task.channel;
-  runner.task = std::move(task);
   try {
     // The loop thread, which may be the one that reads, has its signals blocked; programs that the code
     // starts would inherit that.
     runner.thread = std::thread([this, &runner] {
       ::pthread_sigmask(SIG_SETMASK, &signal_mask_, nullptr);
-      run_tasks(runner, {});
+      connection_->in_thread_scope([&] { run_tasks(runner, {}); });
     });
-  } catch (const std::system_error& error) {  // the system has no more threads
+  } catch (...) {
     runners_.pop_back();
-    channel->executing = false;
-    connection_->close_channel(lock, channel, std::string("cannot run this, for want of a thread: ") + error.what());
-    lock.unlock();
-    handle.reset();  // the last one: that takes the mutex
-    lock.lock();
+    throw;
   }
+  return runner;
 }
 
 void WorkerEnd::queue_for_main(Task task) {

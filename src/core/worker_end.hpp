@@ -140,8 +140,8 @@ class WorkerEnd final : public ConnectionOwner, public std::enable_shared_from_t
   void run_tasks(Runner& runner, const base::Wait& wait);
   void run_task(Runner& runner, Task task);
   void make_free(Runner& runner);
-  // Or refuses it, if there is none to be had.
-  void run_in_new_thread(Lock& lock, const std::shared_ptr<ChannelState>& channel, Task task);
+  // Throws if there is no thread to be had.
+  Runner& add_runner();
   void queue_for_main(Task task);
   void say_hello(Lock& lock, const WorkerInfo& info);
   void end_within(std::chrono::milliseconds patience);

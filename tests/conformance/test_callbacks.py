@@ -188,6 +188,41 @@ def test_callbacks_of_a_gateway_run_on_one_thread_that_is_not_the_callers(gw: ex
     assert first == second != threading.get_ident()
 
 
+def test_a_callback_finds_what_the_last_one_left_in_its_thread(gw: execnet.Gateway) -> None:
+    left = threading.local()
+    found: queue.Queue[Any] = queue.Queue()
+
+    def callback(item: object) -> None:
+        found.put(getattr(left, "item", None))
+        left.item = item
+
+    channel = gw.remote_exec("for i in range(3): channel.send(i)")
+    channel.setcallback(callback)
+    assert [found.get(timeout=20) for _ in range(3)] == [None, 0, 1]
+
+
+@pytest.mark.needs_threads
+def test_a_callback_there_finds_what_the_last_one_left_in_its_thread(gw: execnet.Gateway) -> None:
+    channel = gw.remote_exec(
+        """
+        import threading
+        left = threading.local()
+        def callback(item):
+            channel.send(getattr(left, "item", None))
+            left.item = item
+        other = channel.gateway.newchannel()
+        channel.send(other)
+        other.setcallback(callback)
+        channel.receive()
+        """
+    )
+    other = channel.receive(timeout=20)
+    for item, found in ((1, None), (2, 1), (3, 2)):
+        other.send(item)
+        assert channel.receive(timeout=20) == found
+    channel.send("over")
+
+
 def test_channels_come_to_callbacks_as_channels(gw: execnet.Gateway) -> None:
     channel = gw.remote_exec("other = channel.gateway.newchannel(); channel.send([other]); other.send(5)")
     items: queue.Queue[Any] = queue.Queue()

@@ -681,10 +681,9 @@ class Incoming(object):
             missing -= len(chunk)
         return b"".join(pieces)
 
-    def on_item(self, state):
-        """An item has come for a channel. With the lock held."""
-        if self.awaited is state:
-            self.awaited, self._due = None, self.LENDS
+    def on_item_awaited(self):
+        """An item has come for the main thread. With the lock held."""
+        self.awaited, self._due = None, self.LENDS
 
     def lend(self):
         """Between two messages: lends the reading, if that makes sense, until it is the receiver's again."""
@@ -1523,20 +1522,25 @@ class Connection(object):
                 self._over_below += 2
 
     def on_data(self, number, payload):
-        with self.lock:
-            state = self.state_for(number)
+        state = self._states.get(number)
+        if state is None:
+            with self.lock:
+                state = self.state_for(number)
         strconfig = self.strconfig if state is None else state.strconfig or self.strconfig
         entry = (load(payload, self.channel_for, *strconfig), len(payload))
-        if state is not None:
-            with self.lock:
-                if state.relay is not None and type(entry[0]) in INTEGERS:
-                    state.relay.on_consumed(entry[0])
-                elif not state.no_more_items:
-                    state.items.append(entry)
-                    if state.callback is not None:
-                        self.schedule(state, 1)
+        if state is None:
+            return
+        with self.lock:
+            if state.relay is not None and type(entry[0]) in INTEGERS:
+                state.relay.on_consumed(entry[0])
+            elif not state.no_more_items:
+                state.items.append(entry)
+                if state.callback is not None:
+                    self.schedule(state, 1)
+                if state.waiters:
                     state.changed()
-                    self.incoming.on_item(state)
+                if self.incoming.awaited is state:
+                    self.incoming.on_item_awaited()
 
     def take_item(self, state):
         """The first of the items that have arrived, for the code. With the lock held."""

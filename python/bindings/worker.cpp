@@ -134,6 +134,14 @@ void run_tasks(const std::shared_ptr<core::WorkerEnd>& end) {
   }
 }
 
+// Before the process ends with an interpreter that is not taken down: the threads that end here still want it.
+void stop_worker() {
+  if (const auto end = worker_process().end) {
+    const nb::gil_scoped_release nogil;
+    end->stop();
+  }
+}
+
 // Handlers of atexit run; the interpreter is not taken down.
 [[noreturn]] void end_at_once() {
   try {
@@ -143,10 +151,7 @@ void run_tasks(const std::shared_ptr<core::WorkerEnd>& end) {
   }
   flush("stdout");
   flush("stderr");
-  {
-    const nb::gil_scoped_release nogil;
-    worker_process().end->stop();
-  }
+  stop_worker();
   ::_exit(0);
 }
 
@@ -229,7 +234,12 @@ void bind_worker(nb::module_& module) {
       "The life of a worker, on the main thread of an interpreter started for it: `stream_fd` is the connection,\n"
       "`stderr_fd` the stderr to take over once all is well.");
   module.def(
-      "exit", [](int status) { std::exit(status); }, nb::arg("status"), nb::sig("def exit(status: int) -> None"),
+      "exit",
+      [](int status) {
+        stop_worker();
+        std::exit(status);
+      },
+      nb::arg("status"), nb::sig("def exit(status: int) -> None"),
       "Ends the process as C programs end. The interpreter is not taken down.");
 }
 

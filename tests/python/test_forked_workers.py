@@ -299,6 +299,30 @@ def test_objects_that_are_alive_at_the_end_are_not_destroyed(preload: Preload, t
     assert (tmp_path / "ends").read_text() == "handler "
 
 
+@pytest.mark.parametrize("preload", ["native"], indirect=True)  # the pure one leaves its threads
+def test_the_thread_of_callbacks_has_ended_before(preload: Preload, tmp_path: Path) -> None:
+    code = f"""
+        import threading
+        class Left:
+            def __del__(self, file=open("{tmp_path}/ends", "a", 1)): print("let go of", file=file)
+        local = threading.local()
+        def callback(item):
+            local.left = Left()
+            channel.send("left")
+        other = channel.gateway.newchannel()
+        other.setcallback(callback)
+        channel.send(other)
+        channel.receive()
+        """
+    channel = preload.gateway("json").remote_exec(code)
+    channel.receive(timeout=20).send(1)
+    assert channel.receive(timeout=20) == "left"
+    channel.send("over")
+    channel.waitclose(timeout=20)
+    preload.group.terminate(timeout=5)
+    assert (tmp_path / "ends").read_text() == "let go of\n"
+
+
 def test_collection_leaves_out_what_was_imported(preload: Preload) -> None:
     settings = "(gc.isenabled(), gc.get_threshold())"
     fresh, forked = ask_both(preload, "json", settings, "import gc")

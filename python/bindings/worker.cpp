@@ -136,7 +136,7 @@ void run_tasks(const std::shared_ptr<core::WorkerEnd>& end) {
 
 // Before the process ends with an interpreter that is not taken down: the threads that end here still want it.
 void stop_worker() {
-  if (const auto end = worker_process().end) {
+  if (const auto end = std::exchange(worker_process().end, nullptr)) {
     const nb::gil_scoped_release nogil;
     end->stop();
   }

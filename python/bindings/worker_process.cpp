@@ -41,7 +41,10 @@ void WorkerProcess::open(int stream_fd) {
     begin_task();
     return run_task(task, gateway);
   });
-  end->connection()->set_thread_scope(with_thread_state);
+  end->connection()->set_thread_scope([](const std::function<void()>& body) {
+    worker_process().has_run_code.wait(false);  // before that, a forked interpreter must not be touched
+    with_thread_state(body);
+  });
 }
 
 // Up to Python 3.12 the thread that first imports `threading` is taken for the main one. It takes a third of the time

@@ -195,6 +195,7 @@ void WorkerEnd::on_exec(Lock& lock, const std::shared_ptr<ChannelState>& channel
     runner = idle != runners_.end() ? &*idle : &add_runner();
   } catch (const std::system_error& error) {
     channel->executing = false;
+    channel->referenced = true;  // it is forgotten when it is over
     connection_->close_channel(lock, channel, std::string("cannot run this, for want of a thread: ") + error.what());
     return;
   }
@@ -287,6 +288,15 @@ void WorkerEnd::serve(const base::Wait& wait) {
   }
   auto lock = connection_->lock();
   connection_->dispatcher().wait_idle(lock, {});  // or the process is ended
+  join_dispatcher(lock, {});
+}
+
+// If it ends, since the coordinator is gone: while its thread can still have the interpreter.
+void WorkerEnd::join_dispatcher(Lock& lock, const base::Wait& wait) {
+  if (connection_->gone(lock)) {
+    lock.unlock();
+    connection_->dispatcher().join(wait.until(base::Clock::now() + kCallbacksEndWithin));
+  }
 }
 
 std::optional<WorkerEnd::Task> WorkerEnd::next_task(const base::Wait& wait) {
@@ -295,6 +305,7 @@ std::optional<WorkerEnd::Task> WorkerEnd::next_task(const base::Wait& wait) {
                           [&] { return !queued_.empty() || (ending_ && in_greenlets_ == 0); });
   if (queued_.empty()) {
     connection_->dispatcher().wait_idle(lock, wait);  // or the process is ended
+    join_dispatcher(lock, wait);
     return std::nullopt;
   }
   Task task = std::move(queued_.front());

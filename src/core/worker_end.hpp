@@ -142,6 +142,7 @@ class WorkerEnd final : public ConnectionOwner, public std::enable_shared_from_t
   void make_free(Runner& runner);
   // Throws if there is no thread to be had.
   Runner& add_runner();
+  void join_dispatcher(Lock& lock, const base::Wait& wait);
   void queue_for_main(Task task);
   void say_hello(Lock& lock, const WorkerInfo& info);
   void end_within(std::chrono::milliseconds patience);

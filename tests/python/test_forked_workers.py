@@ -299,6 +299,20 @@ def test_objects_that_are_alive_at_the_end_are_not_destroyed(preload: Preload, t
     assert (tmp_path / "ends").read_text() == "handler "
 
 
+def test_two_tasks_that_come_at_once_are_the_first(preload: Preload) -> None:
+    for _ in range(4):
+        group = execnet.Group([f"{preload.spec}//preload=json"] * 50)
+        tasks = [
+            (gateway.remote_exec("channel.send(channel.receive())"), gateway.remote_exec("channel.send(1)"))
+            for gateway in group
+        ]
+        for waiting, other in tasks:
+            assert other.receive(timeout=20) == 1
+            waiting.send(2)
+            assert waiting.receive(timeout=20) == 2
+        group.terminate(timeout=5)
+
+
 @pytest.mark.parametrize("preload", ["native"], indirect=True)  # the pure one leaves its threads
 def test_the_thread_of_callbacks_has_ended_before(preload: Preload, tmp_path: Path) -> None:
     code = f"""

@@ -37,8 +37,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def at_the_start() -> Belongings:
     """What there was before the first test."""
-    # The main thread's first wait makes an eventfd that it keeps.
+    # The main thread's first wait makes an eventfd that it keeps. It waits here for what never comes.
     warming_up = execnet.Group(["popen"])
+    with pytest.raises(execnet.TimeoutError):
+        warming_up[0].newchannel().receive(timeout=0.001)
     warming_up.terminate()
     return Belongings.now()
 

@@ -93,9 +93,13 @@ def worker(request: pytest.FixtureRequest, shared_group: execnet.Group) -> Worke
     if name not in shared_group:  # pytest sets a parameter up again when it comes back to it
         gateway = worker.make(shared_group, f"id={name}")
         # From its first callback on a gateway has a thread for them, and this from its first wait on an eventfd: not
-        # one test's to leave behind.
+        # one test's to leave behind. It waits here for what never comes: an answer may be there before it waits.
+        def wait(_: object) -> None:
+            with pytest.raises(execnet.TimeoutError):
+                gateway.newchannel().receive(timeout=0.001)
+
         channel = gateway.remote_exec("channel.send(1)")
-        channel.setcallback(lambda _: gateway.remote_status())
+        channel.setcallback(wait)
         channel.waitclose(timeout=20)
     return worker
 

@@ -25,6 +25,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/heap_holes.hpp"
 #include "base/syscall.hpp"
 #include "bindings.hpp"
 #include "core/fork_protocol.hpp"
@@ -53,6 +54,7 @@ std::optional<Prepared>& prepared() {
 void prepare_to_fork(nb::handle module, bool has_exit_handlers) {
   make_package_importable(module);
   prepared() = {introduce(), report_crashes(), has_exit_handlers};
+  worker_process();  // it is made once, not in each worker
 }
 
 // --- A worker ----------------------------------------------------------------------------------------
@@ -142,6 +144,7 @@ class Requests {
   // Until there are no more: false. Or, in a worker whose interpreter is wanted: true.
   bool answer() {
     core::ForkRequest request{};
+    base::fill_heap_holes();
     if (!say(ForkAnswerKind::kReady, 0, 0, process::pid_namespace())) {
       return false;
     }

@@ -1,6 +1,11 @@
 #include "base/fd.hpp"
 
+#include <fcntl.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <unistd.h>
+
+#include <algorithm>
 
 namespace execnet::base {
 
@@ -9,6 +14,15 @@ void Fd::reset(int fd) noexcept {
     ::close(fd_);  // Not retried: on Linux the descriptor is gone even when close says EINTR.
   }
   fd_ = fd;
+}
+
+void expect_descriptors(std::size_t count) {
+  const Fd lowest(::eventfd(0, EFD_CLOEXEC));  // its number is how many there are, or not far from it
+  rlimit limit{};
+  if (lowest && count > 0 && ::getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+    const rlim_t last = std::min<rlim_t>(static_cast<rlim_t>(lowest.get()) + count, limit.rlim_cur) - 1;
+    const Fd highest(::fcntl(lowest.get(), F_DUPFD_CLOEXEC, last));
+  }
 }
 
 }  // namespace execnet::base

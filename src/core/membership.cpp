@@ -8,6 +8,7 @@
 #include <iterator>
 #include <utility>
 
+#include "base/fd.hpp"
 #include "core/ending.hpp"
 
 namespace execnet::core {
@@ -17,6 +18,7 @@ namespace {
 constexpr base::Seconds kPatience{10.0};
 constexpr base::Seconds kOnDestruction{1.0};
 constexpr std::chrono::milliseconds kLookAfterAll{200};
+constexpr std::size_t kDescriptors = 6;  // of one gateway while it starts, at most
 
 using Gateways = std::vector<std::shared_ptr<Gateway>>;
 
@@ -167,6 +169,7 @@ std::shared_ptr<Gateway> Membership::carrier(const XSpec& spec, ForkServers::Bat
 
 Gateways Membership::start(std::vector<XSpec> requested, const base::Wait& wait) {
   const auto [specs, terminations] = reserve(std::move(requested));
+  base::expect_descriptors(specs.size() * kDescriptors);  // before the loop's thread is there, if these are the first
   Gateways started;
   started.reserve(specs.size());
   std::exception_ptr failure;

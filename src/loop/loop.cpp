@@ -64,17 +64,22 @@ class SignalsBlocked {
 
 }  // namespace
 
-Loop::Loop()
-    : epoll_(base::check("epoll_create1", [] { return ::epoll_create1(EPOLL_CLOEXEC); })),
-      wakeup_(base::check("eventfd", [] { return ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK); })) {
-  control(epoll_.get(), EPOLL_CTL_ADD, wakeup_.get(), kRead, kWakeup);
-}
+Loop::Loop() = default;
 
+// REQUIRES the mutex. What it waits on is made with it: a forked worker that rests needs neither.
 void Loop::need_thread() {
-  if (!thread_.joinable()) {
-    const SignalsBlocked blocked;  // inherited by the new thread
-    thread_ = std::thread([this] { run(); });
+  if (thread_.joinable()) {
+    return;
   }
+  if (!wakeup_) {
+    base::Fd epoll(base::check("epoll_create1", [] { return ::epoll_create1(EPOLL_CLOEXEC); }));
+    base::Fd wakeup(base::check("eventfd", [] { return ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK); }));
+    control(epoll.get(), EPOLL_CTL_ADD, wakeup.get(), kRead, kWakeup);
+    epoll_ = std::move(epoll);
+    wakeup_ = std::move(wakeup);
+  }
+  const SignalsBlocked blocked;  // inherited by the new thread
+  thread_ = std::thread([this] { run(); });
 }
 
 Loop::~Loop() { stop(); }
@@ -88,8 +93,8 @@ void Loop::stop() {
     const std::lock_guard lock(mutex_);
     stopping_ = true;
   }
-  wake();
   if (thread_.joinable()) {  // no other is started from now on
+    wake();
     thread_.join();
   }
   decltype(watches_) watches;
@@ -112,8 +117,8 @@ Loop::Id Loop::watch(int fd, std::uint32_t interest, Handler handler) {
     return id;
   }
   if (interest != 0) {
-    control(epoll_.get(), EPOLL_CTL_ADD, fd, interest, id);
     need_thread();
+    control(epoll_.get(), EPOLL_CTL_ADD, fd, interest, id);
   }
   watches_.emplace(id, Watch{fd, interest, std::move(shared)});
   return id;
@@ -131,9 +136,9 @@ void Loop::set_interest(Id watch, std::uint32_t interest) {
   // Without interest the descriptor leaves the set altogether: epoll reports a hang-up even for an
   // empty set of events, and the loop would spin until the one who reads has seen it.
   const int operation = interest == 0 ? EPOLL_CTL_DEL : found->second.interest == 0 ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
+  need_thread();
   control(epoll_.get(), operation, found->second.fd, interest, watch);
   found->second.interest = interest;
-  need_thread();
 }
 
 void Loop::unwatch(Id watch) {

@@ -14,10 +14,11 @@ import sys
 import threading
 from collections.abc import Callable
 
-from work import BIG, GATEWAYS, MANY, MESSAGES, VALUES, best, timed
+from work import BIG, GATEWAYS, MANY, MESSAGES, PURE, VALUES, best, timed
 
 import execnet
 
+PURE_SPEC = f"popen//python={shlex.quote(sys.executable)}"
 HERE = int(execnet.__version__.split(".")[0]) >= 3  # the released one is older
 
 ECHO = """
@@ -53,8 +54,9 @@ for _ in channel:
 """
 
 
-def start_and_terminate(spec: str, count: int) -> dict[str, float]:
+def start_and_terminate(spec: str, count: int, name: str = "") -> dict[str, float]:
     """The group and its members; each has answered when the time is taken."""
+    name = f"{count} {name or spec}"
     groups: list[execnet.Group] = []
 
     def start() -> None:
@@ -64,8 +66,8 @@ def start_and_terminate(spec: str, count: int) -> dict[str, float]:
             gateway.remote_status()
 
     return {
-        f"start {count} {spec}": timed(start),
-        f"terminate {count} {spec}": timed(lambda: groups[0].terminate(timeout=10)),
+        f"start {name}": timed(start),
+        f"terminate {name}": timed(lambda: groups[0].terminate(timeout=10)),
     }
 
 
@@ -211,7 +213,7 @@ PARTS: dict[str, Callable[[], dict[str, float]]] = {
         "echo of a small int, beside a callback": echo("popen", beside=True),
     },
     "sockets": lambda: {"echo of a small int, without rings": echo("popen")},
-    "pure": lambda: {"echo, pure worker": echo(f"popen//python={shlex.quote(sys.executable)}")},
+    "pure": lambda: {"echo, pure worker": echo(PURE_SPEC), **start_and_terminate(PURE_SPEC, PURE, "pure workers")},
     "execute": lambda: {
         "remote_exec + receive": execute(),
         "remote_exec + receive, beside a task": execute(beside=True),

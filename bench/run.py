@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT / "tests" / "support"))
 
 import rsync  # noqa: E402
 import xdist  # noqa: E402
-from work import GATEWAYS, MANY, VALUES  # noqa: E402
+from work import GATEWAYS, MANY, PURE, VALUES  # noqa: E402
 
 from environments import clean_environ, environment  # noqa: E402
 
@@ -52,10 +52,12 @@ ROWS = [
     Row(f"start {GATEWAYS} popen", 1.7, BARE, 1.3),
     Row(f"start {GATEWAYS} popen//preload", 40, released=f"start {GATEWAYS} popen"),
     Row(f"start {MANY} popen//preload", None, BARE, 0.6, released=""),
+    Row(f"start {PURE} pure workers", 1),
     Row(f"terminate {GATEWAYS} popen", 3),
     Row(f"terminate {GATEWAYS} popen//preload", 10, released=f"terminate {GATEWAYS} popen"),
     Row(f"terminate {GATEWAYS} popen, after work", 3),
     Row(f"terminate {GATEWAYS} popen//preload, after work", 10, released=f"terminate {GATEWAYS} popen, after work"),
+    Row(f"terminate {PURE} pure workers", 1),
     Row("echo of a small int", 8, PIPE, 1),
     Row("echo of a small int, without rings", None, PIPE, 2, released="echo of a small int"),
     Row("echo of a small int, beside a callback", 8, PIPE, 1),

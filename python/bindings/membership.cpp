@@ -17,6 +17,7 @@
 #include "green.hpp"
 #include "interrupt.hpp"
 #include "thread_state.hpp"
+#include "worker_code.hpp"
 #include "xspec.hpp"
 
 namespace execnet::python {
@@ -84,8 +85,11 @@ void bind_membership(nb::module_& module) {
       .def(
           "__init__",
           [](PyMembership* self, const nb::bytes& python, const nb::bytes& native_module) {
+            constexpr std::size_t kMagic = 4;
             new (self) PyMembership(
-                {std::string(python.c_str(), python.size()), std::string(native_module.c_str(), native_module.size())});
+                {.executable = std::string(python.c_str(), python.size()),
+                 .native_module = std::string(native_module.c_str(), native_module.size()),
+                 .worker_code = {{.magic = worker_code().substr(0, kMagic), .code_gz = worker_code().substr(kMagic)}}});
           },
           nb::arg("python"), nb::arg("native_module"),
           "Paths: the interpreter of plain popen gateways, and this extension, which it can load.")

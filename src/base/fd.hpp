@@ -30,9 +30,10 @@ class Fd {
   int fd_ = -1;
 };
 
-// Before so many descriptors are opened, one after the other. The kernel's table of them grows by doubling, and each time
-// a process with more than one thread waits until all processors have been elsewhere: 5 to 20 ms, in which nobody opens
-// anything. After this it has grown, once, and without waiting if there is no other thread yet. Not beyond RLIMIT_NOFILE.
+// Before so many descriptors are opened, one after the other. The kernel's table of them grows by doubling, and each
+// time a process with more than one thread waits until all processors have been elsewhere: 5 to 20 ms, in which nobody
+// opens anything. After this it has grown, once, and without waiting if there is no other thread yet. Not beyond
+// RLIMIT_NOFILE.
 void expect_descriptors(std::size_t count);
 
 }  // namespace execnet::base

@@ -55,14 +55,38 @@ clientsock.close()
 os.waitpid(child, 0)
 )";
 
-// `variable` becomes the globals of a source of that size, which is next in the file i.
-std::string run_source(const std::string& variable, std::size_t size, const std::string& name, const std::string& title,
-                       bool compressed = true) {
-  const std::string bytes = "i.read(" + std::to_string(size) + ")";
-  // 31: a gzip header is expected.
-  return variable + "={\"__name__\":\"execnet_" + name + "\"};exec(compile(" +
-         (compressed ? "zlib.decompress(" + bytes + ",31)" : bytes) + ",\"<execnet " + title + ">\",\"exec\")," +
-         variable + ");";
+// The next so many bytes of the file i.
+std::string read(std::size_t size) { return "i.read(" + std::to_string(size) + ")"; }
+
+// What gzip has made of it. 31: its header is expected.
+std::string decompress(const std::string& bytes) { return "zlib.decompress(" + bytes + ",31)"; }
+
+std::string compile(const std::string& source, const std::string& title) {
+  return "compile(" + source + ",\"<execnet " + title + ">\",\"exec\")";
+}
+
+// `variable` becomes the globals of that code.
+std::string run(const std::string& code, const std::string& variable, const std::string& name) {
+  return variable + "={\"__name__\":\"execnet_" + name + "\"};exec(" + code + "," + variable + ");";
+}
+
+// g becomes the globals of the worker that is next in the file i.
+std::string run_worker(const std::optional<WorkerCode>& code) {
+  const std::string source = read(worker_source_gz().size());
+  if (!code) {
+    return "import zlib;" + run(compile(decompress(source), "worker"), "g", "worker");
+  }
+  static constexpr char kHex[] = "0123456789abcdef";
+  std::string magic;
+  for (const char c : code->magic) {
+    const auto byte = static_cast<unsigned char>(c);
+    magic.append("\\x").append({kHex[byte >> 4], kHex[byte & 15]});
+  }
+  // As importlib has it that is in every Python 3 from its start.
+  return "import marshal,sys,zlib;m=getattr(sys.modules.get(\"_frozen_importlib_external\"),\"MAGIC_NUMBER\",0);c,s=" +
+         read(code->code_gz.size()) + "," + source + ";" +
+         run("marshal.loads(" + decompress("c") + ")if m==b\"" + magic + "\"else " + compile(decompress("s"), "worker"),
+             "g", "worker");
 }
 
 // For what follows.
@@ -116,7 +140,8 @@ std::string native_line(std::string_view native_module) {
          std::to_string(kStderrFd) + ")";
 }
 
-std::string fork_server_line(const std::vector<std::string>& modules, std::string_view native_module) {
+std::string fork_server_line(const std::vector<std::string>& modules, std::string_view native_module,
+                             const std::optional<WorkerCode>& code) {
   std::string names;
   for (const std::string& name : modules) {
     names += (names.empty() ? "" : ",") + path_literal(name);
@@ -127,10 +152,10 @@ std::string fork_server_line(const std::vector<std::string>& modules, std::strin
       "import os,sys;sys.version_info[0]>2 or sys.exit(\"preload needs Python 3, and this is Python \""
       "+sys.version.split()[0]);i=open(" +
       std::to_string(kStreamFd) + ",\"rb\",closefd=False);" +
-      run_source("f", fork_server_source().size(), "fork_server", "fork server", false);
+      run(compile(read(fork_server_source().size()), "fork server"), "f", "fork_server");
   if (native_module.empty()) {
-    return line + "import zlib;" + run_source("g", worker_source_gz().size(), "worker", "worker") +
-           "f[\"fork_workers\"]([" + names + "]);f[\"run\"](lambda r,e:g[\"serve\"](os.fdopen(r,\"rb\"),r,e),os._exit)";
+    return line + run_worker(code) + "f[\"fork_workers\"]([" + names +
+           "]);f[\"run\"](lambda r,e:g[\"serve\"](os.fdopen(r,\"rb\"),r,e),os._exit)";
   }
   return line + kImportForCore + "c=f[\"fork_workers\"]([" + names + "],lambda:" + core_module(native_module) +
          ");f[\"run\"](c.serve,c.exit)";
@@ -151,13 +176,12 @@ std::string server_line(std::string_view hello) {
   return path_literal(source) + "\n";
 }
 
-std::string pure_line(bool stream_on_stdio) {
+std::string pure_line(bool stream_on_stdio, const std::optional<WorkerCode>& code) {
   // Over stdio, duplicates: the worker gives 0 and 1 to the code it runs and keeps these.
   const std::string in = stream_on_stdio ? "os.dup(0)" : std::to_string(kStreamFd);
   const std::string rest =
       stream_on_stdio ? "os.dup(1),None" : std::to_string(kStreamFd) + "," + std::to_string(kStderrFd);
-  return "import os,zlib;i=os.fdopen(" + in + ",\"rb\");" +
-         run_source("g", worker_source_gz().size(), "worker", "worker") + "g[\"serve\"](i," + rest + ")";
+  return "import os;i=os.fdopen(" + in + ",\"rb\");" + run_worker(code) + "g[\"serve\"](i," + rest + ")";
 }
 
 }  // namespace execnet::transport

@@ -10,14 +10,17 @@
 #include <execnet/error.hpp>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 #include <span>
 #include <string>
 
 #include "base/syscall.hpp"
 #include "process/spawn.hpp"
 #include "transport/bootstrap.hpp"
+#include "transport/fork_server_source.hpp"
 #include "transport/shell.hpp"
 #include "transport/transport.hpp"
+#include "transport/worker_source.hpp"
 
 namespace execnet::transport {
 namespace {
@@ -107,6 +110,21 @@ TEST(PopenLaunch, ANamedPythonIsSplitLikeAShellWouldAndPure) {
       launch("popen//python='/opt/my python' -X dev", {.executable = "/opt/python3", .native_module = "/opt/_core.so"});
   EXPECT_EQ(made.argv, (Words{"/opt/my python", "-X", "dev", "-u", "-c", pure_line(false)}));
   EXPECT_FALSE(made.native);
+}
+
+TEST(PopenLaunch, AnInterpreterOfThisMachineIsSentTheCodeAndTheSource) {
+  const LocalPython local{.executable = "/opt/python3",
+                          .native_module = "/opt/_core.so",
+                          .worker_code = {{.magic = "1234", .code_gz = "code"}}};
+  const Launch made = launch("popen//python=py", local);
+  EXPECT_EQ(made.argv.back(), pure_line(false, local.worker_code));
+  EXPECT_EQ(preamble(made).view(), "code" + std::string(worker_source_gz()));
+  const Launch forks = launch("popen//python=py//preload", local);
+  EXPECT_EQ(forks.argv.back(), fork_server_line({}, "", local.worker_code));
+  EXPECT_EQ(preamble(forks).view(), std::string(fork_server_source()) + "code" + std::string(worker_source_gz()));
+  for (const char* spec : {"popen", "ssh=host", "ssh=host//python=py"}) {
+    EXPECT_TRUE(launch(spec, local).worker_code.empty()) << spec;
+  }
 }
 
 TEST(PopenLaunch, WithoutALocalPythonItIsPython3ThenPythonFromThePathThatWillBe) {
@@ -315,9 +333,11 @@ TEST(Bootstrap, TheLineOfAForkServerCompiles) {
 
 TEST(Bootstrap, ThePureLineCompilesAndHasNoSingleQuote) {
   for (const bool stream_on_stdio : {false, true}) {
-    const std::string line = pure_line(stream_on_stdio);
-    EXPECT_EQ(line.find('\''), std::string::npos);
-    EXPECT_EQ(run({"python3", "-c", "import sys; compile(sys.argv[1], 'line', 'exec')", line}).err, "");
+    for (const auto& code : {std::optional<WorkerCode>(), std::optional<WorkerCode>({"\xa7\r\r\n", "code"})}) {
+      const std::string line = pure_line(stream_on_stdio, code);
+      EXPECT_EQ(line.find('\''), std::string::npos);
+      EXPECT_EQ(run({"python3", "-c", "import sys; compile(sys.argv[1], 'line', 'exec')", line}).err, "");
+    }
   }
 }
 

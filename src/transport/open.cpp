@@ -78,6 +78,7 @@ base::Buffer preamble(const Launch& launch) {
     sources.append(fork_server_source());
   }
   if (!launch.native) {
+    sources.append(launch.worker_code);
     sources.append(worker_source_gz());
   }
   return sources;

@@ -4,6 +4,7 @@
 #include <cctype>
 #include <execnet/error.hpp>
 #include <execnet/xspec.hpp>
+#include <optional>
 #include <string_view>
 
 #include "process/spawn.hpp"
@@ -68,13 +69,15 @@ Launch popen_launch(const XSpec& spec, const LocalPython& python) {
   }
   launch.argv.emplace_back("-c");
   launch.forks = spec.has("preload");
+  const std::optional<WorkerCode> code = launch.native ? std::nullopt : python.worker_code;
+  launch.worker_code = code ? code->code_gz : "";
   if (launch.forks) {
-    launch.argv.push_back(fork_server_line(preloaded_modules(spec), launch.native ? python.native_module : ""));
+    launch.argv.push_back(fork_server_line(preloaded_modules(spec), launch.native ? python.native_module : "", code));
     if (python.stdio_only) {
       launch.argv.insert(launch.argv.begin(), {"sh", "-c", fork_server_script("\"$0\"")});
     }
   } else {
-    launch.argv.push_back(launch.native ? native_line(python.native_module) : pure_line(python.stdio_only));
+    launch.argv.push_back(launch.native ? native_line(python.native_module) : pure_line(python.stdio_only, code));
   }
   return launch;
 }

@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -17,11 +18,19 @@
 
 namespace execnet::transport {
 
+// worker.py as the interpreters of one version have compiled it. Both live for ever.
+struct WorkerCode {
+  std::string_view magic;    // which version: importlib.util.MAGIC_NUMBER, 4 bytes
+  std::string_view code_gz;  // a marshalled code object, as gzip
+};
+
 // The interpreter that a plain `popen` starts.
 struct LocalPython {
   std::string executable;     // empty: python3, then python, from PATH
   std::string native_module;  // path of the extension that `executable` can load; empty: pure worker
   bool stdio_only = false;    // who starts it can give it the standard descriptors only
+  // Sent beside the source to interpreters on this machine: those of the same version need not compile that.
+  std::optional<WorkerCode> worker_code = {};
 };
 
 // What to run for a specification.
@@ -33,6 +42,7 @@ struct Launch {
   bool native = false;           // the worker is our extension; else worker.py is sent first
   bool forks = false;            // a fork server: it makes workers when asked to, and is none itself
   std::string sources;           // what it reads first, if that is not ours
+  std::string_view worker_code;  // of what is ours: WorkerCode::code_gz, before the source; empty: without
   std::string kind;              // "Popen", "Ssh", ...: the gateway's class name without "Gateway"
   std::string address;           // host as given, or host:port; empty for popen
   std::string spec;              // the specification for messages: values of env:NAME are left out

@@ -92,6 +92,7 @@ def worker(request: pytest.FixtureRequest, shared_group: execnet.Group) -> Worke
     worker = Worker(name, spec, shared_group, proxy)
     if name not in shared_group:  # pytest sets a parameter up again when it comes back to it
         gateway = worker.make(shared_group, f"id={name}")
+
         # From its first callback on a gateway has a thread for them, and this from its first wait on an eventfd: not
         # one test's to leave behind. It waits here for what never comes: an answer may be there before it waits.
         def wait(_: object) -> None:

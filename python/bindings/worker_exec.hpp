@@ -1,4 +1,5 @@
-// Runs what remote_exec sends. The same as class Executor of worker/worker.py, which says it in Python.
+// Runs what remote_exec sends. The same as class Executor of worker/execnet_worker/execution.py, which says it in
+// Python.
 #pragma once
 
 #include <nanobind/nanobind.h>

@@ -1,4 +1,4 @@
-// The table of the dump format: docs/wire_format.md says what each does. worker/worker.py has the same.
+// The table of the dump format: docs/wire_format.md says what each does. worker/execnet_worker/values.py has the same.
 #pragma once
 
 #include <cstddef>

@@ -15,10 +15,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
+from worker_client import SOURCE, WORKER_FILE
 
 import execnet
 import vectors
@@ -36,7 +36,6 @@ from mutations import (
     soak_seed,
 )
 
-WORKER_FILE = Path(__file__).parents[2] / "worker" / "worker.py"
 MOST_MEGABYTES = 64  # resident, above what the test began with
 DUMPS = [vector.data for vector in vectors.values()] + [case.data for case in vectors.malformed()]
 PAYLOADS = [vector.data[1:] for vector in vectors.values()]
@@ -57,9 +56,9 @@ soaks = pytest.mark.timeout(3000 if "EXECNET_SOAK_INPUTS" in os.environ else 60)
 
 @pytest.fixture(scope="module")
 def worker() -> dict[str, Any]:
-    """The names of worker.py, executed the way a worker does."""
+    """The names of the pure worker, executed the way a worker does."""
     names: dict[str, Any] = {"__name__": "execnet_worker"}
-    exec(compile(WORKER_FILE.read_bytes(), "worker.py", "exec"), names)
+    exec(compile(SOURCE, "worker.py", "exec"), names)
     return names
 
 

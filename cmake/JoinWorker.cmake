@@ -1,0 +1,17 @@
+# execnet_join_worker(file): a rule that joins the modules of worker/execnet_worker to one source, as it is sent.
+set(EXECNET_JOIN_SCRIPT ${CMAKE_CURRENT_LIST_DIR}/join_worker_script.cmake)
+set(EXECNET_WORKER_DIR ${CMAKE_CURRENT_LIST_DIR}/../worker/execnet_worker)
+
+# Each after those it imports from.
+set(EXECNET_WORKER_MODULES __init__ system errors values frames locks incoming channels sources connection processes
+    fork_servers proxy guard execution greenlets gateway serve)
+
+function(execnet_join_worker output)
+  list(TRANSFORM EXECNET_WORKER_MODULES REPLACE "(.+)" "${EXECNET_WORKER_DIR}/\\1.py" OUTPUT_VARIABLE modules)
+  add_custom_command(
+    OUTPUT ${output}
+    COMMAND ${CMAKE_COMMAND} "-DINPUTS=${modules}" -DOUTPUT=${output} -P ${EXECNET_JOIN_SCRIPT}
+    DEPENDS ${modules} ${EXECNET_JOIN_SCRIPT}
+    COMMENT "Joining the worker"
+    VERBATIM)
+endfunction()

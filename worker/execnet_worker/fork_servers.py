@@ -1,0 +1,200 @@
+"""Warm interpreters that fork workers for gateways that go through this one. In them runs fork_server.py."""
+
+import itertools
+import os
+import struct
+import sys
+import time
+
+from .locks import acquire_until
+from .processes import StderrTail, describe_end, kill_tree
+from .system import LINUX, PY3, allocate_lock, now
+
+FORK, COLLECT = 1, 2  # what fork_server.py is asked for, and says
+READY, FORKED = 1, 2
+SYS_PIDFD_OPEN = 434
+fork_servers = {}  # (arguments, environment, directory) -> ForkServer
+fork_servers_lock = allocate_lock()
+
+
+class ForkError(Exception):
+    """Why there is no worker of a fork server, or none any more."""
+
+
+def fork_server(argv, env, sources):
+    """The one that fits, or a new one."""
+    if not PY3 or not LINUX:
+        raise ForkError("preload needs Python 3, and this is Python %s on %s" % (sys.version.split()[0], sys.platform))
+    key = (tuple(argv), tuple(sorted(env.items())), os.getcwd())
+    with fork_servers_lock:
+        server = fork_servers.get(key)
+        if server is None or server.is_over():
+            server = fork_servers[key] = ForkServer(argv, env, sources)
+        return server
+
+
+def pidfd_open(pid):
+    if hasattr(os, "pidfd_open"):
+        return os.pidfd_open(pid)
+    import ctypes  # before 3.9
+
+    fd = ctypes.CDLL(None, use_errno=True).syscall(SYS_PIDFD_OPEN, pid, 0)
+    if fd < 0:
+        raise OSError(ctypes.get_errno(), "pidfd_open")
+    return fd
+
+
+class ForkServer(object):
+    """An interpreter that forks workers for this proxy; src/core/fork_server.hpp is the same for a native one.
+
+    One request at a time: who asks reads the answer.
+    """
+
+    def __init__(self, argv, env, sources):
+        import socket
+        import subprocess
+
+        self.control, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                argv, stdin=theirs, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=env
+            )
+        self._stderr = StderrTail("fork server", self._process.stderr)
+        self._turn = allocate_lock()  # to ask
+        self._lock = allocate_lock()  # guards what follows
+        self._awaited = 0  # by so many, until it is ready
+        self._numbers = itertools.count(1)
+        self._ready = False
+        self._how = None  # it ended
+        try:
+            self.control.sendall(sources)
+        except EnvironmentError:
+            pass  # it has ended
+
+    def is_over(self):
+        import select
+
+        end = select.poll()
+        end.register(self.control, 0)
+        return bool(self._how or end.poll(0))
+
+    def fork(self, stream, state):
+        """A worker with that stream, if the channel of that state is still there by then. Throws ForkError."""
+        import socket
+
+        with self._lock:
+            number = next(self._numbers)
+            self._awaited += 1
+        read, write = os.pipe()
+        try:
+            descriptors = struct.pack("=4i", stream.fileno(), write, write, write)
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)]
+            kind, value, text = self._ask(FORK, number, rights, wanted=lambda: not state.no_more_items)
+            if kind != FORKED:
+                raise ForkError("its fork server has not started it: " + text)
+            return ForkedProcess(self, number, value, os.fdopen(read, "rb", 0))
+        except ForkError as error:
+            os.close(read)
+            raise ForkError(self._stderr.after(str(error)) if self._how else str(error))
+        finally:
+            os.close(write)
+
+    def give_up(self):
+        """One less waits for it. One that nobody waits for, and that still imports, is ended: it may do so for ever."""
+        with self._lock:
+            self._awaited -= 1
+            if self._awaited or self._ready or self._process.poll() is not None:
+                return
+        kill_tree(self._process.pid)
+
+    def collect(self, number):
+        """How a worker has ended, which it has, as Popen.wait() says it. Throws ForkError."""
+        answer = self._ask(COLLECT, number, deadline=now() + 0.5)
+        if answer is None:
+            raise ForkError("exit status unknown: its fork server does not answer")
+        status = answer[1]
+        if status < 0:
+            raise ForkError("exit status unknown")
+        return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+    def _ask(self, kind, number, rights=(), wanted=None, deadline=None):
+        """Kind, value and text of the answer; None if there is none by the deadline. Throws ForkError."""
+        import socket
+
+        if not acquire_until(self._turn, deadline):
+            return None
+        try:
+            if not self._ready and wanted():
+                self._wait_ready()
+            if wanted is not None and not wanted():
+                raise ForkError("it was given up before it was forked")
+            self.control.sendmsg([struct.pack("=II", kind, number)], rights)
+            while True:
+                self.control.settimeout(deadline and max(0.001, deadline - now()))
+                answer, its_number, value, text = self._read()
+                if its_number == number:  # else somebody has not waited for it
+                    return answer, value, text
+        except socket.timeout:
+            return None
+        except EnvironmentError:
+            raise ForkError(self._end())
+        finally:
+            self._turn.release()
+
+    def _wait_ready(self):
+        _, _, _, namespace = self._read()
+        if namespace != os.readlink("/proc/self/ns/pid"):
+            self._how = "it runs in another PID namespace, where its workers cannot be seen to: leave out preload"
+            kill_tree(self._process.pid)
+            raise ForkError(self._end())
+        self._ready = True
+        self._stderr.pass_on()
+
+    def _read(self):
+        kind, number, value, length = struct.unpack("=IIiI", self._receive(16))
+        return kind, number, value, self._receive(length).decode("utf-8", "replace")
+
+    def _receive(self, size):
+        data = b""
+        while len(data) < size:
+            more = self.control.recv(size - len(data))
+            if not more:
+                raise EnvironmentError("it is gone")
+            data += more
+        return data
+
+    def _end(self):
+        """How it has ended. It has closed its socket."""
+        deadline = now() + 0.5
+        while self._process.poll() is None and now() < deadline:
+            time.sleep(0.005)
+        if self._process.poll() is None:
+            kill_tree(self._process.pid)
+        code = self._process.wait()
+        self._how = self._how or "its fork server has ended: " + describe_end(code)
+        return self._how
+
+
+class ForkedProcess(object):
+    """A worker of a fork server, with what OpenedProcess uses of a Popen.
+
+    It is a zombie until its fork server collects it: when its pidfd says that it has ended.
+    """
+
+    def __init__(self, server, number, pid, stderr):
+        self._server, self._number = server, number
+        self.pid, self.stderr = pid, stderr
+        self._pidfd = pidfd_open(pid)
+
+    def wait(self):
+        import select
+
+        ends = select.poll()
+        ends.register(self._pidfd, select.POLLIN)
+        ends.register(self._server.control, 0)
+        if self._pidfd not in dict(ends.poll()):  # its fork server is gone
+            kill_tree(self.pid)
+            ends.unregister(self._server.control)
+            ends.poll()
+        os.close(self._pidfd)
+        return self._server.collect(self._number)

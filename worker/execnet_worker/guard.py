@@ -1,0 +1,198 @@
+"""What sees to it that nothing of a worker stays, where no program of ours runs."""
+
+import errno
+import os
+
+from .processes import children_of_all
+from .system import LINUX, now, signal
+
+MOMENT = 0.3  # seconds for a worker whose stream has ended, and for what a worker leaves behind, to end by itself
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 1, 4, 36
+POLLRDHUP = 0x2000 if LINUX else 0
+
+
+def prctl(option, value):
+    """Whether this is a Linux whose C library can be called, and agrees."""
+    if not LINUX:
+        return False
+    try:
+        import ctypes
+
+        return ctypes.CDLL(None).prctl(option, value, 0, 0, 0) == 0
+    except Exception:
+        return False
+
+
+def fork_under_guard(stream_fd):
+    """Returns in a child of a child, as the worker. The two processes above see to it that nothing of it stays.
+
+    Where no program of ours runs, that is over ssh, behind a pure proxy and at a socket server. It is what
+    guard/guard.cpp is elsewhere: both adopt what the worker leaves behind, either notices when the other one is killed,
+    and when the stream ends so do all, even if the worker is in C code and keeps the interpreter's lock.
+
+    Where nothing can be adopted, for want of prctl(), the worker and what it starts are a process group of their own,
+    to which the keyboard's signals do not come, and are killed as one; what leaves the group stays. Its number is the
+    inner guard's, which is not in it: so it cannot be a stranger's as long as that one is there.
+    """
+    if not hasattr(os, "fork"):
+        return
+    above = None  # a pipe that ends with the process above
+    for inner in (False, True):
+        guard, outside, adopts = os.getpid(), os.getpgrp(), prctl(PR_SET_CHILD_SUBREAPER, 1)
+        if not adopts:
+            set_group(0)
+        alive, keep = os.pipe()
+        child = os.fork()
+        if child:
+            try:
+                # Out of the worker's group, to survive `kill -9 -GROUP`, and of its session: guard.cpp tells why.
+                if adopts:
+                    leave_session()
+                else:
+                    set_group(outside if inner else 0)
+                group = None if adopts else guard if inner else child
+                Guard(child, [fd for fd in (stream_fd, above) if fd is not None], keep, group).run()
+            finally:
+                os._exit(1)
+        os.close(keep)
+        if above is not None:
+            os.close(above)
+        above = alive
+    os.close(above)
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != guard:
+        os._exit(1)
+
+
+def leave_session():
+    try:
+        os.setsid()
+    except EnvironmentError:
+        pass  # leads it, or its group
+
+
+def set_group(number):
+    try:
+        os.setpgid(0, number)
+    except EnvironmentError:
+        pass  # leads a session
+
+
+class Guard(object):
+    """One of the two; `group` is the number of the worker's process group where that is killed, else None."""
+
+    def __init__(self, child, ends, keep, group):
+        import select
+
+        self._child, self._group = child, group
+        self._status = None
+        self._signals = []  # that came, to be passed on
+        for fd in range(256):
+            if fd not in ends and fd != keep:
+                try:
+                    os.close(fd)  # nobody is to wait for the end of what we hold
+                except EnvironmentError:
+                    pass
+        self._wakeup, wakeup = os.pipe()
+        import fcntl
+
+        fcntl.fcntl(wakeup, fcntl.F_SETFL, os.O_NONBLOCK)
+        signal.set_wakeup_fd(wakeup)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+            signal.signal(number, lambda number, frame: self._signals.append(number))
+        self._error = select.error
+        self._poll = select.poll()
+        self._poll.register(self._wakeup, select.POLLIN)
+        for fd in ends:
+            self._poll.register(fd, POLLRDHUP)
+
+    def run(self):
+        deadline = None
+        ended = False  # the stream, or the process above
+        while self._collect(os.WNOHANG) or self._group_is_left():
+            self._pass_on()
+            if deadline is None and (ended or self._status is not None):
+                deadline = now() + MOMENT
+            left = None if deadline is None else deadline - now()
+            if left is not None and left <= 0:
+                self._sweep()
+                break
+            if self._status is not None and self._group is not None:
+                left = min(left, 0.02)  # nobody tells when the group is empty
+            try:
+                ready = self._poll.poll(None if left is None else int(left * 1000) + 1)
+            except (EnvironmentError, self._error):
+                ready = ()  # a signal
+            for fd, _ in ready:
+                if fd == self._wakeup:
+                    os.read(fd, 512)
+                else:
+                    self._poll.unregister(fd)
+                    ended = True
+        self._end_like_child()
+
+    def _pass_on(self):
+        while self._signals:
+            number = self._signals.pop(0)
+            if self._status is None:
+                os.kill(self._child, number)
+
+    def _collect(self, options):
+        """Whether there are children left."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, options)
+            except EnvironmentError as error:
+                if error.errno != errno.EINTR:
+                    return False
+                continue
+            if pid == 0:
+                return True
+            if pid == self._child:
+                self._status = status
+            options = os.WNOHANG
+
+    def _group_is_left(self):
+        try:
+            if self._group == os.getpid():
+                os.killpg(self._group, 0)
+                return True
+        except EnvironmentError:
+            pass
+        return False
+
+    def _sweep(self):
+        while True:
+            killed = 0
+            for kill, target in self._targets():
+                try:
+                    kill(target, signal.SIGKILL)
+                    killed += 1
+                except EnvironmentError:
+                    pass  # it has just ended, or runs as somebody else
+            if not killed or not self._collect(0):
+                return
+
+    def _targets(self):
+        """What to kill: none of them has been collected, so that no number is a stranger's."""
+        child = [(os.kill, self._child)] if self._status is None else []
+        if self._group is None:
+            return [(os.kill, pid) for pid in children_of_all().get(os.getpid(), ())] or child
+        return [(os.killpg, self._group)] + child if child or self._group == os.getpid() else []
+
+    def _end_like_child(self):
+        status = self._status
+        if status is None:
+            os._exit(1)
+        if os.WIFEXITED(status):
+            os._exit(os.WEXITSTATUS(status))
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # there is one of the child's already
+        prctl(PR_SET_DUMPABLE, 0)  # a core that is piped to a program knows no limit: core(5)
+        number = os.WTERMSIG(status)
+        if number != signal.SIGKILL:
+            signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+        os._exit(128 + number)

@@ -1,0 +1,87 @@
+"""Processes that are started here for others: what they say, how they end, what they leave."""
+
+import os
+
+from .system import allocate_lock, native, portable, signal, start_thread
+
+PIECE_SIZE = 64 * 1024
+TAIL = 4096  # bytes of a process's stderr that are kept for error messages
+
+
+class StderrTail(object):
+    """What a process says on its stderr: the last of it is kept, and all is passed on once it serves. One thread."""
+
+    def __init__(self, name, pipe):
+        self._pipe = pipe
+        self._lock = allocate_lock()
+        self._tail = self._unsaid = b""
+        self._serves = False
+        self._thread = start_thread(name, self._copy)
+
+    def _copy(self):
+        while True:
+            said = os.read(self._pipe.fileno(), TAIL)
+            if not said:
+                return self._pipe.close()
+            with self._lock:
+                self._tail = (self._tail + said)[-4 * TAIL :]
+                self._unsaid = (self._unsaid + said)[-PIECE_SIZE:]
+            if self._serves:
+                self._pass_on()
+
+    def pass_on(self):
+        if not self._serves:
+            self._serves = True
+            self._pass_on()
+
+    def _pass_on(self):
+        with self._lock:
+            try:
+                os.write(2, self._unsaid)
+            except EnvironmentError:
+                pass  # nobody is there to read it
+            self._unsaid = b""
+
+    def after(self, how):
+        """How the process has ended, and the last that it has said."""
+        self._thread.join(0.1)
+        crash = self._tail.rfind(b"Fatal Python error: ")  # what follows is shown, else the end
+        said = self._tail[max(0, crash - 512) :][:TAIL] if crash >= 0 else self._tail[-TAIL:]
+        return (how + "\n" + native(portable(said))).rstrip("\r\n")
+
+
+def describe_end(code):
+    return "exit status %d" % code if code >= 0 else "killed by " + signal_name(-code)
+
+
+def signal_name(number):
+    for name in dir(signal):
+        if name.startswith("SIG") and name[3] != "_" and getattr(signal, name) == number:
+            return name
+    return "signal %d" % number
+
+
+def children_of_all():
+    """The process table: parent -> list of children; empty without /proc."""
+    children = {}
+    for name in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
+        if name.isdigit():
+            try:
+                with open("/proc/%s/stat" % name, "rb") as stat:
+                    parent = int(stat.read().rpartition(b")")[2].split()[1])
+            except EnvironmentError:
+                continue  # it has just ended
+            children.setdefault(parent, []).append(int(name))
+    return children
+
+
+def kill_tree(pid):
+    children = children_of_all()
+    doomed = [pid]
+    for one in doomed:
+        doomed += children.get(one, [])
+    for one in doomed:
+        try:
+            os.kill(one, signal.SIGKILL)
+        except EnvironmentError:
+            pass  # it has just ended

@@ -1,0 +1,256 @@
+"""The life of the process, from the first frame to its end."""
+
+import os
+import sys
+import time
+from _functools import partial
+
+from .connection import Connection
+from .errors import LoadError, ProtocolError
+from .execution import Executor
+from .frames import (
+    CHUNK,
+    CLOSE,
+    CLOSE_ERROR,
+    CREDIT,
+    DATA,
+    EXEC,
+    HELLO,
+    LAST,
+    OPEN,
+    PROTOCOL,
+    RECONFIGURE,
+    STATUS,
+    TERMINATE,
+    WINDOW,
+    read_messages,
+)
+from .gateway import Gateway
+from .greenlets import GREEN, Greenlets
+from .guard import fork_under_guard
+from .sources import format_error
+from .system import PY3, close_on_exec, complain, flush, native, now, portable, signal, start_thread
+from .values import INTEGERS, dump, load
+
+HELLO_TYPES = {
+    "protocol": (int,),
+    "id": (str,),
+    "execmodel": (str,),
+    "chdir": (str, type(None)),
+    "nice": (int, type(None)),
+    "env": (dict,),
+    "dont_write_bytecode": (bool,),
+    "stdout": (str,),
+    "window": INTEGERS + (type(None),),
+}
+TERMINATE_GRACE = 5.0  # seconds for running code to end, before and after it is interrupted
+LOST_GRACE = 0.1  # the same, when the coordinator is gone
+
+
+def read_hello(messages):
+    """The coordinator's HELLO. Throws ProtocolError."""
+    kind, _, payload = next(messages, (None, None, None))
+    if kind != HELLO:
+        raise ProtocolError("HELLO was expected, not %s" % ("the end" if kind is None else "type %d" % kind))
+    hello = load(payload, None, True, not PY3)  # with `str`, whichever that is
+    for key, types in HELLO_TYPES.items():
+        if type(hello) is not dict or type(hello.get(key)) not in types:
+            raise ProtocolError("HELLO without a proper %r" % key)
+    return hello
+
+
+def apply_hello(hello):
+    """Makes the process what the specification wants. Returns what is wrong with it, or None."""
+    step = "protocol=%d" % hello["protocol"]
+    try:
+        if hello["protocol"] != PROTOCOL:
+            raise ValueError("this worker speaks protocol %d" % PROTOCOL)
+        step = "execmodel=%s" % hello["execmodel"]
+        if hello["execmodel"] not in ("thread", "main_thread_only") + GREEN:
+            raise ValueError("there are thread, main_thread_only, gevent and eventlet")
+        if hello["chdir"] is not None:
+            step = "chdir=%s" % hello["chdir"]
+            path = os.path.expanduser(hello["chdir"])
+            try:
+                os.makedirs(path)
+            except OSError:
+                if not os.path.isdir(path):
+                    raise
+            os.chdir(path)
+        if hello["nice"] is not None:
+            step = "nice=%d" % hello["nice"]
+            os.nice(hello["nice"])
+        for name, value in hello["env"].items():
+            step = "env:%s=%s" % (name, value)
+            os.environ[name] = value
+        if hello["stdout"] == "null":
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, 1)
+            os.close(null)
+        sys.dont_write_bytecode = hello["dont_write_bytecode"] or sys.dont_write_bytecode
+        step = "execmodel=%s" % hello["execmodel"]
+        if hello["execmodel"] in GREEN:
+            __import__(hello["execmodel"])
+    except ImportError as error:
+        return "%s: %s: install %s for %s" % (step, error, hello["execmodel"], sys.executable)
+    except Exception as error:
+        return "%s: %s: %s" % (step, type(error).__name__, error)
+    return None
+
+
+def introduce():
+    """The HELLO of this worker."""
+    try:
+        cwd = os.getcwd()
+    except OSError:
+        cwd = ""  # it was removed
+    return {
+        u"protocol": PROTOCOL,
+        u"implementation": u"pure",
+        u"version_info": tuple(portable(part) if isinstance(part, str) else part for part in sys.version_info),
+        u"executable": portable(sys.executable or ""),
+        u"platform": portable(sys.platform),
+        u"cwd": portable(cwd),
+        u"pid": os.getpid(),
+        u"features": [],
+    }
+
+
+def report_crashes():
+    """Has fatal signals tell where they came from, on what is the stderr now, whatever becomes of descriptor 2."""
+    try:
+        import faulthandler
+    except ImportError:
+        return  # Python 2
+    if not faulthandler.is_enabled():
+        report = os.dup(2)  # not inherited
+        faulthandler.enable(report, all_threads=False)
+
+
+def serve(stream, write_fd, stderr_fd):
+    """The main thread's life, from the first frame to the end of the process.
+
+    `stream` is a binary file positioned after this source; frames are written to `write_fd`.
+    `stderr_fd`, if any, is the stderr to take over once all is well; without one, the stream is what
+    was on descriptors 0 and 1.
+    """
+    # Until the main thread is ready to be interrupted.
+    sigint = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if stderr_fd is None:
+        fork_under_guard(stream.fileno())
+    close_on_exec(stream.fileno())
+    close_on_exec(write_fd)
+    if stderr_fd is None:  # the code that runs here must not get at the stream
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        os.close(null)
+        os.dup2(2, 1)
+    else:
+        close_on_exec(stderr_fd)
+    connection = Connection(stream, write_fd)
+    messages = read_messages(connection.incoming, connection.incoming.unfinished)
+    try:
+        hello = read_hello(messages)
+    except (ProtocolError, LoadError) as error:
+        complain(error)
+        sys.exit(1)
+    wrong = apply_hello(hello)
+    if wrong is not None:
+        connection.say_hello({u"protocol": PROTOCOL, u"error": portable(wrong)})
+        sys.exit(1)
+    report_crashes()
+    if stderr_fd is not None:
+        flush(sys.stderr)
+        os.dup2(stderr_fd, 2)
+        os.close(stderr_fd)
+    if hello["window"] is not None:
+        connection.window = hello["window"]
+    connection.say_hello(introduce())
+
+    import threading  # here, so that it knows the main thread, and after HELLO, which others wait for
+
+    if hello["execmodel"] in GREEN:
+        connection.use(Greenlets(hello["execmodel"]))
+    connection.gateway = Gateway(connection, hello["id"], hello["execmodel"])
+    executor = Executor(connection, hello["execmodel"])
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=connection.leave_in_child)
+    start_thread("poster", connection.run_poster)
+    outcome = []
+    start_thread("receiver", receive_all, messages, connection, executor, outcome)
+    executor.run_main(sigint)
+    status, orderly = outcome[0]
+    flush(sys.stdout)
+    flush(sys.stderr)
+    main = threading.current_thread()
+    if orderly and all(thread.daemon for thread in threading.enumerate() if thread is not main):
+        sys.exit(status)
+    # The interpreter would wait for the threads that the code has left, or, without a coordinator,
+    # come down while the receiver is about to end the process: the two have been seen to lock up.
+    import atexit
+
+    atexit._run_exitfuncs()
+    flush(sys.stdout)
+    flush(sys.stderr)
+    os._exit(status)
+
+
+def receive_all(messages, connection, executor, outcome):
+    """The receiver: takes in all messages, then sees to it that the process ends."""
+    import select  # now: at the end the code may have taken all descriptors
+
+    # By what it has of its own: while Python 2 ends it empties all modules.
+    kill, exit = partial(os.kill, os.getpid(), signal.SIGINT), os._exit
+    wait_for_end = partial(wait_until_ended, connection.stream_fd, select.select, select.error, os.read, time.sleep)
+    handlers = {
+        EXEC: executor.on_exec,
+        OPEN: executor.on_open,
+        DATA: connection.on_data,
+        CLOSE: lambda number, payload: connection.on_close(number),
+        CLOSE_ERROR: connection.on_close,
+        LAST: connection.on_last,
+        STATUS: lambda number, payload: connection.answer(number, dump(executor.status())),
+        RECONFIGURE: connection.on_reconfigure,
+        CREDIT: connection.on_credit,
+        WINDOW: connection.on_window,
+    }
+    grace, status = LOST_GRACE, 0
+    try:
+        for kind, number, payload in messages:
+            if kind == TERMINATE:
+                grace = TERMINATE_GRACE
+                break
+            if kind not in handlers:
+                raise ProtocolError("HELLO comes first, and once")
+            handlers[kind](number, payload)
+            connection.incoming.lend()
+    except EnvironmentError:
+        pass  # the stream broke: the coordinator is gone
+    except (ProtocolError, LoadError) as error:
+        complain(error)
+        status = 1
+    except BaseException:
+        complain(native(format_error(sys.exc_info(), {})))
+        status = 1
+    outcome.append((status, grace == TERMINATE_GRACE))
+    connection.finish()  # before: the calls with end markers are waited for
+    executor.ending = True
+    executor.wake()
+    # The process ends under this thread's feet, unless code does not want to.
+    grace = wait_for_end(grace)
+    kill()  # comes to the main thread, and interrupts its system calls
+    wait_for_end(grace)
+    exit(1)
+
+
+def wait_until_ended(descriptor, select, select_error, read, sleep, grace):
+    """Waits for so many seconds, or LOST_GRACE after the end of the stream. Returns the time to wait next."""
+    deadline = now() + grace
+    while grace != LOST_GRACE and now() < deadline:
+        try:
+            if select([descriptor], [], [], max(0, deadline - now()))[0] and not read(descriptor, CHUNK):
+                grace, deadline = LOST_GRACE, now() + LOST_GRACE
+        except (select_error, EnvironmentError):
+            sleep(LOST_GRACE)
+    sleep(max(0, deadline - now()))
+    return grace

@@ -1,0 +1,70 @@
+"""What differs between versions of Python, and small things that the whole worker needs."""
+
+import itertools
+import os
+import sys
+import time
+
+try:
+    from _thread import allocate_lock, get_ident, start_new_thread  # noqa: F401
+    from _thread import error as ThreadError  # noqa: F401
+except ImportError:  # Python 2
+    from thread import allocate_lock, get_ident, start_new_thread  # noqa: F401
+    from thread import error as ThreadError  # noqa: F401
+try:
+    import _signal as signal  # noqa: F401 - the other imports half of the library
+except ImportError:
+    import signal  # noqa: F401
+
+PY3 = sys.version_info[0] >= 3
+unicode_type = type(u"")
+izip, imap = (zip, map) if PY3 else (itertools.izip, itertools.imap)
+now = time.monotonic if PY3 else time.time
+
+
+def native(text):
+    """Text as the interpreter's own `str`: on Python 2 that is UTF-8 bytes."""
+    return text if PY3 or not isinstance(text, unicode_type) else text.encode("utf-8")
+
+
+def portable(value):
+    """The text of anything, such that it can be sent."""
+    text = value if isinstance(value, (bytes, unicode_type)) else str(value)
+    if isinstance(text, bytes):
+        return text.decode("utf-8", "replace")
+    return text.encode("utf-8", "backslashreplace").decode("utf-8") if PY3 else text
+
+
+LINUX = sys.platform.startswith("linux")
+
+
+def start_thread(name, target, *args):
+    import threading  # was imported by the main thread
+
+    thread = threading.Thread(target=target, name="execnet " + name, args=args)
+    thread.daemon = True
+    thread.start()
+    return thread
+
+
+def flush(file):
+    try:
+        file.flush()
+    except Exception:
+        pass  # None, closed, or replaced by something that is no file
+
+
+def complain(text):
+    try:
+        sys.stderr.write("execnet worker: %s\n" % text)
+    except Exception:
+        pass
+
+
+def close_on_exec(descriptor):
+    if PY3:
+        os.set_inheritable(descriptor, False)
+    else:
+        import fcntl
+
+        fcntl.fcntl(descriptor, fcntl.F_SETFD, fcntl.FD_CLOEXEC)

@@ -21,7 +21,7 @@ void expect_descriptors(std::size_t count) {
   rlimit limit{};
   if (lowest && count > 0 && ::getrlimit(RLIMIT_NOFILE, &limit) == 0) {
     const rlim_t last = std::min<rlim_t>(static_cast<rlim_t>(lowest.get()) + count, limit.rlim_cur) - 1;
-    const Fd highest(::fcntl(lowest.get(), F_DUPFD_CLOEXEC, last));
+    const Fd highest(::fcntl(lowest.get(), F_DUPFD_CLOEXEC, static_cast<int>(last)));
   }
 }
 

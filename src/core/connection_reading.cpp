@@ -261,7 +261,7 @@ void Connection::wake_a_reader(Lock& lock) {
 
 void Connection::start_ticking(Lock& lock) {
   static_cast<void>(lock);
-  if (std::exchange(ticking_, true)) {
+  if (ticking_) {
     return;
   }
   loop_->call_after(kTick, [weak = weak_from_this()] {
@@ -269,6 +269,7 @@ void Connection::start_ticking(Lock& lock) {
       self->tick();
     }
   });
+  ticking_ = true;
 }
 
 void Connection::tick() {

@@ -130,7 +130,7 @@ void Loop::set_interest(Id watch, std::uint32_t interest) {
   }
   const std::lock_guard lock(mutex_);
   const auto found = watches_.find(watch);
-  if (found == watches_.end() || found->second.interest == interest) {
+  if (stopping_ || found == watches_.end() || found->second.interest == interest) {
     return;
   }
   // Without interest the descriptor leaves the set altogether: epoll reports a hang-up even for an
@@ -170,8 +170,8 @@ Loop::Id Loop::call_after(std::chrono::milliseconds delay, Task task) {
     if (stopping_) {
       return id;
     }
-    const auto added = timers_.emplace(base::Clock::now() + delay, std::pair(id, std::move(task)));
     need_thread();
+    const auto added = timers_.emplace(base::Clock::now() + delay, std::pair(id, std::move(task)));
     earliest = added == timers_.begin() && std::this_thread::get_id() != thread_.get_id();
   }
   if (earliest) {

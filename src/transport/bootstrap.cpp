@@ -85,7 +85,8 @@ std::string run_worker(const std::optional<WorkerCode>& code) {
   // As importlib has it that is in every Python 3 from its start.
   return "import marshal,sys,zlib;m=getattr(sys.modules.get(\"_frozen_importlib_external\"),\"MAGIC_NUMBER\",0);c,s=" +
          read(code->code_gz.size()) + "," + source + ";" +
-         run("marshal.loads(" + decompress("c") + ")if m==b\"" + magic + "\"else " + compile(decompress("s"), "worker"),
+         run("marshal.loads(" + decompress("c") + ")if m==b\"" + magic +
+                 "\"and sys.implementation.name==\"cpython\"else " + compile(decompress("s"), "worker"),
              "g", "worker");
 }
 
@@ -140,8 +141,7 @@ std::string native_line(std::string_view native_module) {
          std::to_string(kStderrFd) + ")";
 }
 
-std::string fork_server_line(const std::vector<std::string>& modules, std::string_view native_module,
-                             const std::optional<WorkerCode>& code) {
+std::string fork_server_line(const std::vector<std::string>& modules, std::string_view native_module) {
   std::string names;
   for (const std::string& name : modules) {
     names += (names.empty() ? "" : ",") + path_literal(name);
@@ -154,7 +154,7 @@ std::string fork_server_line(const std::vector<std::string>& modules, std::strin
       std::to_string(kStreamFd) + ",\"rb\",closefd=False);" +
       run(compile(read(fork_server_source().size()), "fork server"), "f", "fork_server");
   if (native_module.empty()) {
-    return line + run_worker(code) + "f[\"fork_workers\"]([" + names +
+    return line + run_worker({}) + "f[\"fork_workers\"]([" + names +
            "]);f[\"run\"](lambda r,e:g[\"serve\"](os.fdopen(r,\"rb\"),r,e),os._exit)";
   }
   return line + kImportForCore + "c=f[\"fork_workers\"]([" + names + "],lambda:" + core_module(native_module) +

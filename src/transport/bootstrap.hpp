@@ -16,9 +16,8 @@ std::string native_line(std::string_view native_module);
 
 // For a fork server on kStreamFd: imports the modules, then forks workers, which serve as those of native_line
 // and pure_line(false) do; pure ones if `native_module` is empty. Reads fork_server.py, and for pure
-// workers what pure_line() reads, from there. On Python 2 it says that Python 3 is needed, and exits.
-std::string fork_server_line(const std::vector<std::string>& modules, std::string_view native_module,
-                             const std::optional<WorkerCode>& code = {});
+// workers worker.py, compressed, from there. On Python 2 it says that Python 3 is needed, and exits.
+std::string fork_server_line(const std::vector<std::string>& modules, std::string_view native_module);
 
 // What sh runs where only the standard descriptors can be given to a fork server: the program, an expression of the
 // shell's, with the arguments, and with the descriptors where they are for others before there is an interpreter.

@@ -17,7 +17,6 @@
 #include "base/syscall.hpp"
 #include "process/spawn.hpp"
 #include "transport/bootstrap.hpp"
-#include "transport/fork_server_source.hpp"
 #include "transport/shell.hpp"
 #include "transport/transport.hpp"
 #include "transport/worker_source.hpp"
@@ -119,10 +118,7 @@ TEST(PopenLaunch, AnInterpreterOfThisMachineIsSentTheCodeAndTheSource) {
   const Launch made = launch("popen//python=py", local);
   EXPECT_EQ(made.argv.back(), pure_line(false, local.worker_code));
   EXPECT_EQ(preamble(made).view(), "code" + std::string(worker_source_gz()));
-  const Launch forks = launch("popen//python=py//preload", local);
-  EXPECT_EQ(forks.argv.back(), fork_server_line({}, "", local.worker_code));
-  EXPECT_EQ(preamble(forks).view(), std::string(fork_server_source()) + "code" + std::string(worker_source_gz()));
-  for (const char* spec : {"popen", "ssh=host", "ssh=host//python=py"}) {
+  for (const char* spec : {"popen", "popen//python=py//preload", "ssh=host", "ssh=host//python=py"}) {
     EXPECT_TRUE(launch(spec, local).worker_code.empty()) << spec;
   }
 }

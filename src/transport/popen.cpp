@@ -69,10 +69,11 @@ Launch popen_launch(const XSpec& spec, const LocalPython& python) {
   }
   launch.argv.emplace_back("-c");
   launch.forks = spec.has("preload");
-  const std::optional<WorkerCode> code = launch.native ? std::nullopt : python.worker_code;
+  // Not for a fork server, which compiles once for all: its sources are to fit into a socket.
+  const std::optional<WorkerCode> code = launch.native || launch.forks ? std::nullopt : python.worker_code;
   launch.worker_code = code ? code->code_gz : "";
   if (launch.forks) {
-    launch.argv.push_back(fork_server_line(preloaded_modules(spec), launch.native ? python.native_module : "", code));
+    launch.argv.push_back(fork_server_line(preloaded_modules(spec), launch.native ? python.native_module : ""));
     if (python.stdio_only) {
       launch.argv.insert(launch.argv.begin(), {"sh", "-c", fork_server_script("\"$0\"")});
     }

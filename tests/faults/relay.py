@@ -113,9 +113,9 @@ def main():
     os.close(STREAM)
     os.close(STDERR)
     line = Line(coordinator, ours, process)
-    source = re.search(r"\.read\((\d+)\)", sys.argv[-1])
+    sources = sum(map(int, re.findall(r"\.read\((\d+)\)", sys.argv[-1])))
     pumps = [
-        threading.Thread(target=line.pump, args=("up", int(source.group(1)) if source else 0), daemon=True),
+        threading.Thread(target=line.pump, args=("up", sources), daemon=True),
         threading.Thread(target=line.pump, args=("down", len(MAGIC)), daemon=True),
     ]
     for pump in pumps:

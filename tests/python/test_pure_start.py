@@ -23,31 +23,25 @@ sys.addaudithook(note)
 OTHERS = [name for name in interpreters.NAMES if name != "python{}.{}".format(*sys.version_info)]
 
 
-def compiled_by(group: execnet.Group, python: str, more: str, directory: Path) -> list[str]:
+def compiled_by(group: execnet.Group, python: str, directory: Path) -> list[str]:
     """The files, or what stands for them, that a worker with that interpreter has compiled to start."""
     (directory / "sitecustomize.py").write_text(HOOK)
     spec = f"popen//python={shlex.quote(python)}//env:PYTHONPATH={directory}"
-    channel = group.makegateway(spec + more).remote_exec("import sys; channel.send([str(f) for f in sys.compiled])")
+    channel = group.makegateway(spec).remote_exec("import sys; channel.send([str(f) for f in sys.compiled])")
     return channel.receive(timeout=20)
 
 
-@pytest.mark.parametrize("more", ["", "//preload"])
-def test_an_interpreter_of_our_version_does_not_compile_the_worker(
-    group: execnet.Group, tmp_path: Path, more: str
-) -> None:
-    compiled = compiled_by(group, sys.executable, more, tmp_path)
+def test_an_interpreter_of_our_version_does_not_compile_the_worker(group: execnet.Group, tmp_path: Path) -> None:
+    compiled = compiled_by(group, sys.executable, tmp_path)
     assert "<remote exec>" in compiled, "the hook is there"
     assert "<execnet worker>" not in compiled
 
 
-@pytest.mark.parametrize("more", ["", "//preload"])
 @pytest.mark.parametrize("name", OTHERS)
-def test_an_interpreter_of_another_version_compiles_it(
-    group: execnet.Group, tmp_path: Path, name: str, more: str
-) -> None:
+def test_an_interpreter_of_another_version_compiles_it(group: execnet.Group, tmp_path: Path, name: str) -> None:
     path = interpreters.find(name)
     if path is None:
         pytest.skip(f"{name}: not found")
     if name in ("python2.7", "python3.6", "python3.7"):
         pytest.skip(f"{name} has no audit hooks")
-    assert "<execnet worker>" in compiled_by(group, path, more, tmp_path)
+    assert "<execnet worker>" in compiled_by(group, path, tmp_path)

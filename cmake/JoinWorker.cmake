@@ -6,6 +6,15 @@ set(EXECNET_WORKER_DIR ${CMAKE_CURRENT_LIST_DIR}/../worker/execnet_worker)
 set(EXECNET_WORKER_MODULES __init__ system errors values frames locks incoming channels sources connection processes
     fork_servers proxy guard execution greenlets gateway serve)
 
+file(GLOB worker_files RELATIVE ${EXECNET_WORKER_DIR} CONFIGURE_DEPENDS ${EXECNET_WORKER_DIR}/*.py)
+list(TRANSFORM worker_files REPLACE "[.]py$" "")
+set(worker_modules ${EXECNET_WORKER_MODULES})
+list(SORT worker_files)
+list(SORT worker_modules)
+if(NOT worker_files STREQUAL worker_modules)
+  message(FATAL_ERROR "The modules of the worker are ${worker_files}, but ${CMAKE_CURRENT_LIST_FILE} has ${worker_modules}")
+endif()
+
 function(execnet_join_worker output)
   list(TRANSFORM EXECNET_WORKER_MODULES REPLACE "(.+)" "${EXECNET_WORKER_DIR}/\\1.py" OUTPUT_VARIABLE modules)
   add_custom_command(

@@ -24,9 +24,10 @@ PATIENCE = 20  # seconds after which a test has failed
 
 def joined():
     """The modules as one source, which a build makes (cmake/JoinWorker.cmake): the newest there is."""
+    newest = max(glob.glob(os.path.join(HERE, "execnet_worker", "*.py")), key=os.path.getmtime)
     found = glob.glob(os.path.join(HERE, "..", "build", "*", "worker.py"))
-    if not found:
-        raise RuntimeError("there is no build/*/worker.py: build the project, which joins the worker's modules to it")
+    if not found or os.path.getmtime(newest) > max(map(os.path.getmtime, found)):
+        raise RuntimeError("there is no build/*/worker.py, or %s is newer: build, which joins them" % newest)
     return max(found, key=os.path.getmtime)
 
 

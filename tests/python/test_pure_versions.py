@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import tempfile
@@ -16,20 +17,27 @@ OLD = ("python2.7", "python3.6", "python3.7", "python3.8", "python3.9", "pypy3")
 
 
 @pytest.mark.skipif("EXECNET_TEST_WORKERS" in os.environ, reason="once is enough")
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(350)
 def test_the_worker_passes_its_own_tests_under_older_versions() -> None:
     paths = [path for path in map(interpreters.find, OLD) if path is not None]
     if not paths:
         pytest.skip("there are none here")
     command = ["-B", "-m", "unittest", "discover", "-s", WORKER, "-p", "*_test.py"]
-    runs = []
-    for path in paths:  # most of it is waiting
-        report = tempfile.TemporaryFile("w+")  # noqa: SIM115
-        runs.append((path, subprocess.Popen([path, *command], stdout=report, stderr=report), report))
     failed = []
-    for path, process, report in runs:
-        if process.wait(timeout=150) != 0:
-            report.seek(0)
-            failed.append(f"{path}:\n{report.read()}")
-        report.close()
+    with contextlib.ExitStack() as stack:
+        runs = []
+        for path in paths:  # most of it is waiting
+            report = stack.enter_context(tempfile.TemporaryFile("w+"))
+            run = subprocess.Popen([path, *command], stdin=subprocess.DEVNULL, stdout=report, stderr=report)
+            stack.enter_context(run)
+            stack.callback(run.kill)
+            runs.append((path, run, report))
+        for path, run, report in runs:
+            try:
+                status = run.wait(timeout=300)
+            except subprocess.TimeoutExpired:
+                status = -1
+            if status != 0:
+                report.seek(0)
+                failed.append(f"{path}: {status}\n{report.read()}")
     assert not failed, "\n".join(failed)

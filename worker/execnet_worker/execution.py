@@ -31,7 +31,8 @@ class Executor(object):
 
     def __init__(self, connection, execmodel):
         self.execmodel = execmodel
-        self.ending = False
+        self.refusing = False  # what has not begun
+        self.ending = False  # no call of a callback is added any more, either
         self._connection = connection
         self._main_only = execmodel == "main_thread_only"
         self._executing = 0  # tasks, for the status
@@ -155,7 +156,7 @@ class Executor(object):
         with self._connection.lock:
             begin = not task.started
             task.started = True
-            if begin and self.ending:
+            if begin and self.refusing:
                 begin, task.error = False, u"the worker was told to end before this could run"
         if begin:
             task.error = self._execute(task)

@@ -3,7 +3,6 @@
 import os
 import sys
 import time
-from _functools import partial
 
 from .connection import Connection
 from .errors import LoadError, ProtocolError
@@ -183,10 +182,11 @@ def serve(stream, write_fd, stderr_fd):
     flush(sys.stdout)
     flush(sys.stderr)
     main = threading.current_thread()
-    if orderly and all(thread.daemon for thread in threading.enumerate() if thread is not main):
+    if PY3 and orderly and all(thread.daemon for thread in threading.enumerate() if thread is not main):
         sys.exit(status)
     # The interpreter would wait for the threads that the code has left, or, without a coordinator,
-    # come down while the receiver is about to end the process: the two have been seen to lock up.
+    # come down while the receiver is about to end the process: the two have been seen to lock up. Python 2
+    # empties all modules, `True` and `len` included, under the feet of the threads that are still there.
     import atexit
 
     atexit._run_exitfuncs()
@@ -198,10 +198,6 @@ def serve(stream, write_fd, stderr_fd):
 def receive_all(messages, connection, executor, outcome):
     """The receiver: takes in all messages, then sees to it that the process ends."""
     import select  # now: at the end the code may have taken all descriptors
-
-    # By what it has of its own: while Python 2 ends it empties all modules.
-    kill, exit = partial(os.kill, os.getpid(), signal.SIGINT), os._exit
-    wait_for_end = partial(wait_until_ended, connection.stream_fd, select.select, select.error, os.read, time.sleep)
     handlers = {
         EXEC: executor.on_exec,
         OPEN: executor.on_open,
@@ -233,24 +229,28 @@ def receive_all(messages, connection, executor, outcome):
         complain(native(format_error(sys.exc_info(), {})))
         status = 1
     outcome.append((status, grace == TERMINATE_GRACE))
-    connection.finish()  # before: the calls with end markers are waited for
+    executor.refusing = True
+    try:
+        connection.finish()  # then only ending: the calls with end markers are waited for
+    except Exception:
+        complain(native(format_error(sys.exc_info(), {})))
     executor.ending = True
     executor.wake()
     # The process ends under this thread's feet, unless code does not want to.
-    grace = wait_for_end(grace)
-    kill()  # comes to the main thread, and interrupts its system calls
-    wait_for_end(grace)
-    exit(1)
+    grace = wait_for_end(connection.stream_fd, select, grace)
+    os.kill(os.getpid(), signal.SIGINT)  # comes to the main thread, and interrupts its system calls
+    wait_for_end(connection.stream_fd, select, grace)
+    os._exit(1)
 
 
-def wait_until_ended(descriptor, select, select_error, read, sleep, grace):
+def wait_for_end(descriptor, select, grace):
     """Waits for so many seconds, or LOST_GRACE after the end of the stream. Returns the time to wait next."""
     deadline = now() + grace
     while grace != LOST_GRACE and now() < deadline:
         try:
-            if select([descriptor], [], [], max(0, deadline - now()))[0] and not read(descriptor, CHUNK):
+            if select.select([descriptor], [], [], max(0, deadline - now()))[0] and not os.read(descriptor, CHUNK):
                 grace, deadline = LOST_GRACE, now() + LOST_GRACE
-        except (select_error, EnvironmentError):
-            sleep(LOST_GRACE)
-    sleep(max(0, deadline - now()))
+        except (select.error, EnvironmentError):
+            time.sleep(LOST_GRACE)
+    time.sleep(max(0, deadline - now()))
     return grace

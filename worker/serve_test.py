@@ -198,6 +198,13 @@ class Ending(LiveTest):
             self.assertEqual(client.wait(), 1)
             self.assertIn(text, client.captured(client.real_err))
 
+    def test_an_exit_handler_that_fails_is_shown_and_no_failure(self):
+        client = self.start()
+        number = client.execute("import atexit; atexit.register(int, 'x')")
+        client.closed(number)
+        self.assertEqual(client.terminate(), 0)
+        self.assertIn("ValueError: invalid literal for int()", client.captured(client.real_err))
+
     def test_python_2_does_not_empty_its_modules_while_there_are_threads(self):
         client = self.start()
         number = client.execute(

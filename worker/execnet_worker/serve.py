@@ -187,12 +187,25 @@ def serve(stream, write_fd, stderr_fd):
     # The interpreter would wait for the threads that the code has left, or, without a coordinator,
     # come down while the receiver is about to end the process: the two have been seen to lock up. Python 2
     # empties all modules, `True` and `len` included, under the feet of the threads that are still there.
-    import atexit
-
-    atexit._run_exitfuncs()
+    run_exit_handlers()
     flush(sys.stdout)
     flush(sys.stderr)
     os._exit(status)
+
+
+def run_exit_handlers():
+    """Those of atexit, as an interpreter does that ends by itself."""
+    if PY3:
+        import atexit
+
+        atexit._run_exitfuncs()
+        return
+    try:
+        getattr(sys, "exitfunc", int)()  # nothing is imported for it: there may be no descriptor left
+    except SystemExit:
+        pass
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
 
 
 def receive_all(messages, connection, executor, outcome):

@@ -6,8 +6,8 @@
 
 namespace execnet::base {
 
-// Takes all holes for good, so that the next small blocks lie side by side at the end of the heap. Returns how many bytes
-// were taken. Where the heap is not that of glibc 2.33 or newer nothing happens.
+// Takes all holes for good, so that the next small blocks lie side by side at the end of the heap. Returns how many
+// bytes were taken. Where the heap is not that of glibc 2.33 or newer nothing happens.
 //
 // THREAD: one that uses the main heap, while no other allocates.
 std::size_t fill_heap_holes();

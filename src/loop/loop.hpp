@@ -73,7 +73,7 @@ class Loop {
   void run_handler(Id watch, std::uint32_t ready);
   [[nodiscard]] int until_next_timer();
 
-  const base::MadeHere made_here_;
+  const base::MadeHere made_here_{};
   base::Fd epoll_;
   base::Fd wakeup_;  // eventfd: a timer was added, or stop
   std::mutex mutex_;

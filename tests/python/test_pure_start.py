@@ -38,7 +38,7 @@ def test_an_interpreter_of_our_version_does_not_compile_the_worker(group: execne
     assert "<execnet worker>" not in compiled
 
 
-@pytest.mark.skipif("EXECNET_TEST_WORKERS" in os.environ, reason="once is enough")
+@pytest.mark.skipif("EXECNET_TEST_WORKERS" in os.environ, reason="the first interpreter's tests do it")
 @pytest.mark.parametrize("name", OTHERS)
 def test_an_interpreter_of_another_version_compiles_it(group: execnet.Group, tmp_path: Path, name: str) -> None:
     path = interpreters.find(name)

@@ -16,12 +16,12 @@ WORKER = Path(__file__).parents[2] / "worker"
 OLD = ("python2.7", "python3.6", "python3.7", "python3.8", "python3.9", "pypy3")
 
 
-@pytest.mark.skipif("EXECNET_TEST_WORKERS" in os.environ, reason="once is enough")
+@pytest.mark.skipif("EXECNET_TEST_WORKERS" in os.environ, reason="the first interpreter's tests do it")
 @pytest.mark.timeout(350)
 def test_the_worker_passes_its_own_tests_under_older_versions() -> None:
     paths = [path for path in map(interpreters.find, OLD) if path is not None]
     if not paths:
-        pytest.skip("there are none here")
+        pytest.skip("no older version of Python on this machine")
     command = ["-B", "-m", "unittest", "discover", "-s", WORKER, "-p", "*_test.py"]
     failed = []
     with contextlib.ExitStack() as stack:

@@ -8,14 +8,14 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
 
 import execnet
 import interpreters
-from belongings import ends_gone, has_ended, pidfd, starter_of, stop
+from belongings import ends_gone, eventually, has_ended, pidfd, starter_of, stop
+from lateness import Stopwatch
 from sshd import PrivateSshd
 
 pytestmark = pytest.mark.timeout(60)
@@ -161,10 +161,10 @@ def test_exit_of_the_proxy_ends_what_goes_through_it(proxy: execnet.Gateway, sub
 @pytest.mark.usefixtures("proxy")
 def test_terminate_kills_the_deaf_at_the_deadline(sub: execnet.Gateway, group: execnet.Group) -> None:
     with pidfd(sub.remote_exec(DEAF_FOR_EVER).receive()) as end:
-        before = time.monotonic()
-        group.terminate(timeout=1.0)
-        assert time.monotonic() - before < 2.5
-        assert has_ended(end)
+        with Stopwatch() as watch:
+            group.terminate(timeout=1.0)
+        assert watch.seconds < 2.5 + watch.late
+        assert eventually(lambda: has_ended(end))
     assert len(group) == 0
 
 
@@ -173,9 +173,9 @@ def test_terminate_gets_by_a_proxy_that_is_stopped(
 ) -> None:
     with pidfd(sub.remote_exec(DEAF_FOR_EVER).receive()) as end:
         stop(proxy._rinfo().pid)
-        before = time.monotonic()
-        group.terminate(timeout=0.5)
-        assert time.monotonic() - before < 2.5
+        with Stopwatch() as watch:
+            group.terminate(timeout=0.5)
+        assert watch.seconds < 2.5 + watch.late
         assert select.select([end], [], [], 5)[0]  # is waited for by nobody, but killed
 
 
@@ -185,9 +185,9 @@ def test_terminate_of_a_chain_takes_no_longer_the_longer_it_is(stopped: int, gro
     for number in range(1, 5):
         pids.append(group.makegateway(f"popen//via=link{number - 1}//id=link{number}")._rinfo().pid)
     stop(pids[stopped])
-    before = time.monotonic()
-    group.terminate(timeout=0.5)
-    assert time.monotonic() - before < 2.5
+    with Stopwatch() as watch:
+        group.terminate(timeout=0.5)
+    assert watch.seconds < 2.5 + watch.late
     assert ends_gone(pids)
 
 
@@ -200,9 +200,9 @@ def test_what_is_idle_is_terminated_at_once_and_orderly(group: execnet.Group, tm
             f"atexit.register(lambda: os.write(os.open({str(tmp_path / 'notes')!r},"
             f" os.O_CREAT | os.O_APPEND | os.O_WRONLY), {gateway.id!r}.encode()))"
         ).waitclose()
-    before = time.monotonic()
-    group.terminate(timeout=10)
-    assert time.monotonic() - before < 3
+    with Stopwatch() as watch:
+        group.terminate(timeout=10)
+    assert watch.seconds < 3 + watch.late
     assert (tmp_path / "notes").read_text() == "cba"
 
 

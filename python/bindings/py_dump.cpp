@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/huge_pages.hpp"
+#include "py_arenas.hpp"
 #include "py_decimal.hpp"
 #include "py_lent.hpp"
 #include "py_ref.hpp"
@@ -197,11 +198,16 @@ class ObjectBuilder {
   using Item = PyRef;
 
   ObjectBuilder(ChannelTable* channels, std::string_view input, PyObject* memory)
-      : channels_(channels), input_(input), memory_(memory), words_(input.size()) {}
+      : channels_(channels), input_(input), memory_(memory), words_(input.size()) {
+    arenas::begin();
+  }
 
   static PyRef none() { return PyRef::borrow(Py_None); }
   static PyRef boolean(bool value) { return PyRef::borrow(value ? Py_True : Py_False); }
-  static PyRef integer(std::int32_t value) { return own(PyLong_FromLong(value)); }
+  static PyRef integer(std::int32_t value) {
+    arenas::expect(sizeof(PyLongObject));
+    return own(PyLong_FromLong(value));
+  }
   [[gnu::noinline]] static PyRef decimal(std::string_view digits) {
     std::int64_t small = 0;
     if (std::from_chars(digits.data(), digits.data() + digits.size(), small).ec == std::errc()) {
@@ -209,10 +215,14 @@ class ObjectBuilder {
     }
     return from_decimal(digits);
   }
-  static PyRef real(double value) { return own(PyFloat_FromDouble(value)); }
+  static PyRef real(double value) {
+    arenas::expect(sizeof(PyFloatObject));
+    return own(PyFloat_FromDouble(value));
+  }
   static PyRef complex(double real, double imag) { return own(PyComplex_FromDoubles(real, imag)); }
   [[gnu::noinline]] PyRef bytes(std::string_view bytes) {
     if (memory_ == nullptr || bytes.size() < base::Rope::kWorthLending) [[likely]] {
+      arenas::expect(sizeof(PyBytesObject) + bytes.size());
       return PyRef::steal(new_bytes(bytes));
     }
     const auto begin = bytes.data() - input_.data();
@@ -278,6 +288,7 @@ class ObjectBuilder {
 
  private:
   [[gnu::noinline]] static PyRef new_string(std::string_view utf8) {
+    arenas::expect(sizeof(PyASCIIObject) + utf8.size() + 1);
     PyObject* text = PyUnicode_DecodeUTF8(utf8.data(), static_cast<Py_ssize_t>(utf8.size()), nullptr);
     if (text == nullptr && PyErr_ExceptionMatches(PyExc_UnicodeDecodeError) != 0) {
       PyErr_Clear();

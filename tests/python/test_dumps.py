@@ -6,6 +6,9 @@ import enum
 import gc
 import io
 import math
+import os
+import re
+import sys
 from typing import Any
 
 import pytest
@@ -195,3 +198,36 @@ def test_loads_leaves_the_garbage_collector_as_it_is(enabled: bool) -> None:
         assert gc.isenabled() == enabled
     finally:
         gc.enable()
+
+
+def arenas(capfd: pytest.CaptureFixture[str]) -> dict[str, int]:
+    """Of the interpreter's memory for small objects: how many it has made in "total", and has "current"ly."""
+    capfd.readouterr()
+    sys._debugmallocstats()
+    return {
+        name: int(number) for name, number in re.findall(r"arenas allocated (\w+) *= *(\d+)", capfd.readouterr().err)
+    }
+
+
+@pytest.mark.skipif("EXECNET_TEST_SANITIZER" in os.environ, reason="sanitizers have memory of their own")
+@pytest.mark.parametrize(
+    "value",
+    [
+        list(range(1000, 200_000)),
+        [number / 7 for number in range(200_000)],
+        [f"a string {number}" for number in range(100_000)],
+        {number: [str(number)] for number in range(1000, 100_000)},
+    ],
+    ids=["integers", "floats", "strings", "a dict"],
+)
+def test_a_large_value_finds_the_memory_of_the_one_before(value: object, capfd: pytest.CaptureFixture[str]) -> None:
+    dumped = execnet.dumps(value)
+    execnet.loads(dumped)
+    before = arenas(capfd)
+    for _ in range(5):
+        execnet.loads(dumped)
+    after = arenas(capfd)
+    assert after["total"] <= before["total"] + 2
+    # And it is bounded.
+    execnet.loads(execnet.dumps(list(range(1000, 2_000_000))))
+    assert arenas(capfd)["current"] <= before["current"] + 40

@@ -1,0 +1,36 @@
+// The interpreter's memory for small objects, kept from one large value to the next.
+//
+// It comes from the kernel in arenas of 1 MiB and goes back when the last object in one is gone (Objects/obmalloc.c). A
+// program that lets go of each large value before it gets the next would have all of its pages made and cleared anew,
+// which takes nearly as long as the objects. So a few blocks of ours stay among those of the last large values: an
+// arena that has one in it stays, too, for whatever the program makes next.
+//
+// THREAD: needs the GIL.
+#pragma once
+
+#include <Python.h>
+
+#include <cstddef>
+
+namespace execnet::python::arenas {
+
+inline constexpr std::size_t kEvery = 8192;  // objects; of the smallest four times that fill an arena
+inline constexpr std::size_t kBlocks = 32;   // the oldest goes when there would be more: 8 to 32 MiB stay
+
+// Objects until the next block. Not in an object of its own: what decodes has few registers to spare.
+inline std::size_t until_next = kEvery;
+
+// A value begins. Small ones never come to a block.
+inline void begin() { until_next = kEvery; }
+
+// Leaves a block beside objects of this size, in bytes.
+void keep(std::size_t size);
+
+// An object of so many bytes is about to be made.
+inline void expect(std::size_t size) {
+  if (--until_next == 0) [[unlikely]] {
+    keep(size);
+  }
+}
+
+}  // namespace execnet::python::arenas

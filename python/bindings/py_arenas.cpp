@@ -3,6 +3,8 @@
 #include <array>
 #include <utility>
 
+#ifndef Py_GIL_DISABLED
+
 namespace execnet::python::arenas {
 
 void keep(std::size_t size) {
@@ -21,3 +23,5 @@ void keep(std::size_t size) {
 }
 
 }  // namespace execnet::python::arenas
+
+#endif

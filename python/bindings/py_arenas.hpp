@@ -14,6 +14,10 @@
 
 namespace execnet::python::arenas {
 
+#ifdef Py_GIL_DISABLED  // where there are none
+inline void begin() {}
+inline void expect(std::size_t /*size*/) {}
+#else
 inline constexpr std::size_t kEvery = 8192;  // objects; of the smallest four times that fill an arena
 inline constexpr std::size_t kBlocks = 32;   // the oldest goes when there would be more: 8 to 32 MiB stay
 
@@ -32,5 +36,6 @@ inline void expect(std::size_t size) {
     keep(size);
   }
 }
+#endif
 
 }  // namespace execnet::python::arenas

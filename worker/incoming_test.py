@@ -233,7 +233,7 @@ class Reading(LiveTest):
             signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
             threading.Thread(target=interrupt).start()
             interrupts, got, coming = 0, [-1], False
-            while got[-1] != 3000:
+            while got[-1] != 1000:
                 item = None
                 if not coming:  # never two at once
                     coming = True
@@ -255,7 +255,7 @@ class Reading(LiveTest):
         """)
         sent = 0
         self.client.item(self.other, sent)
-        while sent < 3000:
+        while sent < 1000:
             # None: interrupted. The item may have got lost in it, when receive() was about to return it.
             if self.client.receive(self.other) in (sent, None):
                 sent += 1
@@ -265,7 +265,7 @@ class Reading(LiveTest):
             got = self.client.receive(self.other)
         got, interrupts = got
         self.assertEqual(got, sorted(set(got)))
-        self.assertGreaterEqual(len(got) + interrupts, 3000)
+        self.assertGreaterEqual(len(got) + interrupts, 1000)
         self.assertGreater(interrupts, 0)
 
 

@@ -3,6 +3,7 @@
 # The formatter would take away the u of strings, which Python 2 needs.
 # fmt: off
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -174,7 +175,8 @@ class Ending(LiveTest):
             number = client.execute(source)
             self.assertEqual(client.receive(number), 1)
             client.socket.shutdown(socket.SHUT_RDWR)
-            self.assertIn(client.wait(), (0, 1))
+            # SIGINT is what it sends itself when, on a busy machine, its end takes longer than it should.
+            self.assertIn(client.wait(), (0, 1, -signal.SIGINT))
 
     def test_protocol_errors_end_it_with_a_message(self):
         for data, text in (
@@ -195,7 +197,7 @@ class Ending(LiveTest):
             client = self.start()
             client.write(data)
             self.assertIs(client.read(), None)
-            self.assertEqual(client.wait(), 1)
+            self.assertIn(client.wait(), (1, -signal.SIGINT))
             self.assertIn(text, client.captured(client.real_err))
 
     def test_an_exit_handler_that_fails_is_shown_and_no_failure(self):

@@ -39,7 +39,7 @@ class SpinTest : public ::testing::Test {
 
 TEST_F(SpinTest, SeesWhatComesMeanwhile) {
   int looks = 0;
-  EXPECT_TRUE(spin.until([&] { return ++looks == 40; }));
+  EXPECT_TRUE(spin.until([&] { return ++looks == 20; }));
 }
 
 TEST_F(SpinTest, GivesUpAfterAFewTriesInVain) {

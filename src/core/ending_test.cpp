@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <sched.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -10,6 +11,7 @@
 #include <csignal>
 #include <execnet/execnet.hpp>
 #include <thread>
+#include <vector>
 
 #include "process/pidfd.hpp"
 
@@ -19,23 +21,41 @@ namespace {
 using namespace std::chrono_literals;
 using base::Clock;
 
-// How long `what` takes, less what a thread that only sleeps is late meanwhile: what the machine has not given us.
+// How long `what` takes, less what threads that only sleep, one on each processor, are late meanwhile: what the machine
+// has not given us.
 Clock::duration punctual_time_of(const std::function<void()>& what) {
   std::atomic<bool> over = false;
-  Clock::duration late{};
-  std::thread sleeper([&] {
-    while (!over) {
-      const auto due = Clock::now() + 10ms;
-      std::this_thread::sleep_until(due);
-      late += std::max<Clock::duration>(Clock::now() - due - 1ms, 0ms);
+  std::atomic<Clock::duration> late{};
+  cpu_set_t processors;
+  ::sched_getaffinity(0, sizeof processors, &processors);
+  std::vector<std::thread> sleepers;
+  for (std::size_t processor = 0; processor < CPU_SETSIZE; ++processor) {
+    if (CPU_ISSET(processor, &processors)) {
+      sleepers.emplace_back([&, processor] {
+        cpu_set_t only;
+        CPU_ZERO(&only);
+        CPU_SET(processor, &only);
+        ::sched_setaffinity(0, sizeof only, &only);  // of this thread
+        Clock::duration mine{};
+        while (!over) {
+          const auto due = Clock::now() + 10ms;
+          std::this_thread::sleep_until(due);
+          mine += std::max<Clock::duration>(Clock::now() - due - 1ms, 0ms);
+        }
+        auto so_far = late.load();
+        while (!late.compare_exchange_weak(so_far, so_far + mine)) {
+        }
+      });
     }
-  });
+  }
   const auto begin = Clock::now();
   what();
   const auto taken = Clock::now() - begin;
   over = true;
-  sleeper.join();
-  return taken - late;
+  for (std::thread& sleeper : sleepers) {
+    sleeper.join();
+  }
+  return taken - late.load();
 }
 
 class Ending : public testing::TestWithParam<std::chrono::milliseconds> {

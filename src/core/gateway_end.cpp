@@ -17,8 +17,11 @@ namespace execnet::core {
 namespace {
 
 // A worker that has not said HELLO by then never will.
-// Between the end of a stream and the end of the process behind it, normally microseconds.
-constexpr std::chrono::milliseconds kProcessEndsWithin{250};
+// Between the end of a stream and the end of the process behind it. Normally microseconds, but on a machine that is
+// busy the guards take their time, and what has ended it is worth waiting for.
+constexpr std::chrono::seconds kProcessEndsWithin{1};
+// Between the end of a process here and the last that it has sent over TCP.
+constexpr std::chrono::milliseconds kLastBytesWithin{250};
 // After SIGKILL.
 constexpr std::chrono::seconds kKilledWithin{2};
 
@@ -254,7 +257,7 @@ void GatewayEnd::on_far_end_ended() {
   // arrived is still read, by whoever reads, up to the end that this makes. Over TCP the last of it
   // may be on its way still, with the end behind it.
   if (spec_.has("socket")) {
-    loop_->call_after(kProcessEndsWithin, [connection = connection_] { connection->shut_down(); });
+    loop_->call_after(kLastBytesWithin, [connection = connection_] { connection->shut_down(); });
   } else {
     connection_->shut_down();
   }

@@ -57,7 +57,7 @@ class Listener : public testing::Test {
 
 class ShortListener : public Listener {
  protected:
-  ShortListener() : Listener(0.1) {}
+  ShortListener() : Listener(1) {}
 };
 
 TEST_F(Listener, StartsTheProgramForWhoHasTheToken) {

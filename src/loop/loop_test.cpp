@@ -69,8 +69,8 @@ TEST(Loop, RunsTimersInTheOrderOfTheirTimes) {
   auto future = order.get_future();
   std::string so_far;
   Loop loop;
-  loop.call_after(milliseconds(30), [&] { order.set_value(so_far + "c"); });
-  loop.call_after(milliseconds(10), [&] { so_far += "b"; });
+  loop.call_after(milliseconds(400), [&] { order.set_value(so_far + "c"); });
+  loop.call_after(milliseconds(200), [&] { so_far += "b"; });
   loop.call_after(milliseconds(0), [&] { so_far += "a"; });
   ASSERT_TRUE(comes(future));
   EXPECT_EQ(future.get(), "abc");
@@ -81,8 +81,8 @@ TEST(Loop, ACancelledTimerDoesNotRun) {
   std::promise<void> later;
   auto future = later.get_future();
   Loop loop;
-  const auto id = loop.call_after(milliseconds(10), [&] { ran = true; });
-  loop.call_after(milliseconds(30), [&] { later.set_value(); });
+  const auto id = loop.call_after(milliseconds(200), [&] { ran = true; });
+  loop.call_after(milliseconds(220), [&] { later.set_value(); });
   loop.cancel(id);
   ASSERT_TRUE(comes(future));
   EXPECT_FALSE(ran);

@@ -150,16 +150,19 @@ TEST(Guard, WhatAProgramLeavesBehindIsGoneWhenItsEndIsSeen) {
 }
 
 TEST(Guard, WhatAProgramLeavesBehindHasAMomentToEndByItself) {
-  auto [in, out] = base::make_pipe();
-  const auto process = spawn(
-      {.argv = {"/bin/sh", "-c", "parent=$$; (while kill -0 $parent; do :; done 2>&-; echo cleaned >&3) & exit 0"},
-       .set_env = {},
-       .fds = {{out.get(), 3}}});
-  out.reset();
-  EXPECT_EQ(process->wait(soon()), ExitStatus{});
-  char text[8]{};
-  EXPECT_EQ(base::check("read", [&] { return ::read(in.get(), text, sizeof text); }), 8);
-  EXPECT_EQ(std::string(text, 7), "cleaned");
+  std::string said;
+  for (int attempt = 0; attempt < 5 && said.empty(); ++attempt) {  // on a busy machine a moment may be too short
+    auto [in, out] = base::make_pipe();
+    const auto process = spawn(
+        {.argv = {"/bin/sh", "-c", "parent=$$; (while kill -0 $parent; do :; done 2>&-; echo cleaned >&3) & exit 0"},
+         .set_env = {},
+         .fds = {{out.get(), 3}}});
+    out.reset();
+    EXPECT_EQ(process->wait(soon()), ExitStatus{});
+    char text[8]{};
+    said.assign(text, base::check("read", [&] { return ::read(in.get(), text, sizeof text); }));
+  }
+  EXPECT_EQ(said, "cleaned\n");
 }
 
 TEST(Guard, PassesSignalsOn) {

@@ -53,10 +53,11 @@ TEST_F(OtherGetent, ThatDoesNotAnswerIsKilledAtTheDeadline) {
   is("echo $$ > " + directory_ + "/pid; exec sleep 1000");
   const auto begin = base::Clock::now();
   EXPECT_THROW(resolve("name", {.deadline = begin + 300ms}), std::runtime_error);
-  EXPECT_LT(base::Clock::now() - begin, 500ms);
+  EXPECT_LT(base::Clock::now() - begin, 2s);
   std::string pid;
-  std::ifstream(directory_ + "/pid") >> pid;
-  EXPECT_FALSE(std::filesystem::exists("/proc/" + pid));
+  if (std::ifstream(directory_ + "/pid") >> pid) {  // on a busy machine it may not have come so far
+    EXPECT_FALSE(std::filesystem::exists("/proc/" + pid));
+  }
 }
 
 TEST_F(OtherGetent, ThatIsWaitedForCanBeInterrupted) {

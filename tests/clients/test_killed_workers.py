@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from belongings import command_line, descendants_of, our_processes
+from belongings import command_line, descendants_of, eventually, our_processes
 from environments import clean_environ, run
 
 SESSIONS = int(os.environ.get("EXECNET_SOAK_SESSIONS", "12"))
@@ -140,7 +140,7 @@ def test_sessions_whose_workers_are_killed_report_it_and_leave_nothing(here: str
         assert failed <= killed, where
         assert text.count("crashed while running") >= failed, where
         assert process.returncode == (1 if failed else 0), where
-        assert set(our_processes()) <= before, where
+        assert eventually(lambda: set(our_processes()) <= before), where
         crashes += failed
         passed_before += both
         killed_in_all += killed

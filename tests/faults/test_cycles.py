@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import execnet
-from belongings import Belongings
+from belongings import Belongings, eventually
 from endings import tell
 
 CYCLES = int(os.environ.get("EXECNET_SOAK_CYCLES", "30"))
@@ -37,7 +37,7 @@ def test_starting_and_terminating_takes_nothing_for_good() -> None:
     after, growth = Belongings.now(), resident_bytes() - memory
     assert after.processes == before.processes  # zombies would be among them
     assert len(after.descriptors) == len(before.descriptors)
-    assert after.threads == before.threads
+    assert eventually(lambda: Belongings.now().threads <= before.threads)  # one that was joined may still be ending
     tell(
         f"soak: {CYCLES} times started and terminated: {seconds:.0f} s, {seconds / CYCLES * 1000:.0f} ms each; "
         f"memory grew by {growth / 1024:.0f} KB, {len(after.descriptors)} descriptors, {len(after.threads)} threads "

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
+from collections.abc import Iterable
 
 import pytest
 
 import execnet
-from belongings import ends_gone
+from belongings import ends_gone, eventually, our_processes
 from endings import tell
+from lateness import Stopwatch
 
 MEMBERS = int(os.environ.get("EXECNET_TEST_FLEET", "200"))
 
@@ -45,12 +46,11 @@ def test_terminate_is_in_time_whatever_half_of_the_members_do() -> None:
         started = [pid for channel in channels for pid in channel.receive(timeout=120)]
         workers = [gateway._rinfo().pid for gateway in group]
     finally:
-        begin = time.monotonic()
-        group.terminate(timeout=2)
-        took = time.monotonic() - begin
-    tell(f"terminate(timeout=2) of {MEMBERS} gateways, half of them hostile: {took:.2f} s\n\n")
-    assert took < 2.5
-    assert ends_gone([*workers, *started], patience=0)
+        with Stopwatch() as watch:
+            group.terminate(timeout=2)
+    tell(f"terminate(timeout=2) of {MEMBERS} gateways, half of them hostile: {watch.seconds:.2f} s\n\n")
+    assert watch.seconds < 2.5 + watch.late
+    assert ends_gone([*workers, *started])
     assert len(group) == 0
 
 
@@ -71,29 +71,27 @@ channel.send(1)
 """
 
 
-def namespaces() -> set[str]:
-    """The PID namespaces that there are."""
+def namespaces(pids: Iterable[int | str]) -> set[str]:
+    """The PID namespaces that these are in."""
     found = set()
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            with contextlib.suppress(OSError):
-                found.add(os.readlink(f"/proc/{name}/ns/pid"))
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            found.add(os.readlink(f"/proc/{pid}/ns/pid"))
     return found
 
 
 def test_in_a_namespace_the_kernel_ends_all(group: execnet.Group) -> None:
-    before = namespaces()
     try:
         gateway = group.makegateway("popen//isolate=pidns")
     except execnet.HostNotFound as error:
         pytest.skip(str(error))
-    assert len(namespaces() - before) == 1
+    (namespace,) = namespaces(our_processes()) - namespaces(["self"])
     code = "import os; channel.send((os.getpid(), os.readlink('/proc/self'), len(os.listdir('/proc'))))"
     pid, shown, _ = gateway.remote_exec(code).receive()
     assert (pid, shown) == (2, "2")
     assert gateway.remote_exec(FORK_RUNNER).receive() == 1
     group.terminate(timeout=1)
-    assert namespaces() == before
+    assert eventually(lambda: namespace not in namespaces(name for name in os.listdir("/proc") if name.isdigit()))
 
 
 @pytest.mark.parametrize(("code", "cause"), [("os._exit(7)", "exit status 7"), ("os.kill(2, 9)", "killed by SIGKILL")])

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from pathlib import Path
 import pytest
 
 import execnet
-from belongings import children, ends_gone, eventually, sleeps, stop
+from belongings import children, doings, ends_gone, eventually, sleeps, stop
 from lateness import Stopwatch
 from sshd import PrivateSshd
 
@@ -157,7 +158,11 @@ def nobody_reads(group: execnet.Group, worker: str) -> Trouble:
 
 
 def sleeps_in(thread: threading.Thread) -> bool:
-    return Path(f"/proc/self/task/{thread.native_id}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+    """Whether the thread waits, and not only for the interpreter's lock: that wakes up every five milliseconds."""
+    assert thread.native_id is not None
+    before = doings(os.getpid(), thread.native_id)
+    time.sleep(0.02)
+    return before[0] == "S" and doings(os.getpid(), thread.native_id) == before
 
 
 def doing(code: str) -> Callable[[execnet.Group, str], Trouble]:

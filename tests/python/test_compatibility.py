@@ -153,7 +153,7 @@ def test_a_pool_can_use_the_callers_thread(model: ExecModel) -> None:
 def test_what_does_not_end_by_itself_is_ended(model: ExecModel) -> None:
     ended, killed = threading.Event(), threading.Event()
     pairs = [(killed.wait, killed.set), (ended.set, pytest.fail)]
-    multi.safe_terminate(model, 0.2, pairs)
+    multi.safe_terminate(model, 1.0, pairs)
     assert ended.is_set()
     assert killed.is_set()
 

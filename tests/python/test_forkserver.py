@@ -96,7 +96,7 @@ def test_a_module_that_cannot_be_imported_is_loud(anywhere: Preload, source: str
         anywhere.gateway("json,bad")
     if "exit" not in says and "killed" not in says:
         assert "the fork server cannot import bad, which preload= names" in str(caught.value)
-    assert anywhere.processes() == set()
+    assert eventually(lambda: anywhere.processes() == set())
 
 
 def test_all_that_wait_for_it_are_told(preload: Preload) -> None:

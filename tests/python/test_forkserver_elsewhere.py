@@ -35,12 +35,12 @@ def test_members_of_one_host_share_a_connection_that_is_no_member(sshd: PrivateS
         assert {gateway.remoteaddress for gateway in group} == {"localhost"}
         parents = [fork_server_of(gateway) for gateway in group]
         assert parents[0] == parents[1] != parents[2]
-        assert connections(sshd) == before + 1
+        assert eventually(lambda: connections(sshd) == before + 1)
         group.makegateway("ssh=localhost//preload//chdir=other//env:A=1")
         assert ask(group["gw2"], "(os.path.basename(os.getcwd()), os.environ['A'])") == ("other", "1")
-        assert connections(sshd) == before + 1
+        assert eventually(lambda: connections(sshd) == before + 1)
         group.makegateway(f"ssh=localhost//preload//python={shlex.quote(sys.executable)}")
-        assert connections(sshd) == before + 2
+        assert eventually(lambda: connections(sshd) == before + 2)
     finally:
         before_end = time.monotonic()
         group.terminate(timeout=5)

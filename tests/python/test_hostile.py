@@ -220,7 +220,7 @@ def test_mutated_frames_end_a_worker_process_in_order(worker: dict[str, Any], so
             text = said.read().decode()
             # SIGINT is what it sends itself when, on a busy machine, its end takes longer than it should.
             assert status in (0, 1, -signal.SIGINT), (status, text, stream.hex())
-            assert "Traceback" not in text, (text, stream.hex())
+            assert "Traceback" not in text or status == -signal.SIGINT, (text, stream.hex())
             refused += "execnet worker" in text
     figures.report(inputs, f"{refused} refused")
     assert refused > inputs / 10

@@ -89,7 +89,7 @@ def test_a_slow_reader_costs_neither_memory_nor_the_time_of_others(worker: str, 
     threads = [threading.Thread(target=function) for function in (send, receive)]
     for thread in threads:
         thread.start()
-    trips, slow, ours, most = [], [], 0.0, dict.fromkeys(pids, 0.0)
+    trips, ours, slow, most = [], [], [], dict.fromkeys(pids, 0.0)
     begin = looked = time.monotonic()
     while time.monotonic() - begin < SECONDS:
         waited = seconds_without_a_processor(pids.values())
@@ -97,10 +97,11 @@ def test_a_slow_reader_costs_neither_memory_nor_the_time_of_others(worker: str, 
         echo.send(1)
         echo.receive(timeout=20)
         trips.append((time.monotonic() - start) * 1000)
+        ours.append(trips[-1])
         if trips[-1] >= MOST_MILLISECONDS:
             waited = seconds_without_a_processor(pids.values()) - waited
             slow.append(f"{trips[-1]:.1f} ms, of these {waited * 1000:.1f} ms without a processor")
-            ours = max(ours, trips[-1] - waited * 1000)
+            ours[-1] -= waited * 1000
         if start - looked > 0.05:
             looked = start
             most = {name: max(most[name], resident_megabytes(pid) - idle[name]) for name, pid in pids.items()}
@@ -125,9 +126,9 @@ def test_a_slow_reader_costs_neither_memory_nor_the_time_of_others(worker: str, 
     assert status.numblocked == 1
     assert 2**22 < status.outstanding < 2**24  # the window was what held them back; the echo's are in it, too
     assert max(most.values()) < MOST_MEGABYTES
-    assert median < MOST_MILLISECONDS
+    assert statistics.median(ours) < MOST_MILLISECONDS
     if IS_LONG:
-        assert ours < MOST_MILLISECONDS
+        assert max(ours) < MOST_MILLISECONDS
 
 
 # --- What is not bounded ---

@@ -186,8 +186,11 @@ def stop(pid: int) -> None:
     os.kill(pid, signal.SIGSTOP)
 
     def stopped() -> bool:
-        states = [stat.read_text().rpartition(")")[2].split()[0] for stat in Path(f"/proc/{pid}/task").glob("*/stat")]
-        return set(states) == {"T"}
+        states = set()
+        for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
+            with contextlib.suppress(OSError):  # a thread that has just ended
+                states.add(stat.read_text().rpartition(")")[2].split()[0])
+        return states == {"T"}
 
     assert eventually(stopped, 20)
 
@@ -197,8 +200,9 @@ def sleeps(pid: int) -> bool:
     return doings(pid)[0] == "S" and doings(pid) == doings(pid)
 
 
-def doings(pid: int) -> tuple[str, ...]:
-    """State, user and system time, and switches of the main thread."""
-    stat = Path(f"/proc/{pid}/task/{pid}/stat").read_text().rpartition(")")[2].split()
-    switches = [line for line in Path(f"/proc/{pid}/task/{pid}/status").read_text().splitlines() if "ctxt" in line]
+def doings(pid: int, thread: int | None = None) -> tuple[str, ...]:
+    """State, user and system time, and switches of a thread, the main one if not told."""
+    task = Path(f"/proc/{pid}/task/{thread or pid}")
+    stat = (task / "stat").read_text().rpartition(")")[2].split()
+    switches = [line for line in (task / "status").read_text().splitlines() if "ctxt" in line]
     return stat[0], stat[11], stat[12], *switches

@@ -1,7 +1,7 @@
 """How long a call takes, less what the machine was late in the same moment.
 
 A bound of some 0.2 s cannot be told on a machine whose CPUs are taken: there all that sleeps wakes up late. So
-beside the call a thread of its own does nothing but sleep for ten milliseconds at a time, and what it wakes up too
+beside the call a thread on each CPU does nothing but sleep for ten milliseconds at a time, and what they wake up too
 late, by more than a millisecond, is the allowance. On an idle machine that is next to nothing.
 
     with Stopwatch() as watch:
@@ -11,6 +11,7 @@ late, by more than a millisecond, is the allowance. On an idle machine that is n
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from types import TracebackType
@@ -25,13 +26,15 @@ class Stopwatch:
     seconds: float
     """How long it has taken."""
     late: float
-    """How late, in sum, a plain sleeping thread was meanwhile, in seconds."""
+    """How late, in sum, plain sleeping threads were meanwhile, in seconds."""
 
     def __enter__(self) -> Stopwatch:
         self.late = 0.0
         self._over = False
-        self._sleeper = threading.Thread(target=self._sleep)
-        self._sleeper.start()
+        self._lateness = dict.fromkeys(os.sched_getaffinity(0), 0.0)
+        self._sleepers = [threading.Thread(target=self._sleep, args=(cpu,)) for cpu in self._lateness]
+        for sleeper in self._sleepers:
+            sleeper.start()
         self._begin = time.monotonic()
         return self
 
@@ -40,10 +43,13 @@ class Stopwatch:
     ) -> None:
         self.seconds = time.monotonic() - self._begin
         self._over = True
-        self._sleeper.join()
+        for sleeper in self._sleepers:
+            sleeper.join()
+        self.late = sum(self._lateness.values())
 
-    def _sleep(self) -> None:
+    def _sleep(self, cpu: int) -> None:
+        os.sched_setaffinity(0, {cpu})  # of this thread
         while not self._over:
             before = time.monotonic()
             time.sleep(_NAP)
-            self.late += max(0.0, time.monotonic() - before - _NAP - _NORMAL)
+            self._lateness[cpu] += max(0.0, time.monotonic() - before - _NAP - _NORMAL)

@@ -224,10 +224,10 @@ def test_a_large_value_finds_the_memory_of_the_one_before(value: object, capfd: 
     dumped = execnet.dumps(value)
     execnet.loads(dumped)
     before = arenas(capfd)
-    for _ in range(5):
+    for _ in range(10):
         execnet.loads(dumped)
-    after = arenas(capfd)
-    assert after["total"] <= before["total"] + 2
+    # Each time all of its arenas, which are four at least, if none stayed.
+    assert arenas(capfd)["total"] <= before["total"] + 10
     # And it is bounded.
     execnet.loads(execnet.dumps(list(range(1000, 2_000_000))))
     assert arenas(capfd)["current"] <= before["current"] + 40

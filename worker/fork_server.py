@@ -1,6 +1,6 @@
 """The fork server: a warm interpreter that has imported some modules and forks a worker whenever it is asked to.
 
-The coordinator (src/core/fork_server.cpp) sends this source to an interpreter that it has
+The coordinator (src/gateway/fork_server.cpp) sends this source to an interpreter that it has
 started for it, which then runs `fork_workers(modules, load)` and, in each worker, `run(serve, leave)`.
 Both are called from the one line on the command line, so that a worker has as little below it on its stack as
 one that was started fresh. Python 3, standard library only.

@@ -10,8 +10,8 @@
 #include <execnet/dump.hpp>
 
 #include "base/syscall.hpp"
-#include "core/channel_handle.hpp"
-#include "core/connection.hpp"
+#include "connection/channel_handle.hpp"
+#include "connection/connection.hpp"
 #include "counting.hpp"
 #include "loop/loop.hpp"
 #include "values.hpp"

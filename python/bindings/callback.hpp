@@ -4,7 +4,7 @@
 #include <memory>
 
 #include "channel.hpp"
-#include "core/dispatcher.hpp"
+#include "connection/dispatcher.hpp"
 
 namespace execnet::python {
 

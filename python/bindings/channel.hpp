@@ -6,8 +6,8 @@
 #include <memory>
 
 #include "base/rope.hpp"
-#include "core/channel_handle.hpp"
-#include "core/connection.hpp"
+#include "connection/channel_handle.hpp"
+#include "connection/connection.hpp"
 
 namespace execnet::python {
 

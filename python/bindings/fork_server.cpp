@@ -28,7 +28,7 @@
 #include "base/heap_holes.hpp"
 #include "base/syscall.hpp"
 #include "bindings.hpp"
-#include "core/fork_protocol.hpp"
+#include "gateway/fork_protocol.hpp"
 #include "process/pidfd.hpp"
 #include "text.hpp"
 #include "transport/transport.hpp"

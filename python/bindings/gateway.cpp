@@ -11,8 +11,8 @@
 
 #include "bindings.hpp"
 #include "channel.hpp"
-#include "core/gateway_end.hpp"
-#include "core/value_message.hpp"
+#include "gateway/gateway_end.hpp"
+#include "connection/value_message.hpp"
 #include "green.hpp"
 #include "py_dump.hpp"
 #include "py_lent.hpp"

@@ -6,7 +6,7 @@
 #include <execnet/gateway.hpp>
 #include <memory>
 
-#include "core/membership.hpp"
+#include "gateway/membership.hpp"
 
 namespace execnet::python {
 

@@ -8,7 +8,7 @@
 #include <string>
 
 #include "base/wait.hpp"
-#include "core/connection.hpp"
+#include "connection/connection.hpp"
 
 namespace execnet::python {
 

@@ -1,5 +1,5 @@
 // What a Group is inside: which gateways there are and what becomes of them is decided by the core.
-#include "core/membership.hpp"
+#include "gateway/membership.hpp"
 
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/optional.h>
@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "bindings.hpp"
-#include "core/gateway_end.hpp"
+#include "gateway/gateway_end.hpp"
 #include "gateway.hpp"
 #include "green.hpp"
 #include "interrupt.hpp"

@@ -1,5 +1,5 @@
 // What execnet.rsync stands on: the two steps of the core, with Python's objects for the calls back.
-#include "core/rsync_send.hpp"
+#include "rsync/rsync_send.hpp"
 
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>

@@ -11,8 +11,8 @@
 
 #include "bindings.hpp"
 #include "channel.hpp"
-#include "core/value_message.hpp"
-#include "core/worker_end.hpp"
+#include "connection/value_message.hpp"
+#include "gateway/worker_end.hpp"
 #include "green.hpp"
 #include "interrupt.hpp"
 #include "text.hpp"

@@ -7,7 +7,7 @@
 #include <optional>
 #include <string>
 
-#include "core/worker_end.hpp"
+#include "gateway/worker_end.hpp"
 
 namespace execnet::python {
 

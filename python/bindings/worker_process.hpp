@@ -10,7 +10,7 @@
 #include <memory>
 #include <string>
 
-#include "core/worker_end.hpp"
+#include "gateway/worker_end.hpp"
 
 namespace execnet::python {
 

@@ -1,6 +1,6 @@
 // A byte stream in shared memory, in one direction: one producer, one consumer, in two processes that need not trust
 // each other. No system calls: who finds it empty or full and wants to sleep says so, and the other side tells him by
-// other means (core/link.hpp).
+// other means (connection/link.hpp).
 //
 // Each of the two ends has an object of its own over the same memory. An end is used by one thread at a time. It never
 // reads back what it has written there, and believes of the other end's numbers only what can be true.

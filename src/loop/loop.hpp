@@ -7,7 +7,7 @@
 // with the parent.
 //
 // Why not an event-loop library: a caller that waits for a message takes the reading of its
-// connection over from this thread and gives it back later (see core/connection.hpp). That needs
+// connection over from this thread and gives it back later (see connection/connection.hpp). That needs
 // interest in a descriptor to be switched on and off from other threads, in one system call, at
 // any time - also while this thread sleeps in epoll_wait. Libraries own their descriptors.
 #pragma once

@@ -1,4 +1,4 @@
-// A peer that means no good, with rings (core/link.hpp): it writes into the memory both share whatever it likes,
+// A peer that means no good, with rings (connection/link.hpp): it writes into the memory both share whatever it likes,
 // whenever it likes. That ends the connection, or is taken in as bytes are; nobody hangs or reads where nothing is.
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -17,9 +17,9 @@
 
 #include "base/ring.hpp"
 #include "base/syscall.hpp"
-#include "core/channel_handle.hpp"
-#include "core/value_message.hpp"
-#include "core/worker_end.hpp"
+#include "connection/channel_handle.hpp"
+#include "connection/value_message.hpp"
+#include "gateway/worker_end.hpp"
 #include "hello.hpp"
 #include "mutator.hpp"
 #include "soak.hpp"

@@ -14,9 +14,9 @@
 #include <span>
 
 #include "base/syscall.hpp"
-#include "core/channel_handle.hpp"
-#include "core/value_message.hpp"
-#include "core/worker_end.hpp"
+#include "connection/channel_handle.hpp"
+#include "connection/value_message.hpp"
+#include "gateway/worker_end.hpp"
 #include "hello.hpp"
 #include "mutator.hpp"
 #include "soak.hpp"

@@ -17,9 +17,9 @@
 #include <vector>
 
 #include "base/syscall.hpp"
-#include "core/channel_handle.hpp"
-#include "core/value_message.hpp"
-#include "core/worker_end.hpp"
+#include "connection/channel_handle.hpp"
+#include "connection/value_message.hpp"
+#include "gateway/worker_end.hpp"
 #include "hello.hpp"
 #include "soak.hpp"
 

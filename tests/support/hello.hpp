@@ -2,7 +2,7 @@
 #pragma once
 
 #include "base/buffer.hpp"
-#include "core/value_message.hpp"
+#include "connection/value_message.hpp"
 
 namespace execnet::testing {
 

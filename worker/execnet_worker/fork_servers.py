@@ -45,7 +45,7 @@ def pidfd_open(pid):
 
 
 class ForkServer(object):
-    """An interpreter that forks workers for this proxy; src/core/fork_server.hpp is the same for a native one.
+    """An interpreter that forks workers for this proxy; src/gateway/fork_server.hpp is the same for a native one.
 
     One request at a time: who asks reads the answer.
     """

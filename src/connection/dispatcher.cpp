@@ -1,0 +1,172 @@
+#include "connection/dispatcher.hpp"
+
+#include <utility>
+
+#include "connection/channel_state.hpp"
+#include "connection/connection.hpp"
+
+namespace execnet::core {
+
+Dispatcher::~Dispatcher() {
+  if (connection_.in_forked_copy()) {
+    base::forget(thread_);
+  } else if (thread_.joinable()) {
+    thread_.detach();  // nobody has joined it: it has dropped the last reference to the connection itself
+  }
+}
+
+bool Dispatcher::start(Lock& lock, bool in_greenlet) {
+  static_cast<void>(lock);
+  if (ended_ && thread_.joinable()) {  // the connection was gone, and all was run
+    thread_.join();
+    ended_ = false;
+  }
+  if (thread_.joinable() || in_greenlet_) {
+    return false;
+  }
+  if (in_greenlet) {
+    in_greenlet_ = true;
+    thread_of_greenlet_ = std::this_thread::get_id();
+    return true;
+  }
+  // The thread keeps the connection until it ends.
+  thread_ = std::thread([this, connection = connection_.shared_from_this()] {
+    while (!ended_) {
+      connection->in_thread_scope([&] {
+        auto own_lock = connection->lock();
+        run(own_lock, {});
+      });
+      auto own_lock = connection->lock();
+      ended_ = calls_.empty();  // something may have been pushed while the scope was left
+      connection->touch(own_lock, &ended_);
+    }
+  });
+  return false;
+}
+
+void Dispatcher::run_in_greenlet(const base::Wait& wait) {
+  const auto connection = connection_.shared_from_this();
+  auto lock = connection_.lock();
+  const auto leave = [&] {
+    greenlet_ = nullptr;
+    in_greenlet_ = false;
+    connection_.touch(lock, &ended_);
+    connection_.touch(lock, &busy_);
+  };
+  greenlet_ = wait.greenlet;
+  try {
+    run(lock, wait);
+  } catch (...) {
+    leave();
+    throw;
+  }
+  leave();
+}
+
+void Dispatcher::push(Lock& lock, std::shared_ptr<ChannelState> channel, std::optional<base::Buffer> item) {
+  calls_.push_back({std::move(channel), std::move(item)});
+  connection_.touch(lock, this);
+}
+
+void Dispatcher::run(Lock& lock, const base::Wait& wait) {
+  for (;;) {
+    connection_.wait_until(lock, this, wait, [&] { return !calls_.empty() || connection_.gone(lock).has_value(); });
+    if (calls_.empty()) {
+      return;
+    }
+    run_next(lock);
+  }
+}
+
+void Dispatcher::run_next(Lock& lock) {
+  Call call = std::move(calls_.front());
+  calls_.pop_front();
+  busy_ = true;
+  run_one(lock, std::move(call));
+  busy_ = false;
+  if (calls_.empty()) {
+    connection_.touch(lock, &busy_);
+  }
+}
+
+void Dispatcher::run_one(Lock& lock, Call call) {
+  ChannelState& channel = *call.channel;
+  std::shared_ptr<Callback> callback = channel.callback;
+  if (call.item) {
+    if (channel.callback_failed) {
+      return;
+    }
+    const StringConfig strings = channel.strings.value_or(connection_.strings(lock));
+    connection_.on_taken(lock, channel, call.item->size());
+    lock.unlock();
+    auto error = callback->on_item(std::move(*call.item), strings);
+    lock.lock();
+    if (error) {
+      channel.callback_failed = true;
+      channel.errors.push_back(*error);
+      connection_.close_channel(lock, call.channel, error);
+    }
+    return;
+  }
+  lock.unlock();
+  callback->on_end();
+  lock.lock();
+  channel.callback.reset();
+  channel.to_be_told = false;
+  connection_.touch(lock, call.channel.get());
+  // The callback and what it holds go without the mutex: they may be the program's.
+  lock.unlock();
+  callback.reset();
+  call.channel.reset();
+  lock.lock();
+}
+
+bool Dispatcher::runs_here(const base::Wait& wait) const {
+  return wait.hub != nullptr && in_greenlet_ ? greenlet_ == wait.greenlet
+                                             : thread_.get_id() == std::this_thread::get_id();
+}
+
+bool Dispatcher::is_over(const Lock& lock) const {
+  static_cast<void>(lock);
+  return ended_ || !(thread_.joinable() || in_greenlet_);
+}
+
+bool Dispatcher::wait_idle(Lock& lock, const base::Wait& wait) {
+  if (is_over(lock) || runs_here(wait)) {
+    return true;
+  }
+  return connection_.wait_until(lock, &busy_, wait, [&] { return is_over(lock) || (calls_.empty() && !busy_); });
+}
+
+void Dispatcher::join(const base::Wait& wait) {
+  if (made_here_.in_forked_copy()) {
+    return;
+  }
+  auto lock = connection_.lock();
+  if (runs_here(wait)) {
+    return;
+  }
+  if (in_greenlet_) {
+    const bool blocked = wait.hub == nullptr && thread_of_greenlet_ == std::this_thread::get_id();
+    if (!blocked) {
+      connection_.wait_until(lock, &ended_, wait, [&] { return !in_greenlet_; });
+    }
+  } else if (thread_.joinable() && connection_.wait_until(lock, &ended_, wait, [&] { return ended_; })) {
+    lock.unlock();
+    thread_.join();
+  }
+}
+
+void Dispatcher::run_rest() {
+  if (made_here_.in_forked_copy()) {
+    return;
+  }
+  auto lock = connection_.lock();
+  if (in_greenlet_ && thread_of_greenlet_ == std::this_thread::get_id()) {
+    while (!calls_.empty() && !busy_) {
+      run_next(lock);
+    }
+  }
+}
+
+}  // namespace execnet::core

@@ -1,0 +1,130 @@
+#include "gateway/far_end.hpp"
+
+#include <utility>
+
+#include "connection/value_message.hpp"
+
+namespace execnet::core {
+namespace {
+
+Value open_payload(const transport::Launch& launch) {
+  List argv;
+  for (const std::string& word : launch.argv) {
+    argv.emplace_back(Bytes(word));
+  }
+  Dict env;
+  for (const auto& [name, value] : launch.env) {
+    env.emplace_back(Bytes(name), Bytes(value));
+  }
+  const base::Buffer sources = launch.forks ? transport::preamble(launch) : base::Buffer();
+  return Tuple{std::move(argv), std::move(env), launch.stream_on_stdio,
+               launch.forks ? Value(Bytes(std::string(sources.view()))) : Value()};
+}
+
+}  // namespace
+
+// --- LocalProcess ---
+
+LocalProcess::LocalProcess(std::shared_ptr<process::Process> process, base::Fd stderr_pipe,
+                           std::shared_ptr<loop::Loop> loop)
+    : process_(std::move(process)), oom_(process_->pid()) {
+  if (stderr_pipe) {
+    stderr_ = std::make_shared<StderrTail>(std::move(stderr_pipe), std::move(loop));
+    stderr_->start();
+  }
+}
+
+std::string LocalProcess::said() { return stderr_ ? stderr_->text() : ""; }
+
+void LocalProcess::on_serving(std::optional<pid_t> worker) {
+  if (stderr_) {
+    stderr_->pass_on();
+  }
+  if (worker && *worker != process_->pid()) {
+    const std::lock_guard lock(mutex_);
+    oom_ = process::OomWatch(*worker);
+  }
+}
+
+std::optional<std::string> LocalProcess::ended() {
+  const auto status = process_->poll();
+  if (!status) {
+    return std::nullopt;
+  }
+  const std::lock_guard lock(mutex_);
+  if (!how_) {
+    how_ = killed_here() ? status->describe() : process::describe_end(*status, oom_);
+  }
+  return how_;
+}
+
+// --- ProxiedProcess ---
+
+ProxiedProcess::ProxiedProcess(std::shared_ptr<Connection> proxy) : proxy_(std::move(proxy)) {}
+
+std::shared_ptr<ProxiedProcess> ProxiedProcess::open(std::shared_ptr<Connection> proxy, const transport::Launch& launch,
+                                                     base::Fd stream) {
+  base::Buffer payload = encode_value(open_payload(launch));
+  auto self = std::make_shared<ProxiedProcess>(std::move(proxy));
+  Connection& connection = *self->proxy_;
+  auto lock = connection.lock();
+  if (connection.gone(lock)) {
+    connection.throw_gone(lock);
+  }
+  self->channel_ = connection.new_state(lock);
+  self->relay_ = std::make_shared<Relay>(self->proxy_, self->channel_, self);
+  self->relay_->take_stream(lock, std::move(stream));
+  self->relay_->take_channel(lock);
+  connection.use_rings(lock);
+  // Last: writing lets go of the mutex, and the proxy may answer at once.
+  connection.post(lock, wire::FrameType::kOpen, self->channel_->id, std::move(payload));
+  return self;
+}
+
+void ProxiedProcess::let_go() {
+  if (proxy_->in_forked_copy()) {
+    return;
+  }
+  auto lock = proxy_->lock();
+  proxy_->close_channel(lock, channel_, std::nullopt);
+}
+
+std::optional<std::string> ProxiedProcess::ended() {
+  const std::lock_guard lock(mutex_);
+  return how_;
+}
+
+std::string ProxiedProcess::said() {
+  const std::lock_guard lock(mutex_);
+  return said_;
+}
+
+void ProxiedProcess::on_relay_change(Connection::Lock& lock) {
+  if (relay_->flushed(lock)) {
+    const std::lock_guard own_lock(mutex_);
+    if (how_) {
+      return;
+    }
+    const std::string text = relay_->error(lock);
+    if (const auto& gone = proxy_->gone(lock)) {
+      how_ = "its proxy is gone: " + *gone;
+    } else if (text.empty()) {
+      how_ = "its proxy has ended it";
+    } else {
+      const std::size_t line_end = std::min(text.find('\n'), text.size());
+      how_ = text.substr(0, line_end);
+      said_ = text.substr(std::min(line_end + 1, text.size()));
+    }
+    ended_event_.signal();
+  } else if (relay_->stream_ended(lock) && !relay_->channel_ended(lock) && !std::exchange(last_sent_, true)) {
+    proxy_->post(lock, wire::FrameType::kLast, channel_->id);
+  }
+}
+
+// --- Stranger ---
+
+std::optional<std::string> Stranger::ended() {
+  return ended_event_.has_happened() ? std::optional<std::string>("it closed the connection") : std::nullopt;
+}
+
+}  // namespace execnet::core

@@ -1,0 +1,146 @@
+// An interpreter that has imported some modules and forks a worker whenever it is asked to: the coordinator's side
+// of worker/fork_server.py; fork_protocol.hpp is what the two say to each other.
+//
+// A worker is the fork server's child: it alone can collect it, and does so when it is told to, which is when its
+// pidfd says that it has ended. Until then the pid is nobody else's. If the fork server ends, its workers are
+// killed: a guard would do the same.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "base/event.hpp"
+#include "base/fd.hpp"
+#include "base/fork.hpp"
+#include "gateway/far_end.hpp"
+#include "gateway/fork_protocol.hpp"
+#include "gateway/stderr_tail.hpp"
+#include "loop/loop.hpp"
+#include "process/oom.hpp"
+#include "process/process.hpp"
+#include "transport/transport.hpp"
+
+namespace execnet::core {
+
+class ForkServer;
+
+// A worker that was asked for.
+//
+// Owner: its GatewayEnd, and its ForkServer until it has ended. Any thread may call any method.
+class ForkedProcess final : public FarEnd {
+ public:
+  ForkedProcess(std::weak_ptr<ForkServer> server, std::uint32_t number, base::Fd stderr_pipe,
+                const std::shared_ptr<loop::Loop>& loop);
+
+  std::optional<std::string> ended() override;
+  [[nodiscard]] int end_fd() const override { return ended_event_.fd(); }
+  std::string said() override;
+  void on_serving(std::optional<pid_t> /*worker*/) override { stderr_->pass_on(); }
+  void on_kill() override;
+  void let_go() override;
+  // None until it is forked.
+  process::Process* process() override;
+
+  // For its ForkServer. The first end is the one that counts.
+  void set_process(std::shared_ptr<process::Process> process);
+  void set_ended(const std::string& how, const std::string& said = "");
+
+ private:
+  const std::weak_ptr<ForkServer> server_;
+  const std::uint32_t number_;
+  const std::shared_ptr<StderrTail> stderr_;
+  base::Event ended_event_;
+  std::mutex mutex_;
+  std::shared_ptr<process::Process> process_;  // set once
+  std::optional<std::string> how_;             // it ended
+  std::string said_;                           // by the fork server, if that has ended it
+};
+
+// Owner: its group's ForkServers. Any thread may call any method. Nothing here waits: what there is to do when
+// something comes is done on the loop thread.
+class ForkServer final : public std::enable_shared_from_this<ForkServer> {
+ public:
+  // Starts the interpreter, which then imports the modules. Throws HostNotFound.
+  static std::shared_ptr<ForkServer> start(const transport::Launch& launch, std::shared_ptr<loop::Loop> loop);
+  ForkServer(transport::Link link, std::shared_ptr<loop::Loop> loop);  // for start()
+  ~ForkServer();
+  ForkServer(const ForkServer&) = delete;
+  ForkServer& operator=(const ForkServer&) = delete;
+
+  // Asks for a worker; `stream` is its end of the gateway's stream.
+  std::shared_ptr<ForkedProcess> fork(base::Fd stream);
+  // Nobody waits for the worker of that number any more. If it is not forked yet it need not be, and a fork server
+  // that nobody waits for and that still imports is ended: it may do so for ever.
+  void give_up(std::uint32_t number);
+  // What keeps a worker from being forked: what the fork server has said, or that it is not ready.
+  std::string explain();
+
+  // Whether it can be asked for workers, as far as one knows.
+  [[nodiscard]] bool usable();
+  // Whether it has ended, and so have its workers.
+  [[nodiscard]] bool is_over();
+  [[nodiscard]] process::Process& process() const { return *process_; }
+  // Has it end, once its workers have.
+  void close();
+  // It has ended, or it is not waited for any longer. So have its workers.
+  void finish();
+
+ private:
+  struct Request {
+    ForkRequestKind kind;
+    std::uint32_t number;
+    base::Fd stream;  // these two for a fork only
+    base::Fd stderr_pipe;
+  };
+  struct Child {
+    std::shared_ptr<ForkedProcess> far_end;
+    std::shared_ptr<process::Process> process;  // null: not forked yet
+    loop::Loop::Id end_watch = 0;
+  };
+
+  void watch();
+  // The following REQUIRE the mutex.
+  void send_requests();
+  bool send(const Request& request);
+  void read_answers();
+  bool take_answer();
+  void on_answer(ForkAnswerKind kind, std::uint32_t number, std::int32_t value, const std::string& text);
+  void on_ready(const std::string& pid_namespace);
+  void on_status(std::uint32_t number, const process::ExitStatus& status);
+  void on_forked(std::uint32_t number, pid_t pid);
+  void on_worker_ended(std::uint32_t number);
+  void on_control_end();
+  void on_process_ended();
+  void end_child(std::uint32_t number, const std::string& how, const std::string& said = "");
+  void refuse_all(const std::string& why);
+  void later(std::chrono::milliseconds delay, std::function<void(ForkServer&)> what);
+  loop::Loop::Id watch(int fd, std::function<void(ForkServer&)> what);
+
+  const base::MadeHere made_here_;
+  const std::shared_ptr<loop::Loop> loop_;
+  const std::shared_ptr<process::Process> process_;
+  const std::shared_ptr<StderrTail> stderr_;
+  const process::OomWatch oom_;
+  const base::Fd control_;
+  const base::Fd null_;  // for a standard descriptor that this program does not have
+
+  std::mutex mutex_;
+  loop::Loop::Id control_watch_ = 0;
+  loop::Loop::Id process_watch_ = 0;
+  bool ready_ = false;
+  bool closed_ = false;             // it is asked for nothing more
+  std::optional<std::string> how_;  // it ended
+  std::uint32_t last_number_ = 0;
+  std::deque<Request> requests_;  // not yet sent
+  std::size_t unanswered_ = 0;    // sent
+  std::map<std::uint32_t, Child> children_;
+  std::string received_;
+};
+
+}  // namespace execnet::core

@@ -1,0 +1,355 @@
+#include "gateway/membership.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <cstddef>
+#include <exception>
+#include <execnet/error.hpp>
+#include <iterator>
+#include <utility>
+
+#include "base/fd.hpp"
+#include "gateway/ending.hpp"
+
+namespace execnet::core {
+namespace {
+
+// For a group that is terminated without a time-out: nothing is waited for without end.
+constexpr base::Seconds kPatience{10.0};
+constexpr base::Seconds kOnDestruction{1.0};
+constexpr std::chrono::milliseconds kLookAfterAll{200};
+constexpr std::size_t kDescriptors = 6;  // of one gateway while it starts, at most
+
+using Gateways = std::vector<std::shared_ptr<Gateway>>;
+
+// The id of the gateway that is to be there first: the proxy, or who is to listen.
+std::optional<std::string> leader(const XSpec& spec) { return spec.get(spec.has("via") ? "via" : "installvia"); }
+
+bool have_same_target(const XSpec& a, const XSpec& b) {
+  return a.get("ssh") == b.get("ssh") && a.get("ssh_config") == b.get("ssh_config") &&
+         a.get("python") == b.get("python");
+}
+
+void remove(Gateways& gateways, const Gateways& gone) {
+  std::erase_if(gateways, [&](const auto& one) { return std::find(gone.begin(), gone.end(), one) != gone.end(); });
+}
+
+// Waits for those of `started` from `served` on, which it counts up. Sleeps for the last that is still to come, when
+// mostly all are there, so that nobody is woken for each; but looks after all now and then, for one that has failed.
+void wait_for(const Gateways& started, std::size_t& served, const base::Wait& wait) {
+  const auto state_of = [](const auto& gateway) { return gateway->end()->start_until({}); };
+  auto progress = base::Clock::now();
+  while (served < started.size()) {
+    const auto first = started.begin() + static_cast<std::ptrdiff_t>(served);
+    const auto last = std::find_if(started.rbegin(), std::make_reverse_iterator(first), [&](const auto& gateway) {
+      return state_of(gateway) == GatewayEnd::Start::kComing;
+    });
+    if (last != std::make_reverse_iterator(first)) {
+      static_cast<void>((*last)->end()->start_until(wait.until(base::Clock::now() + kLookAfterAll)));
+    }
+    const auto failed = std::find_if(
+        first, started.end(), [&](const auto& gateway) { return state_of(gateway) == GatewayEnd::Start::kFailed; });
+    if (failed != started.end()) {
+      (*failed)->end()->wait_started(wait);  // throws
+    }
+    for (; served < started.size() && state_of(started[served]) == GatewayEnd::Start::kServes; ++served) {
+      started[served]->end()->wait_started(wait);
+      progress = base::Clock::now();
+    }
+    if (served < started.size() && base::Clock::now() - progress > GatewayEnd::kStartsWithin) {
+      started[served]->end()->wait_started(wait, {});  // throws
+    }
+  }
+}
+
+}  // namespace
+
+Membership::~Membership() {
+  if (made_here_.in_forked_copy()) {
+    return;
+  }
+  try {
+    terminate(kOnDestruction, {});
+  } catch (const std::exception&) {
+    // Nobody is left to be told. The streams close now, and workers end when theirs does.
+  }
+  if (loop_) {
+    loop_->stop();
+  }
+}
+
+bool Membership::is_taken(const std::string& id) const {
+  return starting_.contains(id) ||
+         std::any_of(members_.begin(), members_.end(), [&](const auto& gateway) { return gateway->id() == id; });
+}
+
+void Membership::allocate_id(XSpec& spec) {
+  const std::lock_guard lock(mutex_);
+  if (spec.get("id")) {
+    return;
+  }
+  std::string id;
+  do {
+    id = "gw" + std::to_string(next_auto_id_++);
+  } while (is_taken(id));
+  spec.set("id", id);
+}
+
+// Checks everything that can be wrong, for all of them, before the first is started.
+std::pair<std::vector<XSpec>, std::size_t> Membership::reserve(std::vector<XSpec> specs) {
+  if (made_here_.in_forked_copy()) {
+    throw SpecError("the group belongs to the process that this one was forked from: make one here");
+  }
+  for (XSpec& spec : specs) {
+    spec.validate();
+    allocate_id(spec);
+  }
+  const std::lock_guard lock(mutex_);
+  std::set<std::string> ids;
+  const auto is_member = [&](const std::string& id) {
+    return std::any_of(members_.begin(), members_.end(), [&](const auto& gateway) { return gateway->id() == id; });
+  };
+  for (const XSpec& spec : specs) {
+    const std::string id = spec.get("id").value();
+    if (is_taken(id) || !ids.insert(id).second) {
+      throw SpecError("the group already has a gateway with id '" + id + "': ids are unique in a group");
+    }
+    if (const auto other = leader(spec); other && !is_member(*other) && (*other == id || !ids.contains(*other))) {
+      throw SpecError("the group has no gateway '" + *other + "' that '" + spec.text() +
+                      "' could go through: make that one first");
+    }
+  }
+  starting_.merge(ids);
+  return {std::move(specs), terminations_};
+}
+
+std::shared_ptr<loop::Loop> Membership::loop() {
+  const std::lock_guard lock(mutex_);
+  if (!loop_) {
+    loop_ = std::make_shared<loop::Loop>();
+  }
+  return loop_;
+}
+
+std::shared_ptr<ForkServers> Membership::fork_servers() {
+  const auto own_loop = loop();
+  const std::lock_guard lock(mutex_);
+  if (!fork_servers_) {
+    fork_servers_ = std::make_shared<ForkServers>(own_loop);
+  }
+  return fork_servers_;
+}
+
+std::shared_ptr<Gateway> Membership::carrier(const XSpec& spec, ForkServers::Batch& forks, const base::Wait& wait) {
+  auto wanted = transport::carrier_of(spec);
+  if (!wanted) {
+    return nullptr;
+  }
+  const auto own_loop = loop();
+  const std::lock_guard only_one(carrier_mutex_);
+  {
+    const std::lock_guard lock(mutex_);
+    const auto found = std::find_if(carriers_.begin(), carriers_.end(), [&](const auto& carrier) {
+      return have_same_target(carrier->end()->spec(), *wanted);
+    });
+    if (found != carriers_.end()) {
+      if ((*found)->end()->hasreceiver()) {
+        return *found;
+      }
+      leaving_.push_back(std::move(*found));
+      carriers_.erase(found);
+    }
+  }
+  wanted->set("id", spec.get("id").value() + "-carrier");  // for messages
+  auto carrier = std::make_shared<Gateway>(GatewayEnd::start(*wanted, python_, nullptr, own_loop, forks, wait));
+  const std::lock_guard lock(mutex_);
+  carriers_.push_back(carrier);
+  return carrier;
+}
+
+Gateways Membership::start(std::vector<XSpec> requested, const base::Wait& wait) {
+  const auto [specs, terminations] = reserve(std::move(requested));
+  base::expect_descriptors(specs.size() * kDescriptors);  // before the loop's thread is there, if these are the first
+  Gateways started;
+  started.reserve(specs.size());
+  std::exception_ptr failure;
+  try {
+    const auto servers = fork_servers();
+    ForkServers::Batch forks(*servers);
+    Gateways carriers;  // of each; all start at once
+    for (const XSpec& spec : specs) {
+      carriers.push_back(carrier(spec, forks, wait));
+    }
+    std::size_t served = 0;  // of `started`, those that have been waited for
+    const auto wait_for_all = [&] { wait_for(started, served, wait); };
+    for (const XSpec& spec : specs) {
+      std::shared_ptr<Gateway> other = carriers[started.size()];
+      if (other) {
+        other->end()->wait_started(wait);
+      } else if (const auto id = leader(spec)) {
+        const auto new_one =
+            std::find_if(started.begin(), started.end(), [&](const auto& gateway) { return gateway->id() == *id; });
+        if (new_one != started.end() && static_cast<std::size_t>(new_one - started.begin()) >= served) {
+          wait_for_all();
+        }
+        other = new_one != started.end() ? *new_one : member(*id);
+      }
+      started.push_back(std::make_shared<Gateway>(
+          GatewayEnd::start(spec, python_, other ? other->end() : nullptr, loop(), forks, wait)));
+      const std::lock_guard lock(mutex_);
+      coming_.push_back(started.back());
+      if (terminations_ != terminations) {  // which has not seen this one
+        throw HostNotFound("no usable Python for '" + spec.text() + "': its group was terminated meanwhile");
+      }
+    }
+    wait_for_all();
+  } catch (...) {
+    failure = std::current_exception();
+  }
+  Gateways killed;
+  if (failure) {  // no longer while the exception is handled: a greenlet must not wait there
+    killed = end_in_order(started, {.deadline = base::Clock::now(), .hub = wait.hub, .greenlet = wait.greenlet});
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    for (const XSpec& spec : specs) {
+      starting_.erase(spec.get("id").value());
+    }
+    remove(coming_, started);
+    if (failure) {
+      leaving_.insert(leaving_.end(), killed.begin(), killed.end());
+    } else {
+      members_.insert(members_.end(), started.begin(), started.end());
+    }
+  }
+  if (failure) {
+    clean_up({.deadline = base::Clock::now(), .hub = wait.hub, .greenlet = wait.greenlet});
+    std::rethrow_exception(failure);
+  }
+  return started;
+}
+
+void Membership::exit(Gateway& gateway) {
+  Gateways over;  // who only ever exits its gateways does not collect them; goes without the lock
+  {
+    const std::lock_guard lock(mutex_);
+    over = take_leaving([](const GatewayEnd& end) {
+      Connection& connection = *end.connection();
+      return end.far_end().ended() && connection.dispatcher().is_over(connection.lock());
+    });
+    const auto found =
+        std::find_if(members_.begin(), members_.end(), [&](const auto& member) { return member.get() == &gateway; });
+    if (found != members_.end()) {
+      leaving_.push_back(std::move(*found));
+      members_.erase(found);
+    }
+  }
+  gateway.end()->exit();
+}
+
+void Membership::terminate(std::optional<base::Seconds> timeout, const base::Wait& wait) {
+  if (made_here_.in_forked_copy()) {
+    return;
+  }
+  const base::Deadline deadline = base::deadline_after(timeout.value_or(kPatience));
+  Gateways ending = members();
+  {
+    const std::lock_guard lock(mutex_);
+    ++terminations_;
+    ending.insert(ending.end(), leaving_.begin(), leaving_.end());
+    ending.insert(ending.end(), carriers_.begin(), carriers_.end());
+    ending.insert(ending.end(), coming_.begin(), coming_.end());  // who starts them learns it by their end
+  }
+  // They stay members until they are gone: who interrupts this can terminate again.
+  const Gateways killed = end_in_order(ending, wait.until(deadline));
+  {
+    const std::lock_guard lock(mutex_);
+    remove(members_, ending);
+    remove(leaving_, ending);
+    remove(carriers_, ending);
+    leaving_.insert(leaving_.end(), killed.begin(), killed.end());
+  }
+  clean_up(wait.until(deadline));
+}
+
+void Membership::tell_to_exit() {
+  if (!made_here_.in_forked_copy()) {
+    core::tell_to_exit(members());
+  }
+}
+
+// The carriers, which are fork servers' parents elsewhere, and the fork servers first: what is left of their workers
+// ends with them, and the loop sees that.
+void Membership::clean_up(const base::Wait& wait) {
+  for (;;) {
+    std::shared_ptr<ForkServers> servers;
+    std::shared_ptr<loop::Loop> idle;
+    Gateways carriers;
+    Gateways ended;  // goes without the lock
+    {
+      const std::lock_guard lock(mutex_);
+      ended = take_leaving([](const GatewayEnd& end) { return end.far_end().ended().has_value(); });
+      const bool awaited = std::all_of(leaving_.begin(), leaving_.end(),
+                                       [](const auto& gateway) { return gateway->end()->far_end().killed_here(); });
+      if (members_.empty() && starting_.empty() && awaited) {
+        servers = std::move(fork_servers_);
+        carriers = std::exchange(carriers_, {});
+        if (!servers && carriers.empty() && leaving_.empty()) {
+          idle = std::move(loop_);
+        }
+      }
+    }
+    if (idle) {
+      idle->stop();
+    }
+    if (!servers && carriers.empty()) {
+      return;
+    }
+    const Gateways killed = end_in_order(carriers, wait);
+    if (servers) {
+      servers->end(wait);
+    }
+    const std::lock_guard lock(mutex_);
+    leaving_.insert(leaving_.end(), killed.begin(), killed.end());
+  }
+}
+
+// REQUIRES the mutex.
+Gateways Membership::take_leaving(const std::function<bool(const GatewayEnd&)>& which) {
+  const auto first =
+      std::partition(leaving_.begin(), leaving_.end(), [&](const auto& gateway) { return !which(*gateway->end()); });
+  Gateways taken(std::make_move_iterator(first), std::make_move_iterator(leaving_.end()));
+  leaving_.erase(first, leaving_.end());
+  return taken;
+}
+
+// Throws SpecError when it has left meanwhile.
+std::shared_ptr<Gateway> Membership::member(const std::string& id) const {
+  for (const auto& gateway : members()) {
+    if (gateway->id() == id) {
+      return gateway;
+    }
+  }
+  throw SpecError("gateway '" + id + "' has left the group");
+}
+
+Gateways Membership::members() const {
+  const std::lock_guard lock(mutex_);
+  return members_;
+}
+
+std::vector<std::string> Membership::launch_args(const XSpec& spec) const {
+  return transport::launch_for(transport::carrier_of(spec).value_or(spec), python_).argv;
+}
+
+XSpec Membership::defaultspec() const {
+  const std::lock_guard lock(mutex_);
+  return defaultspec_;
+}
+
+void Membership::set_defaultspec(const XSpec& spec) {
+  const std::lock_guard lock(mutex_);
+  defaultspec_ = spec;
+}
+
+}  // namespace execnet::core

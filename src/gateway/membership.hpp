@@ -1,0 +1,84 @@
+// What a group is inside: its gateways from the moment they are started until their processes are
+// gone, their ids, and the loop and the fork servers they share, which run only while there are any.
+//
+// Owner: execnet::Group, or the Python Group. Any thread may call any method. In a process forked from
+// the one that made it, it can only be destroyed, which leaves the parent's gateways alone.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <execnet/gateway.hpp>
+#include <execnet/xspec.hpp>
+
+#include "base/fork.hpp"
+#include "base/wait.hpp"
+#include "gateway/fork_servers.hpp"
+#include "gateway/gateway_end.hpp"
+#include "loop/loop.hpp"
+#include "transport/transport.hpp"
+
+namespace execnet::core {
+
+class Membership {
+ public:
+  explicit Membership(transport::LocalPython python = {}) : python_(std::move(python)) {}
+  // Terminates what is left, in about a second.
+  ~Membership();
+  Membership(const Membership&) = delete;
+  Membership& operator=(const Membership&) = delete;
+
+  // See execnet::Group for these.
+  void allocate_id(XSpec& spec);
+  std::vector<std::shared_ptr<Gateway>> start(std::vector<XSpec> specs, const base::Wait& wait);
+  // Those that are just being started, too: start() throws then.
+  void terminate(std::optional<base::Seconds> timeout, const base::Wait& wait);
+  // Begins to terminate, and does not wait: for who is about to terminate several groups.
+  void tell_to_exit();
+  [[nodiscard]] std::vector<std::shared_ptr<Gateway>> members() const;
+  [[nodiscard]] XSpec defaultspec() const;
+  void set_defaultspec(const XSpec& spec);
+
+  // The command line of a gateway. REQUIRES: spec.validate() has passed.
+  [[nodiscard]] std::vector<std::string> launch_args(const XSpec& spec) const;
+
+  // Tells a gateway to exit. It is no member from then on; terminate() still waits for its process.
+  void exit(Gateway& gateway);
+
+ private:
+  [[nodiscard]] std::shared_ptr<Gateway> member(const std::string& id) const;
+  [[nodiscard]] bool is_taken(const std::string& id) const;
+  // Returns the number of terminations until then, too.
+  std::pair<std::vector<XSpec>, std::size_t> reserve(std::vector<XSpec> specs);
+  std::shared_ptr<loop::Loop> loop();
+  std::shared_ptr<ForkServers> fork_servers();
+  // The ssh connection that is to carry that gateway, which is started if there is none yet; null if it needs none.
+  std::shared_ptr<Gateway> carrier(const XSpec& spec, ForkServers::Batch& forks, const base::Wait& wait);
+  // Ends the fork servers and carriers that nobody needs, forgets who has ended, and stops the loop if nobody is left.
+  void clean_up(const base::Wait& wait);
+  std::vector<std::shared_ptr<Gateway>> take_leaving(const std::function<bool(const GatewayEnd&)>& which);
+
+  const base::MadeHere made_here_;
+  const transport::LocalPython python_;
+  std::mutex carrier_mutex_;  // held while one is looked for and started; taken before the other one
+  mutable std::mutex mutex_;
+  XSpec defaultspec_{"popen"};
+  std::size_t next_auto_id_ = 0;
+  std::size_t terminations_ = 0;                    // have begun
+  std::set<std::string> starting_;                  // ids of gateways that are not members yet
+  std::vector<std::shared_ptr<Gateway>> members_;   // in the order they were made
+  std::vector<std::shared_ptr<Gateway>> coming_;    // started, and not yet known to serve
+  std::vector<std::shared_ptr<Gateway>> leaving_;   // told to exit or killed, process not yet seen gone
+  std::vector<std::shared_ptr<Gateway>> carriers_;  // proxies of members, that are none: transport::carrier_of
+  std::shared_ptr<loop::Loop> loop_;
+  std::shared_ptr<ForkServers> fork_servers_;  // of that loop
+};
+
+}  // namespace execnet::core

@@ -1,0 +1,178 @@
+#include "gateway/socket_start.hpp"
+
+#include <sys/random.h>
+#include <sys/socket.h>
+
+#include <array>
+#include <chrono>
+#include <execnet/error.hpp>
+#include <filesystem>
+#include <fstream>
+#include <utility>
+
+#include "base/syscall.hpp"
+#include "gateway/gateway_end.hpp"
+#include "connection/value_message.hpp"
+#include "process/pidfd.hpp"
+#include "transport/address.hpp"
+#include "transport/bootstrap.hpp"
+
+namespace execnet::core {
+namespace {
+
+constexpr std::chrono::seconds kConnectsWithin{30};
+constexpr std::chrono::seconds kListensFor{30};
+constexpr std::size_t kTokenSize = 32;
+
+// Nothing of what comes in is looked at as code, or at all, before the token has come. A thread
+// collects the process, so that the code itself ends and the host is free.
+constexpr std::string_view kListener = R"(
+def listen(channel, token, argv, env, seconds):
+    import hmac, os, socket, subprocess, threading
+
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as boot:
+            names = [boot.read().strip()] + [os.readlink("/proc/self/ns/" + name) for name in ("net", "pid")]
+        place = " ".join(names)
+    except EnvironmentError:
+        place = ""
+    server = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        server.settimeout(seconds)
+        server.bind(("127.0.0.1", 0))
+        server.listen(1)
+        channel.send((server.getsockname()[1], place))
+        stream = server.accept()[0]
+    finally:
+        server.close()
+    try:
+        stream.settimeout(seconds)
+        said = b""
+        while len(said) < len(token):
+            more = stream.recv(len(token) - len(said))
+            if not more:
+                break
+            said += more
+        if not hmac.compare_digest(said, token):
+            raise ValueError("refused a connection that did not begin with the token")
+        stream.settimeout(None)
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        environ = dict(getattr(os, "environb", os.environ))
+        environ.update(env)
+        process = subprocess.Popen(argv, stdin=stream, stdout=stream, env=environ, close_fds=True)
+    finally:
+        stream.close()
+    collector = threading.Thread(target=process.wait)
+    collector.daemon = True
+    collector.start()
+    channel.send(process.pid)
+)";
+
+base::Wait within(std::chrono::seconds most, const base::Wait& wait) {
+  const auto limit = base::Clock::now() + most;
+  return wait.until(wait.deadline ? std::min(*wait.deadline, limit) : limit);
+}
+
+std::string make_token() {
+  std::string token(kTokenSize, '\0');
+  base::check("getrandom", [&] { return ::getrandom(token.data(), token.size(), 0); });
+  return token;
+}
+
+// Of a traceback that is what was wrong.
+std::string last_line(std::string text) {
+  while (text.ends_with('\n')) {
+    text.pop_back();
+  }
+  return text.substr(text.rfind('\n') + 1);
+}
+
+}  // namespace
+
+std::string_view listener_source() { return kListener; }
+
+std::string this_place() {
+  std::string boot;
+  std::getline(std::ifstream("/proc/sys/kernel/random/boot_id"), boot);
+  std::string place = boot;
+  for (const char* name : {"net", "pid"}) {
+    std::error_code error;
+    place += " " + std::filesystem::read_symlink(std::string("/proc/self/ns/") + name, error).string();
+    if (error || boot.empty()) {
+      return "";
+    }
+  }
+  return place;
+}
+
+SocketStart connect_to_server(const XSpec& spec, std::string_view hello, const base::Wait& wait) {
+  const transport::Address address = transport::parse_address(spec.get("socket").value());
+  const auto header = wire::pack({.type = wire::FrameType::kHello, .length = static_cast<std::uint32_t>(hello.size())});
+  const std::string frame = std::string(header.data(), header.size()) + std::string(hello);
+  SocketStart start;
+  start.stream = transport::connect(address, within(kConnectsWithin, wait),
+                                    "socket= needs a socketserver.py that listens there; is it running, can it be "
+                                    "reached from here?");
+  start.launch.kind = "Socket";
+  start.launch.address = transport::to_string(address);
+  start.first.append(transport::server_line(frame));
+  return start;
+}
+
+SocketStart install_server(const XSpec& spec, GatewayEnd& host, const base::Wait& wait) {
+  const std::string token = make_token();
+  SocketStart start;
+  start.launch =
+      transport::popen_launch(spec, {.executable = host.info().executable, .native_module = "", .stdio_only = true});
+  List argv;
+  for (const std::string& word : start.launch.argv) {
+    argv.emplace_back(Bytes(word));
+  }
+  Dict env;
+  for (const auto& [name, value] : start.launch.env) {
+    env.emplace_back(Bytes(name), Bytes(value));
+  }
+  const Dict arguments{{"token", Bytes(token)},
+                       {"argv", std::move(argv)},
+                       {"env", std::move(env)},
+                       {"seconds", static_cast<std::int64_t>(kListensFor.count())}};
+  const Tuple task{std::string(kListener), "<execnet socket listener>", 1, "listen", arguments};
+  const auto fail = [&](const std::string& why) {
+    throw HostNotFound("no usable Python for '" + spec.text() + "': " + why);
+  };
+  std::shared_ptr<ChannelHandle> channel;
+  transport::Address address{"127.0.0.1", 0};
+  std::string place;
+  try {
+    channel = host.exec(encode_value(Value(task)), wait);
+    std::tie(address.port, place) =
+        decode_value(channel->receive(within(kListensFor, wait)).view()).as<std::pair<int, std::string>>();
+  } catch (const Error& error) {
+    fail("gateway '" + host.id() + "' cannot listen: " + last_line(error.what()));
+  }
+  if (place != this_place()) {
+    fail("gateway '" + host.id() + "' is not on this machine, and its socket is for this machine only; popen//via=" +
+         host.id() + " starts an interpreter there");
+  }
+  start.stream = transport::connect(address, within(kConnectsWithin, wait),
+                                    "gateway '" + host.id() + "' was told to listen there");
+  try {
+    base::check("send", [&] { return ::send(start.stream.get(), token.data(), token.size(), MSG_NOSIGNAL); });
+    const auto pid = decode_value(channel->receive(within(kListensFor, wait)).view()).as<pid_t>();
+    if (base::Fd pidfd = process::pidfd_open(pid)) {
+      start.process = std::make_shared<process::Process>(pid, std::move(pidfd));
+    } else {
+      fail("it ended at once");
+    }
+  } catch (const HostNotFound&) {
+    throw;
+  } catch (const Error& error) {
+    fail("gateway '" + host.id() + "' has not started it: " + last_line(error.what()));
+  }
+  start.launch.kind = "Socket";
+  start.launch.address = transport::to_string(address);
+  start.first = transport::preamble(start.launch);
+  return start;
+}
+
+}  // namespace execnet::core

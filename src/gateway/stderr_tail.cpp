@@ -1,0 +1,125 @@
+#include "gateway/stderr_tail.hpp"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <string_view>
+#include <utility>
+
+#include "base/syscall.hpp"
+#include "wire/utf8.hpp"
+
+namespace execnet::core {
+namespace {
+
+constexpr std::size_t kMostKept = std::size_t{16} * 1024;
+constexpr std::size_t kMostShown = 4096;
+constexpr std::size_t kShownBefore = 512;                          // what a library says before it aborts
+constexpr std::string_view kCrashReport = "Fatal Python error: ";  // faulthandler's
+// A pipe that polls as writable takes this much at once, so that writing it cannot block the loop.
+constexpr std::size_t kAtOnce = 4096;
+constexpr std::size_t kMostPending = std::size_t{64} * 1024;
+constexpr std::chrono::milliseconds kRetry{20};
+
+}  // namespace
+
+StderrTail::StderrTail(base::Fd pipe, std::shared_ptr<loop::Loop> loop)
+    : pipe_(std::move(pipe)), loop_(std::move(loop)) {
+  base::check("fcntl", [&] { return ::fcntl(pipe_.get(), F_SETFL, O_NONBLOCK); });
+}
+
+StderrTail::~StderrTail() { loop_->unwatch(watch_); }
+
+void StderrTail::start() {
+  const std::lock_guard lock(mutex_);
+  watch_ = loop_->watch(pipe_.get(), loop::kRead, [weak = weak_from_this()](std::uint32_t) {
+    if (const auto self = weak.lock()) {
+      self->on_ready();
+    }
+  });
+}
+
+void StderrTail::on_ready() {
+  const std::lock_guard lock(mutex_);
+  read_available();
+  write_pending();
+}
+
+void StderrTail::read_available() {
+  std::array<char, 4096> chunk;
+  // When it is passed on, more than that stays in the pipe: whoever fills it waits for our stderr.
+  while (pipe_ && !(passing_on_ && pending_.size() >= kMostPending)) {
+    const ssize_t count = ::read(pipe_.get(), chunk.data(), chunk.size());
+    if (count < 0 && errno == EINTR) {
+      continue;
+    }
+    if (count < 0 && errno == EAGAIN) {
+      return;
+    }
+    if (count <= 0) {
+      loop_->unwatch(watch_);
+      pipe_.reset();
+      return;
+    }
+    const std::string_view said(chunk.data(), static_cast<std::size_t>(count));
+    pending_ += said;
+    tail_ += said;
+    if (!passing_on_ && pending_.size() > kMostPending) {
+      pending_.erase(0, pending_.size() - kMostPending);
+    }
+    if (tail_.size() > kMostKept) {
+      tail_.erase(0, tail_.size() - kMostKept);
+    }
+  }
+}
+
+void StderrTail::write_pending() {
+  while (passing_on_ && !pending_.empty()) {
+    pollfd out{STDERR_FILENO, POLLOUT, 0};
+    if (::poll(&out, 1, 0) == 0) {
+      // Nobody reads our stderr right now. The pipe is left alone meanwhile, or it would wake us.
+      loop_->set_interest(watch_, 0);
+      loop_->call_after(kRetry, [weak = weak_from_this()] {
+        if (const auto self = weak.lock()) {
+          self->loop_->set_interest(self->watch_, loop::kRead);
+          self->on_ready();
+        }
+      });
+      return;
+    }
+    const ssize_t count = ::write(STDERR_FILENO, pending_.data(), std::min(pending_.size(), kAtOnce));
+    if (count < 0 && errno != EINTR && errno != EAGAIN) {
+      pending_.clear();  // our stderr is closed: there is nobody to tell
+    } else if (count > 0) {
+      pending_.erase(0, static_cast<std::size_t>(count));
+    }
+  }
+}
+
+void StderrTail::pass_on() {
+  const std::lock_guard lock(mutex_);
+  passing_on_ = true;
+  write_pending();
+}
+
+std::string StderrTail::text() {
+  const std::lock_guard lock(mutex_);
+  read_available();
+  write_pending();  // the loop may have no more reason to
+  // What a crash report has in front is where it happened; a list of modules follows, which may be long.
+  const std::size_t crash = tail_.rfind(kCrashReport);
+  std::string text = crash != std::string::npos  ? tail_.substr(crash - std::min(crash, kShownBefore), kMostShown)
+                     : tail_.size() > kMostShown ? tail_.substr(tail_.size() - kMostShown)
+                                                 : tail_;
+  while (!text.empty() && (text.back() == '\n' || text.back() == '\r')) {
+    text.pop_back();
+  }
+  return wire::to_utf8(text);  // in whatever encoding it was, and cut anywhere
+}
+
+}  // namespace execnet::core

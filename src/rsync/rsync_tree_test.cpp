@@ -1,0 +1,127 @@
+#include "rsync/rsync_tree.hpp"
+
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <execnet/error.hpp>
+#include <filesystem>
+#include <fstream>
+#include <system_error>
+
+namespace execnet::core {
+namespace {
+
+namespace fs = std::filesystem;
+using Kind = TreeEntry::Kind;
+
+class SourceTreeTest : public testing::Test {
+ protected:
+  SourceTreeTest() {
+    std::string pattern = fs::temp_directory_path() / "execnet-tree-XXXXXX";
+    root = ::mkdtemp(pattern.data());
+  }
+  ~SourceTreeTest() override { fs::remove_all(root); }
+
+  [[nodiscard]] static SourceTree all(const fs::path& path) {
+    return SourceTree(path.string(), [](const std::string&) { return true; });
+  }
+  [[nodiscard]] static std::vector<std::string> names(const SourceTree& tree) {
+    std::vector<std::string> found;
+    for (std::size_t number = 0; number < tree.size(); ++number) {
+      found.push_back(tree.relative(number));
+    }
+    return found;
+  }
+
+  fs::path root;
+};
+
+using Names = std::vector<std::string>;
+
+TEST_F(SourceTreeTest, NumbersTheEntriesOfADirectoryOneAfterTheOther) {
+  fs::create_directories(root / "b" / "deep");
+  fs::create_directory(root / "a");
+  std::ofstream(root / "b" / "deep" / "x") << "12345";
+  std::ofstream(root / "a" / "y");
+  std::ofstream(root / "c");
+  const SourceTree tree = all(root);
+  EXPECT_EQ(names(tree), (Names{"", "a", "b", "c", "a/y", "b/deep", "b/deep/x"}));
+  EXPECT_EQ(tree[0].first_child, 1U);
+  EXPECT_EQ(tree[0].children, 3U);
+  EXPECT_EQ(tree[2].first_child, 5U);
+  EXPECT_EQ(tree[6].size, 5U);
+  EXPECT_EQ(tree.path(6), (root / "b/deep/x").string());
+}
+
+TEST_F(SourceTreeTest, LeavesOutWhatIsNotWantedAndWhatIsBelowIt) {
+  fs::create_directories(root / "a" / "x");
+  fs::create_directories(root / "b" / "x");
+  Names asked;
+  const SourceTree tree(root.string() + "/", [&](const std::string& path) {
+    asked.push_back(path.substr(root.string().size()));
+    return !path.ends_with("/a");
+  });
+  EXPECT_EQ(names(tree), (Names{"", "b", "b/x"}));
+  EXPECT_EQ(asked, (Names{"/a", "/b", "/b/x"}));
+}
+
+TEST_F(SourceTreeTest, MakesLinksIntoTheTreeRelativeToItsRoot) {
+  fs::create_symlink(root / "sub" / "." / "file", root / "1-inside");
+  fs::create_symlink(root, root / "2-root");
+  fs::create_symlink(root.string() + "more/x", root / "3-near");
+  fs::create_symlink("sub/file", root / "4-relative");
+  fs::create_symlink((root / "..").string(), root / "5-above");
+  const SourceTree tree = all(root);
+  EXPECT_TRUE(tree[1].link_is_inside);
+  EXPECT_EQ(tree[1].link, "sub/file");
+  EXPECT_TRUE(tree[2].link_is_inside);
+  EXPECT_EQ(tree[2].link, "");
+  EXPECT_FALSE(tree[3].link_is_inside);
+  EXPECT_EQ(tree[3].link, root.string() + "more/x");
+  EXPECT_FALSE(tree[4].link_is_inside);
+  EXPECT_EQ(tree[4].link, "sub/file");
+  EXPECT_FALSE(tree[5].link_is_inside);
+}
+
+TEST_F(SourceTreeTest, ALongLinkIsReadWhole) {
+  const std::string target(1000, 'x');
+  fs::create_symlink(target, root / "link");
+  EXPECT_EQ(all(root)[1].link, target);
+}
+
+TEST_F(SourceTreeTest, TheRootMayBeAFileOrALinkToADirectory) {
+  std::ofstream(root / "file") << "1";
+  fs::create_directory(root / "sub");
+  fs::create_symlink("sub", root / "link");
+  const SourceTree file = all(root / "file");
+  EXPECT_EQ(file.size(), 1U);
+  EXPECT_EQ(file[0].kind, Kind::kFile);
+  EXPECT_EQ(file.path(0), (root / "file").string());
+  EXPECT_EQ(all(root / "link")[0].kind, Kind::kDirectory);
+}
+
+TEST_F(SourceTreeTest, NamesWhatItCannotTake) {
+  EXPECT_THROW(all(root / "nothing"), std::system_error);
+  ASSERT_EQ(::mkfifo((root / "pipe").c_str(), 0600), 0);
+  EXPECT_THROW(all(root), SpecError);
+  EXPECT_THROW(all(root / "pipe"), SpecError);
+}
+
+TEST_F(SourceTreeTest, WhatVanishesMeanwhileIsNotThere) {
+  fs::create_directory(root / "a");
+  fs::create_directory(root / "b");
+  const SourceTree tree(root.string(), [&](const std::string& path) {
+    if (path.ends_with("b")) {
+      fs::remove(root / "a");
+      fs::remove(root / "b");
+    }
+    return true;
+  });
+  EXPECT_EQ(names(tree), (Names{"", "a"}));
+  EXPECT_EQ(tree[1].children, 0U);
+}
+
+}  // namespace
+}  // namespace execnet::core

@@ -47,12 +47,12 @@ void membership(Tour& tour) {
   tour.show("group.size()", group.size(), std::size_t{2});
   tour.show("group.repr()", group.repr(), "<Group ['gw0', 'gw1']>");
   for (const auto& gateway : group.members()) {
-    tour.show("gateway->repr()", gateway->repr(),
-              "<PopenGateway id='" + gateway->id() + "' receive-live, 0 active channels>");
+    tour.show("gateway.repr()", gateway.repr(),
+              "<PopenGateway id='" + gateway.id() + "' receive-live, 0 active channels>");
   }
   tour.show(R"(group.contains("gw0") && group.contains("gw1"))", group.contains("gw0") && group.contains("gw1"), true);
-  tour.show(R"(&group["gw0"] == &group[0])", &group["gw0"] == &group[0], true);
-  tour.show(R"(&group["gw1"] == &group[1])", &group["gw1"] == &group[1], true);
+  tour.show(R"(group["gw0"] == group[0])", group["gw0"] == group[0], true);
+  tour.show(R"(group["gw1"] == group[1])", group["gw1"] == group[1], true);
   group.terminate();
   tour.show("group.terminate()");
   tour.show("group.repr()", group.repr(), "<Group []>");
@@ -61,7 +61,7 @@ void membership(Tour& tour) {
 void chosen_id(Tour& tour) {
   tour.section("An id of your own");
   execnet::Group group;
-  const execnet::Gateway& gateway = group.makegateway("popen//id=sub1");
+  const execnet::Gateway gateway = group.makegateway("popen//id=sub1");
   tour.show(R"_(gateway = group.makegateway("popen//id=sub1"))_");
   tour.show("gateway.id()", gateway.id(), "sub1");
   tour.show(R"(group["sub1"].repr())", group["sub1"].repr(),
@@ -75,14 +75,14 @@ void allocated_id(Tour& tour) {
   group.allocate_id(spec);
   tour.show("group.allocate_id(spec)");
   const std::string allocated = spec.get("id").value_or("none");
-  const execnet::Gateway& gateway = group.makegateway(spec);
+  const execnet::Gateway gateway = group.makegateway(spec);
   tour.show("group.makegateway(spec).id()", gateway.id(), allocated);
 }
 
 void default_group(Tour& tour) {
   tour.section("The default group");
   execnet::Group& group = execnet::default_group();
-  const execnet::Gateway& gateway = group.makegateway();
+  const execnet::Gateway gateway = group.makegateway();
   tour.show("gateway = execnet::default_group().makegateway()");
   tour.show("execnet::default_group().contains(gateway.id())", group.contains(gateway.id()), true);
   tour.show("execnet::default_group().defaultspec().text()", group.defaultspec().text(), "popen");
@@ -92,7 +92,7 @@ void default_group(Tour& tour) {
 void termination(Tour& tour) {
   tour.section("Termination with a timeout");
   execnet::Group group;
-  execnet::Gateway& gateway = group.makegateway("popen//id=sleeper");
+  execnet::Gateway gateway = group.makegateway("popen//id=sleeper");
   const std::int64_t pid = gateway.rinfo().pid;
   const auto channel = gateway.remote_exec("import time ; time.sleep(2.0)");
   tour.show(R"_(gateway.remote_exec("import time ; time.sleep(2.0)"))_");

@@ -99,7 +99,7 @@ std::vector<std::string> python_files(const fs::path& directory) {
   return files;
 }
 
-void count_by(execnet::Gateway& gateway, Work& work, Share& share) {
+void count_by(const execnet::Gateway& gateway, Work& work, Share& share) {
   try {
     const auto start = std::chrono::steady_clock::now();
     const auto channel = gateway.remote_exec(execnet::dedent(kCounter));
@@ -121,7 +121,7 @@ std::vector<Share> count_by_all(const execnet::Group& group, Work& work) {
     std::vector<std::jthread> threads;
     threads.reserve(gateways.size());
     for (std::size_t i = 0; i < gateways.size(); ++i) {
-      threads.emplace_back(count_by, std::ref(*gateways[i]), std::ref(work), std::ref(shares[i]));
+      threads.emplace_back(count_by, gateways[i], std::ref(work), std::ref(shares[i]));
     }
   }
   for (const Share& share : shares) {
@@ -184,7 +184,7 @@ int run(const std::vector<std::string>& arguments) {
   std::cout << "id           pid   files       bytes      words  seconds\n";
   Tally total;
   for (std::size_t i = 0; i < shares.size(); ++i) {
-    const execnet::Gateway& gateway = group[i];
+    const execnet::Gateway gateway = group[i];
     print_row(gateway.id(), std::to_string(gateway.rinfo().pid), shares[i].tally, shares[i].time);
     total += shares[i].tally;
   }

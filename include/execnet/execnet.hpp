@@ -12,6 +12,7 @@
 #include <execnet/gateway.hpp>
 #include <execnet/group.hpp>
 #include <execnet/multichannel.hpp>
+#include <execnet/remote_info.hpp>
 #include <execnet/rsync.hpp>
 #include <execnet/source.hpp>
 #include <execnet/stream.hpp>

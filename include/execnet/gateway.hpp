@@ -1,7 +1,7 @@
 // A gateway: a Python interpreter somewhere, with a connection to it.
 //
-// Owned by its Group; references stay valid until the group has terminated the gateway.
-// Any thread may call any method.
+// A handle: copies are the same gateway. Its Group owns the interpreter; a handle that outlives it stays valid, and
+// its calls throw GatewayGone. Any thread may call any method.
 #pragma once
 
 #include <cstddef>
@@ -12,6 +12,7 @@
 
 #include <execnet/channel.hpp>
 #include <execnet/export.hpp>
+#include <execnet/remote_info.hpp>
 #include <execnet/source.hpp>
 #include <execnet/value.hpp>
 #include <execnet/xspec.hpp>
@@ -22,23 +23,12 @@ namespace core {
 class GatewayEnd;
 }
 
-// What the other side said of itself when it started.
-struct RemoteInfo {
-  std::string implementation;       // "native" or "pure"
-  std::string executable;           // path of the interpreter
-  std::vector<Value> version_info;  // as sys.version_info
-  std::string platform;             // as sys.platform
-  std::string cwd;
-  std::int64_t pid = 0;
-};
-
 class EXECNET_EXPORT Gateway {
  public:
   // Made by Group::makegateway.
   explicit Gateway(std::shared_ptr<core::GatewayEnd> end);
-  ~Gateway();
-  Gateway(const Gateway&) = delete;
-  Gateway& operator=(const Gateway&) = delete;
+
+  friend bool operator==(const Gateway&, const Gateway&) = default;
 
   [[nodiscard]] const std::string& id() const;
   [[nodiscard]] const XSpec& spec() const;
@@ -47,28 +37,28 @@ class EXECNET_EXPORT Gateway {
   // Keyword arguments go to the function the source names.
   //   auto channel = gateway.remote_exec("channel.send(channel.receive() + 1)");
   // Throws DumpError for the arguments, GatewayGone. Errors of the code itself arrive on the channel.
-  Channel remote_exec(const Source& source, const Dict& arguments = {});
+  Channel remote_exec(const Source& source, const Dict& arguments = {}) const;
   // A channel nothing is attached to, to be sent over another one.
-  Channel newchannel();
+  [[nodiscard]] Channel newchannel() const;
 
   // From the worker's HELLO: costs no round trip and does not need the worker's attention.
   [[nodiscard]] const RemoteInfo& rinfo() const;
   // Asks the worker: {"numchannels": int, "numexecuting": int, "execmodel": str, and of its channels with a
   // window "numblocked": int, the sends that wait for room, "outstanding": int, bytes sent and not received here}.
-  Dict remote_status(std::optional<Seconds> timeout = std::nullopt);
+  Dict remote_status(std::optional<Seconds> timeout = std::nullopt) const;
   // Whether the other side is there.
   [[nodiscard]] bool hasreceiver() const;
   // The number of channels that are open.
   [[nodiscard]] std::size_t numchannels() const;
 
   // How strings of Python 2 and 3 are loaded, at both ends, where a channel does not say.
-  void reconfigure(StringConfig strings);
+  void reconfigure(StringConfig strings) const;
 
   // Tells the worker to end; does not wait for it. May be repeated.
-  void exit();
+  void exit() const;
   // Waits for the end of the connection, that is for the other side to be gone.
   // Throws TimeoutError.
-  void join(std::optional<Seconds> timeout = std::nullopt);
+  void join(std::optional<Seconds> timeout = std::nullopt) const;
 
   // "<PopenGateway id='gw0' receive-live, 0 active channels>"
   [[nodiscard]] std::string repr() const;

@@ -1,6 +1,6 @@
 // A group owns the membership and the lifetime of its gateways.
 //
-// Any thread may call any method. References to gateways are valid until the group terminates them.
+// Any thread may call any method.
 #pragma once
 
 #include <initializer_list>
@@ -36,12 +36,12 @@ class EXECNET_EXPORT Group {
   [[nodiscard]] std::size_t size() const;
   [[nodiscard]] bool contains(std::string_view id) const;
   // Throws UnknownGateway.
-  [[nodiscard]] Gateway& operator[](std::string_view id) const;
-  [[nodiscard]] Gateway& operator[](const char* id) const { return (*this)[std::string_view(id)]; }
-  [[nodiscard]] Gateway& operator[](std::size_t index) const;
-  [[nodiscard]] Gateway& operator[](int index) const { return (*this)[static_cast<std::size_t>(index)]; }
+  [[nodiscard]] Gateway operator[](std::string_view id) const;
+  [[nodiscard]] Gateway operator[](const char* id) const { return (*this)[std::string_view(id)]; }
+  [[nodiscard]] Gateway operator[](std::size_t index) const;
+  [[nodiscard]] Gateway operator[](int index) const { return (*this)[static_cast<std::size_t>(index)]; }
   // The members as they are now, in the order they were made.
-  [[nodiscard]] std::vector<std::shared_ptr<Gateway>> members() const;
+  [[nodiscard]] std::vector<Gateway> members() const;
 
   // The specification of makegateway() without one; "popen" unless changed.
   [[nodiscard]] XSpec defaultspec() const;
@@ -52,9 +52,9 @@ class EXECNET_EXPORT Group {
   void allocate_id(XSpec& spec);
 
   // Starts a gateway. Throws SpecError before anything is started, HostNotFound.
-  Gateway& makegateway(const std::optional<XSpec>& spec = std::nullopt);
+  Gateway makegateway(const std::optional<XSpec>& spec = std::nullopt);
   // Starts several at the same time; when one fails none of them stays.
-  std::vector<std::shared_ptr<Gateway>> makegateways(const std::vector<XSpec>& specs);
+  std::vector<Gateway> makegateways(const std::vector<XSpec>& specs);
 
   // Runs source on all members.
   MultiChannel remote_exec(const Source& source, const Dict& arguments = {});

@@ -34,9 +34,9 @@ class EXECNET_EXPORT RSync {
   RSync& operator=(const RSync&) = delete;
 
   // Adds a target of the next send(). `destination`, relative to the working directory over there,
-  // becomes like the source. The gateway must stay until then. Throws GatewayGone.
-  void add_target(Gateway& gateway, const std::filesystem::path& destination);
-  void add_target(Gateway& gateway, const std::filesystem::path& destination, Options options);
+  // becomes like the source. Throws GatewayGone.
+  void add_target(Gateway gateway, const std::filesystem::path& destination);
+  void add_target(Gateway gateway, const std::filesystem::path& destination, Options options);
 
   // Copies, and forgets the targets. When one of them fails the others are finished first.
   // Throws SpecError when there are no targets, or for what cannot be copied; RemoteError, GatewayGone:

@@ -11,8 +11,8 @@
 
 #include "bindings.hpp"
 #include "channel.hpp"
-#include "gateway/gateway_end.hpp"
 #include "connection/value_message.hpp"
+#include "gateway/gateway_end.hpp"
 #include "green.hpp"
 #include "py_dump.hpp"
 #include "py_lent.hpp"
@@ -22,7 +22,7 @@ namespace {
 
 using Self = nb::handle_t<PyGateway>;
 
-std::shared_ptr<core::GatewayEnd> end_of(Self self) { return nb::cast<const PyGateway&>(self).gateway->end(); }
+std::shared_ptr<core::GatewayEnd> end_of(Self self) { return nb::cast<const PyGateway&>(self).gateway.end(); }
 
 nb::object remote_exec(Self self, const nb::object& source, const nb::kwargs& kwargs) {
   const auto end = end_of(self);
@@ -67,7 +67,7 @@ void exit(Self self) {
   const PyGateway& gateway = nb::cast<const PyGateway&>(self);
   {
     const auto membership = gateway.membership.lock();
-    const auto target = gateway.gateway;
+    const auto target = gateway.gateway.end();
     const nb::gil_scoped_release nogil;
     if (membership) {
       membership->exit(*target);
@@ -139,7 +139,7 @@ void bind_gateway(nb::module_& module) {
   nb::class_<PyGateway>(module, "Gateway", nb::dynamic_attr(), nb::is_weak_referenceable(),
                         "A Python interpreter somewhere, with a connection to it. Made by Group.makegateway(); lives\n"
                         "until its group terminates it. Programs may set attributes of their own.")
-      .def_prop_ro("id", [](const PyGateway& self) { return self.gateway->id(); })
+      .def_prop_ro("id", [](const PyGateway& self) { return self.gateway.id(); })
       .def_prop_ro(
           "spec", [](const PyGateway& self) { return self.spec; }, nb::sig("def spec(self) -> XSpec"),
           "The specification it was made from.")
@@ -166,7 +166,7 @@ void bind_gateway(nb::module_& module) {
           "newchannel", [](Self self) { return make_channel(end_of(self)->newchannel(), self); },
           nb::sig("def newchannel(self) -> Channel"), "A channel nobody uses yet, to be sent over another one.")
       .def(
-          "_rinfo", [](const PyGateway& self, bool) -> const RemoteInfo& { return self.gateway->rinfo(); },
+          "_rinfo", [](const PyGateway& self, bool) -> const RemoteInfo& { return self.gateway.rinfo(); },
           nb::arg("update") = false, nb::rv_policy::reference_internal,
           "What the other side said of itself when it started: costs nothing. There is nothing to `update`.")
       .def("remote_status", &remote_status, nb::arg("timeout") = nb::none(),
@@ -174,7 +174,7 @@ void bind_gateway(nb::module_& module) {
            "Asks the other side what it is doing. Waits for the answer, at most `timeout` seconds: TimeoutError.\n"
            "Raises GatewayGone.")
       .def(
-          "hasreceiver", [](const PyGateway& self) { return self.gateway->hasreceiver(); },
+          "hasreceiver", [](const PyGateway& self) { return self.gateway.hasreceiver(); },
           "Whether the other side is there.")
       .def(
           "reconfigure",
@@ -190,7 +190,7 @@ void bind_gateway(nb::module_& module) {
       .def("join", &join, nb::arg("timeout") = nb::none(),
            nb::sig("def join(self, timeout: float | None = None) -> None"),
            "Waits until the other side is gone, at most `timeout` seconds; hasreceiver() tells whether it is.")
-      .def("__repr__", [](const PyGateway& self) { return self.gateway->repr(); });
+      .def("__repr__", [](const PyGateway& self) { return self.gateway.repr(); });
 }
 
 }  // namespace execnet::python

@@ -12,7 +12,7 @@ namespace execnet::python {
 
 // What a Gateway object holds. THREAD: needs the GIL.
 struct PyGateway {
-  std::shared_ptr<Gateway> gateway;
+  Gateway gateway;
   std::weak_ptr<core::Membership> membership;  // of the group that started it
   nanobind::object spec;                       // the program's own XSpec
 };

@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "bindings.hpp"
-#include "gateway/gateway_end.hpp"
 #include "gateway.hpp"
+#include "gateway/gateway_end.hpp"
 #include "green.hpp"
 #include "interrupt.hpp"
 #include "thread_state.hpp"
@@ -43,7 +43,7 @@ nb::list start(const PyMembership& self, const nb::list& specs) {
     wanted.push_back(spec_of(spec));
   }
   const auto membership = self.core;
-  std::vector<std::shared_ptr<Gateway>> gateways;
+  std::vector<std::shared_ptr<core::GatewayEnd>> gateways;
   const base::Hub* const hub = self.hub;
   {
     const base::Wait wait = wait_for(hub);
@@ -52,10 +52,10 @@ nb::list start(const PyMembership& self, const nb::list& specs) {
   }
   nb::list started;
   for (std::size_t i = 0; i < gateways.size(); ++i) {
-    core::Connection& connection = *gateways[i]->end()->connection();
+    core::Connection& connection = *gateways[i]->connection();
     connection.set_hub(hub);
     connection.set_thread_scope(with_thread_state);
-    started.append(nb::cast(PyGateway{std::move(gateways[i]), membership, nb::borrow(specs[i])}));
+    started.append(nb::cast(PyGateway{Gateway(std::move(gateways[i])), membership, nb::borrow(specs[i])}));
   }
   return started;
 }

@@ -18,7 +18,7 @@ namespace execnet::python {
 namespace {
 
 nb::object start_rsync_target(nb::handle_t<PyGateway> gateway) {
-  const auto end = nb::cast<const PyGateway&>(gateway).gateway->end();
+  const auto end = nb::cast<const PyGateway&>(gateway).gateway.end();
   std::shared_ptr<core::ChannelHandle> channel;
   {
     const base::Wait wait = wait_for(*end->connection());

@@ -2,11 +2,19 @@
 
 #include <algorithm>
 #include <execnet/error.hpp>
+#include <iterator>
 #include <utility>
 
 #include "gateway/membership.hpp"
 
 namespace execnet {
+namespace {
+
+std::vector<Gateway> gateways(std::vector<std::shared_ptr<core::GatewayEnd>> ends) {
+  return {std::make_move_iterator(ends.begin()), std::make_move_iterator(ends.end())};
+}
+
+}  // namespace
 
 Group::Group(std::initializer_list<XSpec> specs) : Group(std::vector<XSpec>(specs)) {}
 
@@ -20,27 +28,27 @@ std::size_t Group::size() const { return members().size(); }
 
 bool Group::contains(std::string_view id) const {
   const auto now = members();
-  return std::any_of(now.begin(), now.end(), [&](const auto& gateway) { return gateway->id() == id; });
+  return std::any_of(now.begin(), now.end(), [&](const auto& gateway) { return gateway.id() == id; });
 }
 
-Gateway& Group::operator[](std::string_view id) const {
+Gateway Group::operator[](std::string_view id) const {
   for (const auto& gateway : members()) {
-    if (gateway->id() == id) {
-      return *gateway;
+    if (gateway.id() == id) {
+      return gateway;
     }
   }
   throw UnknownGateway("no gateway '" + std::string(id) + "' in " + repr());
 }
 
-Gateway& Group::operator[](std::size_t index) const {
+Gateway Group::operator[](std::size_t index) const {
   const auto now = members();
   if (index >= now.size()) {
     throw UnknownGateway("no gateway " + std::to_string(index) + " in " + repr());
   }
-  return *now[index];
+  return now[index];
 }
 
-std::vector<std::shared_ptr<Gateway>> Group::members() const { return membership_->members(); }
+std::vector<Gateway> Group::members() const { return gateways(membership_->members()); }
 
 XSpec Group::defaultspec() const { return membership_->defaultspec(); }
 
@@ -48,18 +56,18 @@ void Group::set_defaultspec(const XSpec& spec) { membership_->set_defaultspec(sp
 
 void Group::allocate_id(XSpec& spec) { membership_->allocate_id(spec); }
 
-Gateway& Group::makegateway(const std::optional<XSpec>& spec) {
-  return *makegateways({spec.value_or(defaultspec())}).front();
+Gateway Group::makegateway(const std::optional<XSpec>& spec) {
+  return makegateways({spec.value_or(defaultspec())}).front();
 }
 
-std::vector<std::shared_ptr<Gateway>> Group::makegateways(const std::vector<XSpec>& specs) {
-  return membership_->start(specs, {});
+std::vector<Gateway> Group::makegateways(const std::vector<XSpec>& specs) {
+  return gateways(membership_->start(specs, {}));
 }
 
 MultiChannel Group::remote_exec(const Source& source, const Dict& arguments) {
   std::vector<Channel> channels;
   for (const auto& gateway : members()) {
-    channels.push_back(gateway->remote_exec(source, arguments));
+    channels.push_back(gateway.remote_exec(source, arguments));
   }
   return MultiChannel(std::move(channels));
 }
@@ -69,7 +77,7 @@ void Group::terminate(std::optional<Seconds> timeout) { membership_->terminate(t
 std::string Group::repr() const {
   std::string ids;
   for (const auto& gateway : members()) {
-    ids += (ids.empty() ? "'" : ", '") + gateway->id() + "'";
+    ids += (ids.empty() ? "'" : ", '") + gateway.id() + "'";
   }
   return "<Group [" + ids + "]>";
 }

@@ -46,7 +46,7 @@ TEST(Group, StartsRunsAnswersAndTerminates) {
   EXPECT_EQ(group.repr(), "<Group ['gw0', 'named']>");
   EXPECT_EQ(group[0].repr(), "<PopenGateway id='gw0' receive-live, 0 active channels>");
   EXPECT_TRUE(group.contains("named"));
-  EXPECT_EQ(&group["named"], &group[1]);
+  EXPECT_EQ(group["named"], group[1]);
   const auto channels = group.remote_exec("channel.send(channel.receive() + 1)");
   channels.send_each(41);
   EXPECT_EQ(channels.receive_each<int>(), (std::vector<int>{42, 42}));
@@ -78,8 +78,8 @@ TEST(Group, ReachesGatewaysThroughOthersAndOverSockets) {
   std::vector<std::int64_t> pids;
   std::vector<std::int64_t> starters;
   for (const auto& gateway : group.members()) {
-    pids.push_back(gateway->rinfo().pid);
-    starters.push_back(testing::starter_of(static_cast<pid_t>(gateway->rinfo().pid)));
+    pids.push_back(gateway.rinfo().pid);
+    starters.push_back(testing::starter_of(static_cast<pid_t>(gateway.rinfo().pid)));
   }
   EXPECT_EQ(starters, (std::vector<std::int64_t>{::getpid(), pids[0], pids[1], pids[0]}));
   EXPECT_LT(seconds_for([&] { group.terminate(5s); }), 3);

@@ -12,20 +12,20 @@ class RSync::Targets final : public core::RSyncObserver {
  public:
   explicit Targets(RSync& sync) : sync_(sync) {}
 
-  void add(Gateway& gateway, const std::filesystem::path& destination, Options options) {
+  void add(Gateway gateway, const std::filesystem::path& destination, Options options) {
     targets_.push_back({core::start_rsync_target(*gateway.end(), {}), destination.string(), options.delete_others});
-    gateways_.push_back(&gateway);
+    gateways_.push_back(std::move(gateway));
     options_.push_back(std::move(options));
   }
   [[nodiscard]] bool empty() const { return targets_.empty(); }
   void send() { core::send_tree(sync_.source_.string(), targets_, *this, {}); }
 
   bool filter(const std::string& path) override { return sync_.filter(path); }
-  void on_list(std::size_t target, std::uint64_t bytes) override { sync_.report_list(*gateways_[target], bytes); }
+  void on_list(std::size_t target, std::uint64_t bytes) override { sync_.report_list(gateways_[target], bytes); }
   void on_send_file(std::size_t target, const std::string& relative) override {
-    sync_.report_send_file(*gateways_[target], relative);
+    sync_.report_send_file(gateways_[target], relative);
   }
-  void on_ack(std::size_t target, std::uint64_t bytes) override { sync_.report_ack(*gateways_[target], bytes); }
+  void on_ack(std::size_t target, std::uint64_t bytes) override { sync_.report_ack(gateways_[target], bytes); }
   void on_finished(std::size_t target) override {
     if (options_[target].finished) {
       options_[target].finished();
@@ -35,7 +35,7 @@ class RSync::Targets final : public core::RSyncObserver {
  private:
   RSync& sync_;
   std::vector<core::RSyncTarget> targets_;
-  std::vector<Gateway*> gateways_;
+  std::vector<Gateway> gateways_;
   std::vector<Options> options_;
 };
 
@@ -43,12 +43,12 @@ RSync::RSync(std::filesystem::path source) : source_(std::move(source)), targets
 
 RSync::~RSync() = default;
 
-void RSync::add_target(Gateway& gateway, const std::filesystem::path& destination) {
-  add_target(gateway, destination, Options());
+void RSync::add_target(Gateway gateway, const std::filesystem::path& destination) {
+  add_target(std::move(gateway), destination, Options());
 }
 
-void RSync::add_target(Gateway& gateway, const std::filesystem::path& destination, Options options) {
-  targets_->add(gateway, destination, std::move(options));
+void RSync::add_target(Gateway gateway, const std::filesystem::path& destination, Options options) {
+  targets_->add(std::move(gateway), destination, std::move(options));
 }
 
 void RSync::send() {

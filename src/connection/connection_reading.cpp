@@ -7,10 +7,10 @@
 #include <utility>
 
 #include "base/syscall.hpp"
+#include "base/utf8.hpp"
 #include "connection/connection.hpp"
 #include "connection/relay.hpp"
 #include "connection/value_message.hpp"
-#include "wire/utf8.hpp"
 
 namespace execnet::core {
 namespace {
@@ -394,7 +394,7 @@ void Connection::look_for_magic(std::string_view bytes, Incoming& incoming) {
   const std::size_t at = noise_->find(wire::kMagic);
   if (at == std::string::npos) {
     if (noise_->size() > kMostNoise || (incoming.ended && !noise_->empty())) {
-      throw wire::ProtocolError("no worker, but this on its stdout: " + wire::to_utf8(noise_->substr(0, kNoiseShown)));
+      throw wire::ProtocolError("no worker, but this on its stdout: " + base::to_utf8(noise_->substr(0, kNoiseShown)));
     }
     return;
   }

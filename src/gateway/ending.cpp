@@ -15,7 +15,7 @@ namespace execnet::core {
 namespace {
 
 using std::chrono::milliseconds;
-using Gateways = std::vector<std::shared_ptr<Gateway>>;
+using Gateways = std::vector<std::shared_ptr<GatewayEnd>>;
 
 // What goes through a proxy: the proxy gives it 0.3 s without a stream before it kills it, and is itself to have time
 // to end after that.
@@ -55,18 +55,18 @@ struct Timetable {
 Gateways leaves(const Gateways& gateways) {
   std::set<std::shared_ptr<GatewayEnd>> needed;
   for (const auto& gateway : gateways) {
-    needed.insert(gateway->end()->leader());
+    needed.insert(gateway->leader());
   }
   Gateways result;
   std::copy_if(gateways.begin(), gateways.end(), std::back_inserter(result),
-               [&](const auto& gateway) { return !needed.contains(gateway->end()); });
+               [&](const auto& gateway) { return !needed.contains(gateway); });
   return result;
 }
 
 // Waits for their ends, and tells each to exit that may; those that are still there at the deadline.
 Gateways wait_for_ends(Gateways running, const base::Wait& wait) {
   for (;;) {
-    std::erase_if(running, [](const auto& gateway) { return gateway->end()->far_end().ended().has_value(); });
+    std::erase_if(running, [](const auto& gateway) { return gateway->far_end().ended().has_value(); });
     if (running.empty()) {
       return running;
     }
@@ -74,7 +74,7 @@ Gateways wait_for_ends(Gateways running, const base::Wait& wait) {
     std::vector<pollfd> ends;
     ends.reserve(running.size());
     for (const auto& gateway : running) {
-      ends.push_back({gateway->end()->far_end().end_fd(), POLLIN, 0});
+      ends.push_back({gateway->far_end().end_fd(), POLLIN, 0});
     }
     if (!base::poll_until(ends, wait)) {
       return running;
@@ -84,8 +84,8 @@ Gateways wait_for_ends(Gateways running, const base::Wait& wait) {
 
 void take_streams(const Gateways& running) {
   for (const auto& gateway : running) {
-    if (gateway->end()->far_end().process() == nullptr) {
-      gateway->end()->connection()->shut_down();
+    if (gateway->far_end().process() == nullptr) {
+      gateway->connection()->shut_down();
     }
   }
 }
@@ -93,7 +93,7 @@ void take_streams(const Gateways& running) {
 // Not to a proxy that something still goes through: that would outlive it.
 void send_sigterm(const Gateways& running) {
   for (const auto& gateway : leaves(running)) {
-    if (process::Process* process = gateway->end()->far_end().process()) {
+    if (process::Process* process = gateway->far_end().process()) {
       process->signal(SIGTERM);
     }
   }
@@ -102,8 +102,8 @@ void send_sigterm(const Gateways& running) {
 void kill(const Gateways& running) {
   std::vector<process::Process*> roots;
   for (const auto& gateway : running) {
-    gateway->end()->far_end().on_kill();
-    if (process::Process* process = gateway->end()->far_end().process()) {
+    gateway->far_end().on_kill();
+    if (process::Process* process = gateway->far_end().process()) {
       roots.push_back(process);
     }
   }
@@ -116,7 +116,7 @@ void kill(const Gateways& running) {
 
 void tell_to_exit(const Gateways& gateways) {
   for (const auto& gateway : leaves(gateways)) {
-    gateway->end()->exit();
+    gateway->exit();
   }
 }
 
@@ -130,12 +130,12 @@ Gateways end_in_order(const Gateways& gateways, const base::Wait& wait) {
   kill(running);
   running = wait_for_ends(std::move(running), wait.until(times.give_up));
   for (const auto& gateway : gateways) {
-    gateway->end()->finish_terminated();
+    gateway->finish_terminated();
   }
   base::Wait callbacks_run = wait.until(times.callbacks_end);
   callbacks_run.interrupted = nullptr;
   for (const auto& gateway : gateways) {
-    Dispatcher& dispatcher = gateway->end()->connection()->dispatcher();
+    Dispatcher& dispatcher = gateway->connection()->dispatcher();
     if (wait.hub == nullptr) {
       dispatcher.run_rest();
     }

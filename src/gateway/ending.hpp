@@ -7,11 +7,11 @@
 #include <memory>
 #include <vector>
 
-#include <execnet/gateway.hpp>
-
 #include "base/wait.hpp"
 
 namespace execnet::core {
+
+class GatewayEnd;
 
 // The most that ending takes longer than its deadline.
 inline constexpr std::chrono::milliseconds kEndsLate{200};
@@ -22,10 +22,10 @@ inline constexpr std::chrono::milliseconds kEndsLate{200};
 //
 // Returns those whose end is not seen kEndsLate after the deadline. They are killed, but the kernel is not done with
 // them: their loop is to run on, which collects them. All are declared gone.
-std::vector<std::shared_ptr<Gateway>> end_in_order(const std::vector<std::shared_ptr<Gateway>>& gateways,
-                                                   const base::Wait& wait);
+std::vector<std::shared_ptr<GatewayEnd>> end_in_order(const std::vector<std::shared_ptr<GatewayEnd>>& gateways,
+                                                      const base::Wait& wait);
 
 // Only tells those to exit that nothing else of these goes through. Never waits.
-void tell_to_exit(const std::vector<std::shared_ptr<Gateway>>& gateways);
+void tell_to_exit(const std::vector<std::shared_ptr<GatewayEnd>>& gateways);
 
 }  // namespace execnet::core

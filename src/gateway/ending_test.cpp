@@ -82,7 +82,7 @@ while True:
 )";
 
 TEST_P(Ending, OfOneThatIgnoresEverythingIsInTime) {
-  Gateway& gateway = group_.makegateway();
+  Gateway gateway = group_.makegateway();
   terminate(gateway.remote_exec(kDeaf).receive<pid_t>(20s));
 }
 
@@ -107,7 +107,7 @@ TEST_P(Ending, OfAStoppedProxyTakesWhatGoesThroughItAlong) {
 }
 
 TEST_P(Ending, IsNotHeldUpByAMessageThatNobodyReads) {
-  Gateway& gateway = group_.makegateway();
+  Gateway gateway = group_.makegateway();
   const auto pid = static_cast<pid_t>(gateway.rinfo().pid);
   const Channel channel = gateway.newchannel();
   ::kill(pid, SIGSTOP);

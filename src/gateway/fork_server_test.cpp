@@ -124,8 +124,8 @@ TEST(ForkServer, IsSharedByTheGatewaysOfACppProgram) {
   Group group({spec, spec, spec});
   std::set<int> parents;
   for (const auto& gateway : group.members()) {
-    EXPECT_EQ(gateway->rinfo().implementation, "pure");
-    parents.insert(gateway->remote_exec("import os; channel.send(os.getppid())").receive<int>());
+    EXPECT_EQ(gateway.rinfo().implementation, "pure");
+    parents.insert(gateway.remote_exec("import os; channel.send(os.getppid())").receive<int>());
   }
   EXPECT_EQ(parents.size(), 1U);
   group.terminate(5s);

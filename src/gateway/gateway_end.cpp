@@ -10,8 +10,8 @@
 #include <utility>
 
 #include "base/syscall.hpp"
-#include "gateway/socket_start.hpp"
 #include "connection/value_message.hpp"
+#include "gateway/socket_start.hpp"
 
 namespace execnet::core {
 namespace {

@@ -11,7 +11,7 @@
 #include <optional>
 #include <string>
 
-#include <execnet/gateway.hpp>
+#include <execnet/remote_info.hpp>
 #include <execnet/xspec.hpp>
 
 #include "base/buffer.hpp"

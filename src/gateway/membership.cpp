@@ -20,7 +20,7 @@ constexpr base::Seconds kOnDestruction{1.0};
 constexpr std::chrono::milliseconds kLookAfterAll{200};
 constexpr std::size_t kDescriptors = 6;  // of one gateway while it starts, at most
 
-using Gateways = std::vector<std::shared_ptr<Gateway>>;
+using Gateways = std::vector<std::shared_ptr<GatewayEnd>>;
 
 // The id of the gateway that is to be there first: the proxy, or who is to listen.
 std::optional<std::string> leader(const XSpec& spec) { return spec.get(spec.has("via") ? "via" : "installvia"); }
@@ -37,7 +37,7 @@ void remove(Gateways& gateways, const Gateways& gone) {
 // Waits for those of `started` from `served` on, which it counts up. Sleeps for the last that is still to come, when
 // mostly all are there, so that nobody is woken for each; but looks after all now and then, for one that has failed.
 void wait_for(const Gateways& started, std::size_t& served, const base::Wait& wait) {
-  const auto state_of = [](const auto& gateway) { return gateway->end()->start_until({}); };
+  const auto state_of = [](const auto& gateway) { return gateway->start_until({}); };
   auto progress = base::Clock::now();
   while (served < started.size()) {
     const auto first = started.begin() + static_cast<std::ptrdiff_t>(served);
@@ -45,19 +45,19 @@ void wait_for(const Gateways& started, std::size_t& served, const base::Wait& wa
       return state_of(gateway) == GatewayEnd::Start::kComing;
     });
     if (last != std::make_reverse_iterator(first)) {
-      static_cast<void>((*last)->end()->start_until(wait.until(base::Clock::now() + kLookAfterAll)));
+      static_cast<void>((*last)->start_until(wait.until(base::Clock::now() + kLookAfterAll)));
     }
     const auto failed = std::find_if(
         first, started.end(), [&](const auto& gateway) { return state_of(gateway) == GatewayEnd::Start::kFailed; });
     if (failed != started.end()) {
-      (*failed)->end()->wait_started(wait);  // throws
+      (*failed)->wait_started(wait);  // throws
     }
     for (; served < started.size() && state_of(started[served]) == GatewayEnd::Start::kServes; ++served) {
-      started[served]->end()->wait_started(wait);
+      started[served]->wait_started(wait);
       progress = base::Clock::now();
     }
     if (served < started.size() && base::Clock::now() - progress > GatewayEnd::kStartsWithin) {
-      started[served]->end()->wait_started(wait, {});  // throws
+      started[served]->wait_started(wait, {});  // throws
     }
   }
 }
@@ -140,7 +140,7 @@ std::shared_ptr<ForkServers> Membership::fork_servers() {
   return fork_servers_;
 }
 
-std::shared_ptr<Gateway> Membership::carrier(const XSpec& spec, ForkServers::Batch& forks, const base::Wait& wait) {
+std::shared_ptr<GatewayEnd> Membership::carrier(const XSpec& spec, ForkServers::Batch& forks, const base::Wait& wait) {
   auto wanted = transport::carrier_of(spec);
   if (!wanted) {
     return nullptr;
@@ -149,11 +149,10 @@ std::shared_ptr<Gateway> Membership::carrier(const XSpec& spec, ForkServers::Bat
   const std::lock_guard only_one(carrier_mutex_);
   {
     const std::lock_guard lock(mutex_);
-    const auto found = std::find_if(carriers_.begin(), carriers_.end(), [&](const auto& carrier) {
-      return have_same_target(carrier->end()->spec(), *wanted);
-    });
+    const auto found = std::find_if(carriers_.begin(), carriers_.end(),
+                                    [&](const auto& carrier) { return have_same_target(carrier->spec(), *wanted); });
     if (found != carriers_.end()) {
-      if ((*found)->end()->hasreceiver()) {
+      if ((*found)->hasreceiver()) {
         return *found;
       }
       leaving_.push_back(std::move(*found));
@@ -161,7 +160,7 @@ std::shared_ptr<Gateway> Membership::carrier(const XSpec& spec, ForkServers::Bat
     }
   }
   wanted->set("id", spec.get("id").value() + "-carrier");  // for messages
-  auto carrier = std::make_shared<Gateway>(GatewayEnd::start(*wanted, python_, nullptr, own_loop, forks, wait));
+  auto carrier = GatewayEnd::start(*wanted, python_, nullptr, own_loop, forks, wait);
   const std::lock_guard lock(mutex_);
   carriers_.push_back(carrier);
   return carrier;
@@ -183,9 +182,9 @@ Gateways Membership::start(std::vector<XSpec> requested, const base::Wait& wait)
     std::size_t served = 0;  // of `started`, those that have been waited for
     const auto wait_for_all = [&] { wait_for(started, served, wait); };
     for (const XSpec& spec : specs) {
-      std::shared_ptr<Gateway> other = carriers[started.size()];
+      std::shared_ptr<GatewayEnd> other = carriers[started.size()];
       if (other) {
-        other->end()->wait_started(wait);
+        other->wait_started(wait);
       } else if (const auto id = leader(spec)) {
         const auto new_one =
             std::find_if(started.begin(), started.end(), [&](const auto& gateway) { return gateway->id() == *id; });
@@ -194,8 +193,7 @@ Gateways Membership::start(std::vector<XSpec> requested, const base::Wait& wait)
         }
         other = new_one != started.end() ? *new_one : member(*id);
       }
-      started.push_back(std::make_shared<Gateway>(
-          GatewayEnd::start(spec, python_, other ? other->end() : nullptr, loop(), forks, wait)));
+      started.push_back(GatewayEnd::start(spec, python_, other, loop(), forks, wait));
       const std::lock_guard lock(mutex_);
       coming_.push_back(started.back());
       if (terminations_ != terminations) {  // which has not seen this one
@@ -229,7 +227,7 @@ Gateways Membership::start(std::vector<XSpec> requested, const base::Wait& wait)
   return started;
 }
 
-void Membership::exit(Gateway& gateway) {
+void Membership::exit(GatewayEnd& gateway) {
   Gateways over;  // who only ever exits its gateways does not collect them; goes without the lock
   {
     const std::lock_guard lock(mutex_);
@@ -244,7 +242,7 @@ void Membership::exit(Gateway& gateway) {
       members_.erase(found);
     }
   }
-  gateway.end()->exit();
+  gateway.exit();
 }
 
 void Membership::terminate(std::optional<base::Seconds> timeout, const base::Wait& wait) {
@@ -290,7 +288,7 @@ void Membership::clean_up(const base::Wait& wait) {
       const std::lock_guard lock(mutex_);
       ended = take_leaving([](const GatewayEnd& end) { return end.far_end().ended().has_value(); });
       const bool awaited = std::all_of(leaving_.begin(), leaving_.end(),
-                                       [](const auto& gateway) { return gateway->end()->far_end().killed_here(); });
+                                       [](const auto& gateway) { return gateway->far_end().killed_here(); });
       if (members_.empty() && starting_.empty() && awaited) {
         servers = std::move(fork_servers_);
         carriers = std::exchange(carriers_, {});
@@ -317,14 +315,14 @@ void Membership::clean_up(const base::Wait& wait) {
 // REQUIRES the mutex.
 Gateways Membership::take_leaving(const std::function<bool(const GatewayEnd&)>& which) {
   const auto first =
-      std::partition(leaving_.begin(), leaving_.end(), [&](const auto& gateway) { return !which(*gateway->end()); });
+      std::partition(leaving_.begin(), leaving_.end(), [&](const auto& gateway) { return !which(*gateway); });
   Gateways taken(std::make_move_iterator(first), std::make_move_iterator(leaving_.end()));
   leaving_.erase(first, leaving_.end());
   return taken;
 }
 
 // Throws SpecError when it has left meanwhile.
-std::shared_ptr<Gateway> Membership::member(const std::string& id) const {
+std::shared_ptr<GatewayEnd> Membership::member(const std::string& id) const {
   for (const auto& gateway : members()) {
     if (gateway->id() == id) {
       return gateway;

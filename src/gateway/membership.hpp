@@ -15,7 +15,6 @@
 #include <utility>
 #include <vector>
 
-#include <execnet/gateway.hpp>
 #include <execnet/xspec.hpp>
 
 #include "base/fork.hpp"
@@ -37,12 +36,12 @@ class Membership {
 
   // See execnet::Group for these.
   void allocate_id(XSpec& spec);
-  std::vector<std::shared_ptr<Gateway>> start(std::vector<XSpec> specs, const base::Wait& wait);
+  std::vector<std::shared_ptr<GatewayEnd>> start(std::vector<XSpec> specs, const base::Wait& wait);
   // Those that are just being started, too: start() throws then.
   void terminate(std::optional<base::Seconds> timeout, const base::Wait& wait);
   // Begins to terminate, and does not wait: for who is about to terminate several groups.
   void tell_to_exit();
-  [[nodiscard]] std::vector<std::shared_ptr<Gateway>> members() const;
+  [[nodiscard]] std::vector<std::shared_ptr<GatewayEnd>> members() const;
   [[nodiscard]] XSpec defaultspec() const;
   void set_defaultspec(const XSpec& spec);
 
@@ -50,20 +49,20 @@ class Membership {
   [[nodiscard]] std::vector<std::string> launch_args(const XSpec& spec) const;
 
   // Tells a gateway to exit. It is no member from then on; terminate() still waits for its process.
-  void exit(Gateway& gateway);
+  void exit(GatewayEnd& gateway);
 
  private:
-  [[nodiscard]] std::shared_ptr<Gateway> member(const std::string& id) const;
+  [[nodiscard]] std::shared_ptr<GatewayEnd> member(const std::string& id) const;
   [[nodiscard]] bool is_taken(const std::string& id) const;
   // Returns the number of terminations until then, too.
   std::pair<std::vector<XSpec>, std::size_t> reserve(std::vector<XSpec> specs);
   std::shared_ptr<loop::Loop> loop();
   std::shared_ptr<ForkServers> fork_servers();
   // The ssh connection that is to carry that gateway, which is started if there is none yet; null if it needs none.
-  std::shared_ptr<Gateway> carrier(const XSpec& spec, ForkServers::Batch& forks, const base::Wait& wait);
+  std::shared_ptr<GatewayEnd> carrier(const XSpec& spec, ForkServers::Batch& forks, const base::Wait& wait);
   // Ends the fork servers and carriers that nobody needs, forgets who has ended, and stops the loop if nobody is left.
   void clean_up(const base::Wait& wait);
-  std::vector<std::shared_ptr<Gateway>> take_leaving(const std::function<bool(const GatewayEnd&)>& which);
+  std::vector<std::shared_ptr<GatewayEnd>> take_leaving(const std::function<bool(const GatewayEnd&)>& which);
 
   const base::MadeHere made_here_;
   const transport::LocalPython python_;
@@ -71,12 +70,12 @@ class Membership {
   mutable std::mutex mutex_;
   XSpec defaultspec_{"popen"};
   std::size_t next_auto_id_ = 0;
-  std::size_t terminations_ = 0;                    // have begun
-  std::set<std::string> starting_;                  // ids of gateways that are not members yet
-  std::vector<std::shared_ptr<Gateway>> members_;   // in the order they were made
-  std::vector<std::shared_ptr<Gateway>> coming_;    // started, and not yet known to serve
-  std::vector<std::shared_ptr<Gateway>> leaving_;   // told to exit or killed, process not yet seen gone
-  std::vector<std::shared_ptr<Gateway>> carriers_;  // proxies of members, that are none: transport::carrier_of
+  std::size_t terminations_ = 0;                       // have begun
+  std::set<std::string> starting_;                     // ids of gateways that are not members yet
+  std::vector<std::shared_ptr<GatewayEnd>> members_;   // in the order they were made
+  std::vector<std::shared_ptr<GatewayEnd>> coming_;    // started, and not yet known to serve
+  std::vector<std::shared_ptr<GatewayEnd>> leaving_;   // told to exit or killed, process not yet seen gone
+  std::vector<std::shared_ptr<GatewayEnd>> carriers_;  // proxies of members, that are none: transport::carrier_of
   std::shared_ptr<loop::Loop> loop_;
   std::shared_ptr<ForkServers> fork_servers_;  // of that loop
 };

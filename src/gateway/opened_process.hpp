@@ -11,9 +11,9 @@
 
 #include "base/buffer.hpp"
 #include "connection/connection.hpp"
+#include "connection/relay.hpp"
 #include "gateway/far_end.hpp"
 #include "gateway/fork_servers.hpp"
-#include "connection/relay.hpp"
 #include "transport/transport.hpp"
 
 namespace execnet::core {

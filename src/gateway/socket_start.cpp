@@ -11,8 +11,8 @@
 #include <utility>
 
 #include "base/syscall.hpp"
-#include "gateway/gateway_end.hpp"
 #include "connection/value_message.hpp"
+#include "gateway/gateway_end.hpp"
 #include "process/pidfd.hpp"
 #include "transport/address.hpp"
 #include "transport/bootstrap.hpp"

@@ -12,7 +12,7 @@
 #include <utility>
 
 #include "base/syscall.hpp"
-#include "wire/utf8.hpp"
+#include "base/utf8.hpp"
 
 namespace execnet::core {
 namespace {
@@ -119,7 +119,7 @@ std::string StderrTail::text() {
   while (!text.empty() && (text.back() == '\n' || text.back() == '\r')) {
     text.pop_back();
   }
-  return wire::to_utf8(text);  // in whatever encoding it was, and cut anywhere
+  return base::to_utf8(text);  // in whatever encoding it was, and cut anywhere
 }
 
 }  // namespace execnet::core

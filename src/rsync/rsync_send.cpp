@@ -11,12 +11,12 @@
 #include <optional>
 #include <utility>
 
+#include "connection/value_message.hpp"
+#include "loop/waiter.hpp"
 #include "rsync/rsync_session.hpp"
 #include "rsync/rsync_source.hpp"
 #include "rsync/rsync_target.hpp"
 #include "rsync/rsync_tree.hpp"
-#include "connection/value_message.hpp"
-#include "loop/waiter.hpp"
 
 namespace execnet::core {
 namespace {

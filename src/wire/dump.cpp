@@ -2,10 +2,10 @@
 
 #include <utility>
 
+#include "base/utf8.hpp"
 #include "wire/big_endian.hpp"
 #include "wire/decoder.hpp"
 #include "wire/encoder.hpp"
-#include "wire/utf8.hpp"
 
 namespace execnet::wire {
 
@@ -28,7 +28,7 @@ class ValueSource {
       case Type::kComplex: encoder.complex(item->get_if<Complex>()->real, item->get_if<Complex>()->imag); break;
       case Type::kBytes: encoder.bytes(item->get_if<Bytes>()->view()); break;
       case Type::kString:
-        if (!is_utf8(*item->get_if<std::string>())) {
+        if (!base::is_utf8(*item->get_if<std::string>())) {
           encoder.refuse("can't serialize a std::string that is not UTF-8 (bytes travel as execnet::Bytes)");
         }
         encoder.string(*item->get_if<std::string>());
@@ -113,7 +113,7 @@ class ValueBuilder {
   static Value bytes(std::string_view bytes) { return Bytes(std::string(bytes)); }
   static Value latin1(std::string_view bytes) { return latin1_to_utf8(bytes); }
   static Value string(std::string_view utf8) {
-    if (!is_utf8(utf8)) {
+    if (!base::is_utf8(utf8)) {
       throw Malformed{"a string that is not UTF-8"};
     }
     return std::string(utf8);

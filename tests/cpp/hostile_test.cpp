@@ -406,7 +406,7 @@ TEST(HostileBytes, FromAProgramEndItsGatewayWithACauseOrAreTakenIn) {
       said += frames.stream();
     }
     try {
-      Gateway& gateway = group.makegateway(worker.says(said));
+      Gateway gateway = group.makegateway(worker.says(said));
       gateway.join(kPatience);
       EXPECT_THROW(static_cast<void>(gateway.remote_exec("pass")), GatewayGone);
     } catch (const HostNotFound& error) {

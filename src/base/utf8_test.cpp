@@ -1,8 +1,8 @@
-#include "wire/utf8.hpp"
+#include "base/utf8.hpp"
 
 #include <gtest/gtest.h>
 
-namespace execnet::wire {
+namespace execnet::base {
 namespace {
 
 constexpr const char* kReplacement = "\xef\xbf\xbd";
@@ -24,4 +24,4 @@ TEST(Utf8, WhatIsNoneIsReplacedByteByByte) {
 }
 
 }  // namespace
-}  // namespace execnet::wire
+}  // namespace execnet::base

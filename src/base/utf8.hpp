@@ -4,7 +4,7 @@
 #include <string>
 #include <string_view>
 
-namespace execnet::wire {
+namespace execnet::base {
 
 bool is_utf8(std::string_view bytes);
 
@@ -12,4 +12,4 @@ bool is_utf8(std::string_view bytes);
 //   to_utf8("caf\xe9") == "caf\uFFFD"
 std::string to_utf8(std::string_view bytes);
 
-}  // namespace execnet::wire
+}  // namespace execnet::base

@@ -1,10 +1,10 @@
-#include "wire/utf8.hpp"
+#include "base/utf8.hpp"
 
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 
-namespace execnet::wire {
+namespace execnet::base {
 
 namespace {
 
@@ -66,4 +66,4 @@ std::string to_utf8(std::string_view bytes) {
   return text;
 }
 
-}  // namespace execnet::wire
+}  // namespace execnet::base

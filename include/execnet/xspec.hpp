@@ -52,8 +52,17 @@ class EXECNET_EXPORT XSpec {
   // on, with K, M or G for 1024 of the smaller ones: window=8M. None when the key was not given. Throws SpecError.
   [[nodiscard]] std::optional<std::uint64_t> window() const;
 
+  // The value of `limits`: what the other side may have kept here at most, before the gateway ends with an error that
+  // says so. limits=bytes=1G,channels=10000,messages=1000: bytes that nobody has received, with K, M or G; channels of
+  // its making that nobody here has; messages of which only a part has come. None for what is not given: then half of
+  // the machine's memory, a million and a hundred thousand hold (docs/security.md). Throws SpecError.
+  struct Limits {
+    std::optional<std::uint64_t> bytes, channels, messages;
+  };
+  [[nodiscard]] Limits limits() const;
+
   // Checks everything that can be known before a process is started: the type, that nice is a
-  // number and window a size, that values which need one are given. Throws SpecError.
+  // number, window a size and limits are some, that values which need one are given. Throws SpecError.
   void validate() const;
 
   friend bool operator==(const XSpec& a, const XSpec& b) { return a.text_ == b.text_; }

@@ -3,7 +3,6 @@
 
 #include <atomic>
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <optional>
 #include <string>
@@ -11,6 +10,7 @@
 #include <execnet/dump.hpp>
 
 #include "base/buffer.hpp"
+#include "base/fifo.hpp"
 #include "connection/flow.hpp"
 
 namespace execnet::core {
@@ -23,8 +23,9 @@ struct ChannelState {
   explicit ChannelState(std::uint32_t channel_id, std::uint64_t window = kUnbounded) : id(channel_id), flow(window) {}
 
   const std::uint32_t id;
-  std::deque<base::Buffer> items;      // arrived, not yet received; still encoded
-  std::deque<std::string> errors;      // the other side's error texts that nobody was told yet
+  base::Fifo<base::Buffer> items;      // arrived, not yet received; still encoded
+  base::Fifo<std::string> errors;      // the other side's error texts that nobody was told yet
+  std::size_t held = 0;                // bytes of the other side's that are kept for it: see Channels
   bool closed = false;                 // this end has sent its CLOSE: it sends nothing more
   bool peer_closed = false;            // the other end's CLOSE has arrived
   bool no_more_items = false;          // nothing will be added to `items`

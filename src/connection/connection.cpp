@@ -17,11 +17,11 @@ constexpr std::chrono::milliseconds kCauseIsKnownWithin{500};
 }  // namespace
 
 Connection::Connection(base::Fd stream, std::shared_ptr<loop::Loop> loop, Side side)
-    : link_(std::move(stream)),
+    : side_(side),
       loop_(std::move(loop)),
-      side_(side),
-      noise_(side == Side::kCoordinator ? std::optional<std::string>("") : std::nullopt),
-      next_id_(side == Side::kCoordinator ? 1 : 2) {}
+      link_(std::move(stream)),
+      reading_(link_, roles_, waits_, *this, side == Side::kCoordinator),
+      channels_(side) {}
 
 Connection::Lock Connection::lock() {
   if (in_forked_copy()) {
@@ -30,66 +30,60 @@ Connection::Lock Connection::lock() {
   return Lock(mutex_);
 }
 
-Connection::~Connection() { loop_->unwatch(watch_); }
-
 void Connection::start(std::weak_ptr<ConnectionOwner> owner, bool loop_reads) {
-  auto lock = this->lock();
+  const auto lock = this->lock();
   owner_ = std::move(owner);
-  watch_ = loop_->watch(link_.fd(), 0, [weak = weak_from_this()](std::uint32_t ready) {
-    if (const auto self = weak.lock()) {
-      self->on_ready(ready);
+  roles_.start(weak_from_this(), [this](Lock& own, std::uint32_t ready) {
+    if ((ready & loop::kWrite) != 0) {
+      writing_.on_writable(own);
+    }
+    if ((ready & loop::kRead) != 0) {
+      reading_.on_readable(own);
     }
   });
   if (loop_reads) {
-    arm(lock);
+    reading_.arm();
+  }
+}
+
+// --- Writing ---
+
+void Connection::send(Lock& lock, wire::FrameType type, std::uint32_t channel, base::Rope payload,
+                      const base::Wait& wait) {
+  switch (writing_.send(lock, type, channel, std::move(payload), wait)) {
+    case Writing::Sent::kYes: return;
+    case Writing::Sent::kLate: throw TimeoutError("the other side did not take the message in time");
+    case Writing::Sent::kBroken: throw_gone(lock, wait);
+  }
+}
+
+void Connection::on_taken_back(Lock& lock, const Outgoing& message) {
+  if (message.type != wire::FrameType::kData) {
+    return;
+  }
+  if (const auto state = channels_.find(message.channel)) {
+    state->flow.on_taken_back(message.payload.size());
+    touch(lock, state.get());
+  }
+}
+
+void Connection::agree_on_rings(Lock& lock) {
+  static_cast<void>(lock);
+  rings_agreed_ = link_.has_rings();
+}
+
+void Connection::use_rings(Lock& lock) {
+  static_cast<void>(lock);
+  if (std::exchange(rings_agreed_, false)) {
+    writing_.switch_to_ring();
   }
 }
 
 // --- Channels ---
 
-bool Connection::is_ours(std::uint32_t id) const { return id % 2 == (side_ == Side::kCoordinator ? 1 : 0); }
-
-// The channel of an id in a frame. The other side's channels exist from their first frame on: the
-// reference may still lie undecoded in another channel's queue. Null when it is over and done with.
-std::shared_ptr<ChannelState> Connection::state_for(Lock& lock, std::uint32_t id) {
-  static_cast<void>(lock);
-  if (id == 0) {
-    throw wire::ProtocolError("a frame that needs a channel came without one");
-  }
-  if (const auto found = channels_.find(id); found != channels_.end()) {
-    return found->second;
-  }
-  if (is_ours(id) || forgotten_.contains(id)) {
-    return nullptr;
-  }
-  auto state = std::make_shared<ChannelState>(id, window_);
-  state->no_more_items = receiving_ended_;
-  channels_.emplace(id, state);
-  return state;
-}
-
-std::shared_ptr<ChannelState> Connection::new_state(Lock& lock) {
-  static_cast<void>(lock);
-  auto state = std::make_shared<ChannelState>(next_id_, window_);
-  state->lost = state->closed = gone_.has_value();
-  state->no_more_items = gone_ || receiving_ended_;
-  if (!gone_) {
-    channels_.emplace(next_id_, state);
-  }
-  next_id_ += 2;
-  return state;
-}
-
-std::shared_ptr<ChannelHandle> Connection::new_channel(Lock& lock) { return handle(lock, new_state(lock)); }
-
 std::shared_ptr<ChannelHandle> Connection::channel(Lock& lock, std::uint32_t id) {
-  auto state = gone_ ? nullptr : state_for(lock, id);
-  if (!state) {  // a second reference to a channel that is over
-    state = std::make_shared<ChannelState>(id);
-    state->closed = state->peer_closed = state->no_more_items = true;
-    state->lost = gone_.has_value();
-  }
-  return handle(lock, state);
+  auto state = channels_.of_frame(id);
+  return handle(lock, state ? state : channels_.over(id));
 }
 
 std::shared_ptr<ChannelHandle> Connection::handle(Lock& lock, const std::shared_ptr<ChannelState>& state) {
@@ -99,7 +93,7 @@ std::shared_ptr<ChannelHandle> Connection::handle(Lock& lock, const std::shared_
   }
   auto made = std::make_shared<ChannelHandle>(shared_from_this(), state);
   state->handle = made;
-  state->referenced = true;
+  channels_.on_referenced(*state);
   return made;
 }
 
@@ -114,33 +108,16 @@ void Connection::close_channel(Lock& lock, const std::shared_ptr<ChannelState>& 
   } else {
     post(lock, wire::FrameType::kClose, state->id);
   }
-  forget_if_over(state);
-  end_items(lock, state);
-}
-
-void Connection::on_peer_close(Lock& lock, std::uint32_t id, std::optional<std::string> error) {
-  const auto state = state_for(lock, id);
-  if (!state || state->peer_closed) {
-    return;
-  }
-  state->peer_closed = true;
-  if (!state->closed) {
-    state->closed = true;
-    if (error) {
-      state->errors.push_back(std::move(*error));
-    }
-    // The other side only needs this to forget the id: not worth a system call.
-    post_later(lock, wire::FrameType::kClose, id);
-  }
-  forget_if_over(state);
+  channels_.forget_if_over(*state);
   end_items(lock, state);
 }
 
 void Connection::drop_channel(Lock& lock, const std::shared_ptr<ChannelState>& state) {
+  channels_.on_unreferenced();
   if (!state->handle.expired()) {
     return;  // a new handle was made for it meanwhile
   }
-  state->items.clear();
+  channels_.drop_items(*state);
   if (state->callback && !state->closed) {
     if (!state->no_more_items) {  // it stays active: this end still reads
       post(lock, wire::FrameType::kLast, state->id);
@@ -150,32 +127,7 @@ void Connection::drop_channel(Lock& lock, const std::shared_ptr<ChannelState>& s
   if (!state->executing) {
     close_channel(lock, state, std::nullopt);
   }
-  forget_if_over(state);
-}
-
-void Connection::forget_if_over(const std::shared_ptr<ChannelState>& state) {
-  if (state->closed && state->peer_closed && state->referenced && state->handle.expired()) {
-    if (!is_ours(state->id)) {
-      forgotten_.insert(state->id);
-    }
-    channels_.erase(state->id);
-  }
-}
-
-std::size_t Connection::open_channels(Lock& lock) const {
-  static_cast<void>(lock);
-  return static_cast<std::size_t>(
-      std::count_if(channels_.begin(), channels_.end(), [](const auto& entry) { return !entry.second->closed; }));
-}
-
-StringConfig Connection::strings(const Lock& lock) const {
-  static_cast<void>(lock);
-  return strings_;
-}
-
-void Connection::set_strings(const Lock& lock, StringConfig strings) {
-  static_cast<void>(lock);
-  strings_ = strings;
+  channels_.forget_if_over(*state);
 }
 
 void Connection::end_items(Lock& lock, const std::shared_ptr<ChannelState>& state) {
@@ -190,23 +142,48 @@ void Connection::end_items(Lock& lock, const std::shared_ptr<ChannelState>& stat
 }
 
 void Connection::answer(Lock& lock, std::uint32_t id, base::Buffer payload) {
-  if (const auto state = state_for(lock, id)) {
-    state->referenced = true;
-    post(lock, wire::FrameType::kData, id, std::move(payload));
-    close_channel(lock, state, std::nullopt);
+  const auto state = channels_.of_frame(id);
+  if (!state || std::exchange(state->closed, true)) {
+    return;
+  }
+  writing_.post_reply(lock, wire::FrameType::kData, id, std::move(payload));
+  writing_.post_reply(lock, wire::FrameType::kClose, id, {});
+  channels_.forget_if_over(*state);
+  end_items(lock, state);
+}
+
+// --- Windows ---
+
+void Connection::set_window(Lock& lock, const std::shared_ptr<ChannelState>& state, std::uint64_t window) {
+  state->flow.set_ours(window);
+  const Value said = window == kUnbounded ? Value() : Value(static_cast<std::int64_t>(window));
+  post(lock, wire::FrameType::kWindow, state->id, encode_value(said));
+  touch(lock, state.get());
+  tell_taken(lock, *state);
+}
+
+void Connection::on_taken(Lock& lock, ChannelState& state, std::size_t bytes) {
+  channels_.on_taken(state, bytes);
+  state.flow.on_taken(bytes);
+  tell_taken(lock, state);
+}
+
+// Who will send no more is told nothing: it may not know the channel any longer.
+void Connection::tell_taken(Lock& lock, ChannelState& state) {
+  while (!state.closed && !state.no_more_items) {
+    const std::uint32_t credit = state.flow.credit_due();
+    if (credit == 0) {
+      return;
+    }
+    writing_.post_credit(lock, state.id, credit);
   }
 }
 
 // --- The end ---
 
 void Connection::end_receiving(Lock& lock) {
-  receiving_ended_ = true;
-  std::vector<std::shared_ptr<ChannelState>> states;  // a relay may let go of the mutex: the channels change
-  states.reserve(channels_.size());
-  for (const auto& [id, state] : channels_) {
-    states.push_back(state);
-  }
-  for (const auto& state : states) {
+  channels_.receiving_ended = true;
+  for (const auto& state : channels_.all()) {  // copies: a relay may let go of the mutex, and the channels change
     end_items(lock, state);
   }
 }
@@ -220,34 +197,18 @@ void Connection::finish(const std::string& cause) {
     return;
   }
   gone_ = cause;
-  reader_ = Reader::kEnded;
-  update_interest(lock);
+  reading_.end();
   shut_down();
-  for (auto& [id, state] : channels_) {
+  const auto states = channels_.all();
+  channels_.end();
+  for (const auto& state : states) {
     state->lost = !state->no_more_items;
     state->closed = true;
     end_items(lock, state);
   }
-  channels_.clear();
-  if (waits_for_room_ != nullptr) {
-    waits_for_room_->wake();
-  } else if (writer_ == Writer::kNone || (writer_ == Writer::kLoop && link_.writes_ring())) {
-    fail_writing(lock);
-  }
-  touch_all(lock);
+  writing_.end(lock);
+  waits_.touch_all();
 }
-
-bool Connection::receiving_ended(const Lock& lock) const {
-  static_cast<void>(lock);
-  return receiving_ended_;
-}
-
-const std::optional<std::string>& Connection::gone(const Lock& lock) const {
-  static_cast<void>(lock);
-  return gone_;
-}
-
-void Connection::shut_down() { link_.shut_down(); }
 
 void Connection::throw_gone(Lock& lock, const base::Wait& wait) {
   base::Wait for_cause{.deadline = base::Clock::now() + kCauseIsKnownWithin, .hub = wait.hub};

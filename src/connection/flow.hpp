@@ -16,10 +16,10 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <limits>
 #include <optional>
 #include <thread>
+#include <vector>
 
 namespace execnet::core {
 
@@ -51,7 +51,7 @@ class Flow {
   // Whether an item of so many bytes may be sent now, before those of the senders that wait.
   [[nodiscard]] bool has_room(std::size_t bytes) const { return admits(outstanding(), bytes); }
   // The senders that wait, in the order in which they came: the first is the next.
-  std::deque<Sender> senders;
+  std::vector<Sender> senders;
 
   void on_sent(std::size_t bytes) { sent_ += bytes; }
   // The other end will never have it.

@@ -110,20 +110,6 @@ bool Outbox::retract(const std::shared_ptr<Outgoing>& message) {
   return true;
 }
 
-const loop::Waiter* Outbox::waiting_sender() const {
-  for (const Piece& piece : pieces_) {
-    if (piece.message->sender != nullptr) {
-      return piece.message->sender;
-    }
-  }
-  for (const auto& message : queue_) {
-    if (message->sender != nullptr) {
-      return message->sender;
-    }
-  }
-  return nullptr;
-}
-
 std::vector<std::shared_ptr<Outgoing>> Outbox::clear() {
   std::vector<std::shared_ptr<Outgoing>> dropped;
   for (Piece& piece : pieces_) {

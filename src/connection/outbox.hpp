@@ -25,6 +25,7 @@ struct Outgoing {
   std::uint32_t channel;
   base::Rope payload;
   std::uint32_t credit = 0;
+  bool reply = false;                    // to a frame of the other side's
   bool raw = false;                      // the payload is frames already: written as it is
   const loop::Waiter* sender = nullptr;  // the thread that waits until this is written, if one does
   std::size_t cut = 0;                   // bytes of the payload that have become pieces
@@ -45,8 +46,6 @@ class Outbox {
   // Takes a message back; false if it is too late. If a part of it has gone out, the other side is told to
   // forget that part.
   bool retract(const std::shared_ptr<Outgoing>& message);
-  // A thread that waits for one of the messages; null when none does.
-  [[nodiscard]] const loop::Waiter* waiting_sender() const;
   // Drops everything and returns it.
   std::vector<std::shared_ptr<Outgoing>> clear();
 

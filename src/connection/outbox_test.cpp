@@ -117,15 +117,10 @@ TEST(Outbox, AMessageTakenBackHalfWayIsForgottenByTheOtherSide) {
   EXPECT_EQ(messages[0].payload.view(), "next");
 }
 
-TEST(Outbox, SaysWhoWaits) {
-  const loop::Waiter waiter;
+TEST(Outbox, GivesBackAllThatIsDropped) {
   Outbox outbox;
   outbox.push(message(1, "posted"));
-  EXPECT_EQ(outbox.waiting_sender(), nullptr);
-  const auto sent = message(1, "sent");
-  sent->sender = &waiter;
-  outbox.push(sent);
-  EXPECT_EQ(outbox.waiting_sender(), &waiter);
+  outbox.push(message(1, "sent"));
   EXPECT_EQ(outbox.clear().size(), 2U);
   EXPECT_TRUE(outbox.empty());
 }

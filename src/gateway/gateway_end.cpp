@@ -132,6 +132,14 @@ GatewayEnd::GatewayEnd(const XSpec& spec, const std::shared_ptr<GatewayEnd>& lea
       connection_(std::make_shared<Connection>(std::move(stream), loop_, Side::kCoordinator)) {}
 
 void GatewayEnd::run(base::Buffer first, bool hello_follows) {
+  {
+    const XSpec::Limits given = spec_.limits();
+    Limits limits = Limits::of_this_machine();
+    limits.bytes = given.bytes.value_or(limits.bytes);
+    limits.channels = given.channels.value_or(limits.channels);
+    limits.messages = given.messages.value_or(limits.messages);
+    connection_->set_limits(connection_->lock(), limits);
+  }
   if (const auto window = spec_.window()) {
     auto lock = connection_->lock();
     connection_->set_window(lock, *window);

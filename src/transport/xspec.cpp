@@ -39,6 +39,19 @@ bool is_integer(std::string_view text) {
   return error == std::errc() && end == text.data() + text.size();
 }
 
+// A number from 1 on, with K, M or G for 1024 of the smaller ones.
+std::optional<std::uint64_t> size_of(std::string_view text) {
+  std::uint64_t number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  const std::string_view unit(end, static_cast<std::size_t>(text.data() + text.size() - end));
+  const int shift = unit.empty() ? 0 : unit == "K" ? 10 : unit == "M" ? 20 : unit == "G" ? 30 : -1;
+  constexpr auto kMost = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
+  if (error != std::errc() || shift < 0 || number == 0 || number > kMost >> shift) {
+    return std::nullopt;
+  }
+  return number << shift;
+}
+
 }  // namespace
 
 XSpec::XSpec(std::string_view text) : text_(text) {
@@ -146,23 +159,39 @@ std::optional<std::uint64_t> XSpec::window() const {
   if (!text) {
     return std::nullopt;
   }
-  std::uint64_t bytes = 0;
-  const auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), bytes);
-  const std::string_view unit(end, text->data() + text->size());
-  const int shift = unit.empty() ? 0 : unit == "K" ? 10 : unit == "M" ? 20 : unit == "G" ? 30 : -1;
-  constexpr auto kMost = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
-  if (error != std::errc() || shift < 0 || bytes == 0 || bytes > kMost >> shift) {
-    refuse("window=" + *text + " is no number of bytes", text_,
+  const auto bytes = size_of(*text);
+  if (!bytes) {
+    refuse("window=" + *text + " is not a number of bytes", text_,
            "the form is window=8M, with K, M or G or none of them; without the key there is no window");
   }
-  return bytes << shift;
+  return bytes;
+}
+
+XSpec::Limits XSpec::limits() const {
+  Limits limits;
+  const std::string text = get("limits").value_or("");
+  std::string_view rest = text;
+  while (!rest.empty()) {
+    const std::string_view part = rest.substr(0, rest.find(','));
+    rest.remove_prefix(std::min(part.size() + 1, rest.size()));
+    const std::string_view name = part.substr(0, part.find('='));
+    auto* const limit = name == "bytes"      ? &limits.bytes
+                        : name == "channels" ? &limits.channels
+                        : name == "messages" ? &limits.messages
+                                             : nullptr;
+    if (limit == nullptr || *limit || !(*limit = size_of(part.substr(std::min(name.size() + 1, part.size()))))) {
+      refuse("limits=" + text + " has " + quoted(part) + ", which is not a limit or is given twice,", text_,
+             "the form is limits=bytes=1G,channels=10000,messages=1000, each of them or not");
+    }
+  }
+  return limits;
 }
 
 void XSpec::validate() const {
   const std::string kind = type();
   static constexpr std::string_view kNeedValue[] = {"ssh",        "vagrant_ssh", "id",        "python", "chdir",
                                                     "nice",       "ssh_config",  "execmodel", "stdout", "via",
-                                                    "installvia", "isolate",     "window"};
+                                                    "installvia", "isolate",     "window",    "limits"};
   for (const std::string_view name : kNeedValue) {
     const std::string key(name);
     if (has(key) && get(key).value_or("").empty()) {
@@ -185,6 +214,7 @@ void XSpec::validate() const {
     refuse("nice=" + *nice + " is no integer", text_, "the form is nice=10");
   }
   static_cast<void>(window());
+  static_cast<void>(limits());
   if (const auto out = get("stdout"); out && *out != "inherit" && *out != "null") {
     refuse("unknown stdout=" + *out, text_, "the form is stdout=inherit or stdout=null");
   }

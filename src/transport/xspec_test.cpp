@@ -181,7 +181,7 @@ TEST(XSpec, ValidateRefusesWhatCannotWork) {
        {"popen//window=0", "popen//window=0M", "popen//window=-1", "popen//window=8MB", "popen//window=8m",
         "popen//window=8 M", "popen//window=M", "popen//window=1.5M", "popen//window=+1", "popen//window=none",
         "popen//window=9223372036854775808", "popen//window=8589934592G"}) {
-    EXPECT_TRUE(contains(validate_refusal(text), "is no number of bytes")) << text;
+    EXPECT_TRUE(contains(validate_refusal(text), "is not a number of bytes")) << text;
   }
   EXPECT_TRUE(contains(validate_refusal("popen//python='a"), "no closing quote"));
   EXPECT_TRUE(contains(validate_refusal("popen//python=  "), "no program"));

@@ -134,7 +134,8 @@ class MessageAssembler {
   // them back.
   base::Buffer take_chunks(const FrameHeader& header);
 
-  // The bytes of messages that are not complete yet.
+  // The messages that are not complete yet, and their bytes.
+  [[nodiscard]] std::size_t count() const { return partial_.size(); }
   [[nodiscard]] std::size_t pending() const { return pending_; }
 
  private:

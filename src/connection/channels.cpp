@@ -10,8 +10,8 @@ namespace execnet::core {
 namespace {
 
 [[noreturn]] void refuse(const std::string& what, const char* key, std::uint64_t limit) {
-  throw wire::ProtocolError("the other side has " + what + " here than it may: limits=" + key + "=" +
-                            std::to_string(limit) + " of the specification. Raise it if the program means that");
+  throw wire::ProtocolError("the other side " + what + ": more than limits=" + key + "=" + std::to_string(limit) +
+                            " allows. Raise that in the specification if the program means it");
 }
 
 }  // namespace
@@ -125,17 +125,17 @@ void Channels::check(std::size_t unfinished, std::size_t unfinished_bytes, std::
     return;
   }
   if (held_ + unfinished_bytes > limits_->bytes) {
-    refuse("more bytes that nobody has received", "bytes", limits_->bytes);
+    refuse("has sent bytes that the program has not received", "bytes", limits_->bytes);
   }
   const std::size_t unreferenced = states_.size() - std::min(referenced_, states_.size());
   if (unreferenced + forgotten_.runs() > limits_->channels) {
-    refuse("more channels that nobody has", "channels", limits_->channels);
+    refuse("has made channels that the program has no handle for", "channels", limits_->channels);
   }
   if (unread_replies > limits_->channels) {
-    refuse("more answers that it does not read", "channels", limits_->channels);
+    refuse("does not read the answers to what it sends", "channels", limits_->channels);
   }
   if (unfinished > limits_->messages) {
-    refuse("more messages that are not complete", "messages", limits_->messages);
+    refuse("has begun messages and not completed them", "messages", limits_->messages);
   }
 }
 

@@ -146,6 +146,9 @@ TEST_F(RolesTest, AMessageThatIsLateIsTakenBack) {
   while (roles_.writer == Writer::kNone) {
     writing_.post(lock_, wire::FrameType::kData, 1, base::Buffer(std::string(100'000, 'x')));
   }
+  for (int i = 0; i < 10; ++i) {  // more than is cut into frames ahead
+    writing_.post(lock_, wire::FrameType::kData, 1, base::Buffer(std::string(100'000, 'x')));
+  }
   EXPECT_EQ(writing_.send(lock_, wire::FrameType::kData, 3, base::Buffer("late"), at_once()), Writing::Sent::kLate);
   EXPECT_EQ(taken_back_, std::vector<std::uint32_t>{3});
   EXPECT_EQ(roles_.writer, Writer::kLoop) << "it has the rest to write again";

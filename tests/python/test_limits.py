@@ -114,5 +114,5 @@ def test_channels_that_are_made_and_closed_leave_nothing(group: execnet.Group, p
         exec(make)
     after = peak_megabytes(), peak_there()
     assert gateway.remote_status(timeout=50).numchannels == 1
-    assert after[0] - before[0] < 24
-    assert after[1] - before[1] < 24
+    assert after[0] - before[0] < 64
+    assert after[1] - before[1] < 64

@@ -261,8 +261,9 @@ class Connection(object):
     def _settle(self, state):
         """Wakes who waits for the state, and forgets it when it is over. With the lock held."""
         state.changed()
-        # One that was never referred to stays: its reference may still come.
-        if state.closed and state.peer_closed and state.handles and self._states.pop(state.id, None) and state.id % 2:
+        # One with items stays until it is referred to: its reference may still come.
+        over = state.closed and state.peer_closed and (state.handles or not (state.items or state.errors))
+        if over and self._states.pop(state.id, None) and state.id % 2:
             self._over.add(state.id)
             while self._over_below in self._over:
                 self._over.remove(self._over_below)

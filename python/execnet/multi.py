@@ -146,6 +146,8 @@ class Group:
             preload=A,B          for a local `popen`: forks it from an interpreter that has imported these
             stdout=null          throws away what is printed there; =inherit, the default, does not
             ssh_config=PATH      configuration for ssh
+            limits=bytes=SIZE,channels=N,messages=N
+                                 what the other side may have kept here at most before the gateway ends;
             window=SIZE          bytes (or 8K, 8M, 8G) that may be on their way on each of its channels, each way;
                                  then send() waits for the other side to receive
 

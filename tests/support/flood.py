@@ -18,7 +18,6 @@ OPEN_CHANNEL = 1  # the first that the coordinator makes
 NEW = range(2, 2**32, 2)  # ids of the worker's making
 KILOBYTE = b"\x41" + struct.pack("!i", 1024) + bytes(1024) + b"\x51"  # a value: bytes
 MEGABYTE = bytes(2**20)
-BOOLS = b"\x50\x50\x4b\x00\x00\x00\x02\x51"
 
 
 def frame(kind: int, channel: int, payload: bytes = b"", flags: int = 0) -> bytes:
@@ -26,9 +25,23 @@ def frame(kind: int, channel: int, payload: bytes = b"", flags: int = 0) -> byte
 
 
 def dumped(value: object) -> bytes:
-    import execnet
+    """A payload. The interpreter that runs this need not have execnet."""
+    return _encoded(value) + b"Q"
 
-    return execnet.dumps(value)[1:]  # without the version
+
+def _encoded(value: object) -> bytes:
+    if isinstance(value, bool):
+        return b"R" if value else b"C"
+    if isinstance(value, int):
+        digits = b"%d" % value
+        return struct.pack("!ci", b"F", value) if value < 2**31 else struct.pack("!ci", b"H", len(digits)) + digits
+    if isinstance(value, str):
+        return struct.pack("!ci", b"N", len(value)) + value.encode("ascii")
+    if isinstance(value, tuple):
+        return b"".join(map(_encoded, value)) + struct.pack("!ci", b"@", len(value))
+    if isinstance(value, dict):
+        return b"J" + b"".join(_encoded(key) + _encoded(item) + b"P" for key, item in value.items())
+    raise TypeError(value)
 
 
 def on_new_channels(kind: int, payload: bytes = b"", flags: int = 0, step: int = 1) -> Callable[[], Iterator[bytes]]:
@@ -69,7 +82,7 @@ def main() -> None:
         "platform": "linux",
         "cwd": "/",
         "pid": os.getpid(),
-        "features": [],
+        "features": (),
     }
     with open(3, "wb", buffering=2**16) as out:
         out.write(MAGIC + frame(HELLO, 0, dumped(hello)))

@@ -12,10 +12,10 @@ TEST(Fifo, GivesBackInOrderWhatWasPutIn) {
   Fifo<int> fifo;
   int next = 0;
   for (int i = 0; i < 1000; ++i) {
-    fifo.push_back(i);
+    fifo.push_back(int{i});
     if (i % 3 != 0) {
-      ASSERT_EQ(fifo.front(), next++);
-      fifo.pop_front();
+      ASSERT_EQ(fifo.front(), next);
+      ASSERT_EQ(fifo.take_front(), next++);
     }
   }
   EXPECT_EQ(fifo.size(), static_cast<std::size_t>(1000 - next));
@@ -28,9 +28,9 @@ TEST(Fifo, GivesBackInOrderWhatWasPutIn) {
 TEST(Fifo, LetsGoOfAnItemWhenItIsTakenOut) {
   Fifo<std::shared_ptr<int>> fifo;
   const auto item = std::make_shared<int>(1);
-  fifo.push_back(item);
-  fifo.push_back(item);
-  fifo.pop_front();
+  fifo.push_back(std::shared_ptr(item));
+  fifo.push_back(std::shared_ptr(item));
+  static_cast<void>(fifo.take_front());
   EXPECT_EQ(item.use_count(), 2);
   fifo.clear();
   EXPECT_EQ(item.use_count(), 1);

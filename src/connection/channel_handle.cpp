@@ -113,8 +113,7 @@ base::Buffer ChannelHandle::receive(const base::Wait& wait) {
 }
 
 base::Buffer ChannelHandle::take_item(Connection::Lock& lock) {
-  base::Buffer item = std::move(state_->items.front());
-  state_->items.pop_front();
+  base::Buffer item = state_->items.take_front();
   connection_->on_taken(lock, *state_, item.size());
   return item;
 }
@@ -145,8 +144,7 @@ bool ChannelHandle::no_more_items() const {
 
 void ChannelHandle::throw_end(Connection::Lock& lock) {
   if (!state_->errors.empty()) {
-    const std::string text = std::move(state_->errors.front());
-    state_->errors.pop_front();
+    const std::string text = state_->errors.take_front();
     throw RemoteError(text);
   }
   if (state_->lost) {

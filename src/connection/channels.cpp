@@ -9,7 +9,7 @@
 namespace execnet::core {
 namespace {
 
-[[noreturn]] void refuse(const std::string& what, const char* key, std::uint64_t limit) {
+[[noreturn]] void more_than(const char* key, std::uint64_t limit, const std::string& what) {
   throw wire::ProtocolError("the other side " + what + ": more than limits=" + key + "=" + std::to_string(limit) +
                             " allows. Raise that in the specification if the program means it");
 }
@@ -31,8 +31,8 @@ std::shared_ptr<ChannelState> Channels::of_frame(std::uint32_t id) {
   if (id == 0) {
     throw wire::ProtocolError("a frame that needs a channel came without one");
   }
-  if (auto known = find(id)) {
-    return known;
+  if (const auto found = states_.find(id); found != states_.end()) {
+    return found->second;
   }
   if (ended_ || is_ours(id) || forgotten_.contains(id)) {
     return nullptr;
@@ -120,23 +120,19 @@ void Channels::end() {
   held_ = 0;
 }
 
-void Channels::check(std::size_t unfinished, std::size_t unfinished_bytes, std::size_t unread_replies) const {
-  if (!limits_ || ended_) {
+void Channels::refuse(std::size_t unfinished, std::size_t unfinished_bytes, std::size_t unread_replies) const {
+  if (ended_) {
     return;
   }
-  if (held_ + unfinished_bytes > limits_->bytes) {
-    refuse("has sent bytes that the program has not received", "bytes", limits_->bytes);
+  if (held_ + unfinished_bytes > limits_.bytes) {
+    more_than("bytes", limits_.bytes, "has sent bytes that the program has not received");
   }
-  const std::size_t unreferenced = states_.size() - std::min(referenced_, states_.size());
-  if (unreferenced + forgotten_.runs() > limits_->channels) {
-    refuse("has made channels that the program has no handle for", "channels", limits_->channels);
+  if (unfinished > limits_.messages) {
+    more_than("messages", limits_.messages, "has begun messages and not completed them");
   }
-  if (unread_replies > limits_->channels) {
-    refuse("does not read the answers to what it sends", "channels", limits_->channels);
-  }
-  if (unfinished > limits_->messages) {
-    refuse("has begun messages and not completed them", "messages", limits_->messages);
-  }
+  more_than("channels", limits_.channels,
+            unread_replies > limits_.channels ? "does not read the answers to what it sends"
+                                              : "has made channels that the program has no handle for");
 }
 
 }  // namespace execnet::core

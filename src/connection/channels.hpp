@@ -8,10 +8,10 @@
 // Owner: its connection. All methods are called with the connection's mutex held.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -78,20 +78,28 @@ class Channels {
   void set_limits(const Limits& limits) { limits_ = limits; }
   // Throws ProtocolError if the other side has more here than it may. `unfinished` messages with so many bytes are not
   // among the channels, nor are the answers that it does not read.
-  void check(std::size_t unfinished, std::size_t unfinished_bytes, std::size_t unread_replies) const;
+  void check(std::size_t unfinished, std::size_t unfinished_bytes, std::size_t unread_replies) const {
+    const std::size_t unreferenced = states_.size() - std::min(referenced_, states_.size()) + forgotten_.runs();
+    if (held_ + unfinished_bytes > limits_.bytes || std::max(unreferenced, unread_replies) > limits_.channels ||
+        unfinished > limits_.messages) {
+      refuse(unfinished, unfinished_bytes, unread_replies);
+    }
+  }
 
   StringConfig strings;               // how strings are loaded where the channel does not say
   std::uint64_t window = kUnbounded;  // of channels for which none is set
   bool receiving_ended = false;       // no channel gets any more items
 
  private:
+  void refuse(std::size_t unfinished, std::size_t unfinished_bytes, std::size_t unread_replies) const;
+
   const Side side_;
   std::uint32_t next_id_;
   IdSet forgotten_;  // ids of the other side's making that are over
   std::unordered_map<std::uint32_t, std::shared_ptr<ChannelState>> states_;
   std::size_t referenced_ = 0;  // of these, how many the program has a handle for
   std::uint64_t held_ = 0;      // bytes that are kept for all of them
-  std::optional<Limits> limits_;
+  Limits limits_;
   bool ended_ = false;
 };
 

@@ -48,7 +48,7 @@ void Connection::start(std::weak_ptr<ConnectionOwner> owner, bool loop_reads) {
 
 // --- Writing ---
 
-void Connection::send(Lock& lock, wire::FrameType type, std::uint32_t channel, base::Rope payload,
+void Connection::send(Lock& lock, wire::FrameType type, std::uint32_t channel, base::Rope&& payload,
                       const base::Wait& wait) {
   switch (writing_.send(lock, type, channel, std::move(payload), wait)) {
     case Writing::Sent::kYes: return;

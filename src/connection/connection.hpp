@@ -84,9 +84,9 @@ class Connection : public std::enable_shared_from_this<Connection>, private Read
 
   // Hands a message to the operating system; waits while it has no room. When the wait is abandoned the message was
   // sent whole or, for the receiver, not at all. Throws GatewayGone; TimeoutError only if it was not sent.
-  void send(Lock& lock, wire::FrameType type, std::uint32_t channel, base::Rope payload, const base::Wait& wait);
+  void send(Lock& lock, wire::FrameType type, std::uint32_t channel, base::Rope&& payload, const base::Wait& wait);
   // Never waits: what the operating system does not take at once the loop writes.
-  void post(Lock& lock, wire::FrameType type, std::uint32_t channel, base::Rope payload = {}) {
+  void post(Lock& lock, wire::FrameType type, std::uint32_t channel, base::Rope&& payload = {}) {
     writing_.post(lock, type, channel, std::move(payload));
   }
   // The same for bytes that are frames already, or come before the first frame.
@@ -212,10 +212,10 @@ class Connection : public std::enable_shared_from_this<Connection>, private Read
 
  private:
   // connection_frames.cpp: what the frames of the other side do.
-  void take_in(Lock& lock, Incoming incoming) override;
-  void dispatch_to_owner(Lock& lock, ConnectionOwner& owner, wire::Message message);
-  void dispatch(Lock& lock, wire::Message message);
-  void on_data(Lock& lock, std::uint32_t id, base::Buffer payload);
+  void take_in(Lock& lock, Incoming&& incoming) override;
+  void dispatch_to_owner(Lock& lock, ConnectionOwner& owner, wire::Message&& message);
+  void dispatch(Lock& lock, wire::Message&& message);
+  void on_data(Lock& lock, std::uint32_t id, base::Buffer&& payload);
   void on_credit(Lock& lock, std::uint32_t id, std::uint32_t bytes);
   void on_window(Lock& lock, std::uint32_t id, const base::Buffer& payload);
   void on_reconfigure(std::uint32_t id, const base::Buffer& payload);

@@ -26,7 +26,7 @@ std::string text_of(const base::Buffer& payload) { return decode_value(payload.v
 
 }  // namespace
 
-void Connection::take_in(Lock& lock, Incoming incoming) {
+void Connection::take_in(Lock& lock, Incoming&& incoming) {
   // The owner's end ends this connection, which takes the lock: without it the reference is let go, which may be the
   // last. So there is one only if it is needed, and until all messages are taken in.
   std::shared_ptr<ConnectionOwner> owner;
@@ -69,7 +69,7 @@ void Connection::take_in(Lock& lock, Incoming incoming) {
   }
 }
 
-void Connection::dispatch_to_owner(Lock& lock, ConnectionOwner& owner, wire::Message message) {
+void Connection::dispatch_to_owner(Lock& lock, ConnectionOwner& owner, wire::Message&& message) {
   const std::uint32_t id = message.channel;
   const auto check_side = [&](const char* type) {
     if (side_ != Side::kWorker || channels_.is_ours(id)) {
@@ -103,7 +103,7 @@ void Connection::dispatch_to_owner(Lock& lock, ConnectionOwner& owner, wire::Mes
   }
 }
 
-void Connection::dispatch(Lock& lock, wire::Message message) {
+void Connection::dispatch(Lock& lock, wire::Message&& message) {
   const std::uint32_t id = message.channel;
   switch (message.type) {
     case wire::FrameType::kData: on_data(lock, id, std::move(message.payload)); break;
@@ -122,7 +122,7 @@ void Connection::dispatch(Lock& lock, wire::Message message) {
   }
 }
 
-void Connection::on_data(Lock& lock, std::uint32_t id, base::Buffer payload) {
+void Connection::on_data(Lock& lock, std::uint32_t id, base::Buffer&& payload) {
   const auto state = channels_.of_frame(id);
   if (!state || state->closed || state->no_more_items) {
     return;

@@ -103,7 +103,7 @@ void Dispatcher::run_one(Lock& lock, Call call) {
     lock.lock();
     if (error) {
       channel.callback_failed = true;
-      channel.errors.push_back(*error);
+      channel.errors.push_back(std::string(*error));
       connection_.close_channel(lock, call.channel, error);
     }
     return;

@@ -32,7 +32,7 @@ class Reading {
   // What is done with the messages.
   class Receiver {
    public:
-    virtual void take_in(Lock& lock, Incoming incoming) = 0;
+    virtual void take_in(Lock& lock, Incoming&& incoming) = 0;
 
    protected:
     ~Receiver() = default;

@@ -60,7 +60,7 @@ class RolesTest : public ::testing::Test, private Reading::Receiver, private Wri
   explicit RolesTest(std::pair<base::Fd, base::Fd> sockets)
       : there_(std::move(sockets.second)), link_(std::move(sockets.first)) {}
 
-  void take_in(Lock&, Incoming incoming) override {
+  void take_in(Lock&, Incoming&& incoming) override {
     for (const wire::Message& message : incoming.messages) {
       came_.push_back(message.channel);
     }

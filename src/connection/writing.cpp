@@ -16,7 +16,7 @@ static_assert(kMostAtOnce < base::Rope::kWorthLending);
 constexpr std::size_t kMostUnwatched = std::size_t{16} << 20;  // written before anything else is looked at
 constexpr std::size_t kMostLater = 64;
 
-std::shared_ptr<Outgoing> outgoing(wire::FrameType type, std::uint32_t channel, base::Rope payload = {}) {
+std::shared_ptr<Outgoing> outgoing(wire::FrameType type, std::uint32_t channel, base::Rope&& payload = {}) {
   auto message = std::make_shared<Outgoing>();
   message->type = type;
   message->channel = channel;
@@ -28,7 +28,7 @@ std::shared_ptr<Outgoing> outgoing(wire::FrameType type, std::uint32_t channel, 
 
 // --- Sending ---
 
-Writing::Sent Writing::send(Lock& lock, wire::FrameType type, std::uint32_t channel, base::Rope payload,
+Writing::Sent Writing::send(Lock& lock, wire::FrameType type, std::uint32_t channel, base::Rope&& payload,
                             const base::Wait& wait) {
   if (failed_) {
     return Sent::kBroken;
@@ -168,13 +168,13 @@ void Writing::push(Lock& lock, std::shared_ptr<Outgoing> message) {
   }
 }
 
-void Writing::post(Lock& lock, wire::FrameType type, std::uint32_t channel, base::Rope payload) {
+void Writing::post(Lock& lock, wire::FrameType type, std::uint32_t channel, base::Rope&& payload) {
   if (failed_ || !write_to_ring_at_once(type, channel, payload)) {
     push(lock, outgoing(type, channel, std::move(payload)));
   }
 }
 
-void Writing::post_reply(Lock& lock, wire::FrameType type, std::uint32_t channel, base::Rope payload) {
+void Writing::post_reply(Lock& lock, wire::FrameType type, std::uint32_t channel, base::Rope&& payload) {
   if (failed_ || !write_to_ring_at_once(type, channel, payload)) {
     auto message = outgoing(type, channel, std::move(payload));
     message->reply = true;

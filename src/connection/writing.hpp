@@ -46,11 +46,11 @@ class Writing {
   };
   // Hands a message to the operating system; waits while it has no room. What wait.interrupted or the hub throws passes
   // through: then the message was sent whole or, for the receiver, not at all.
-  Sent send(Lock& lock, wire::FrameType type, std::uint32_t channel, base::Rope payload, const base::Wait& wait);
+  Sent send(Lock& lock, wire::FrameType type, std::uint32_t channel, base::Rope&& payload, const base::Wait& wait);
   // Never waits: what the operating system does not take at once the loop writes.
-  void post(Lock& lock, wire::FrameType type, std::uint32_t channel, base::Rope payload = {});
+  void post(Lock& lock, wire::FrameType type, std::uint32_t channel, base::Rope&& payload = {});
   // The same for an answer to a frame of the other side's.
-  void post_reply(Lock& lock, wire::FrameType type, std::uint32_t channel, base::Rope payload);
+  void post_reply(Lock& lock, wire::FrameType type, std::uint32_t channel, base::Rope&& payload);
   // The same for an answer that the other side does not wait for: it goes out with whatever is written next, or when
   // there are many.
   void post_reply_later(Lock& lock, wire::FrameType type, std::uint32_t channel);

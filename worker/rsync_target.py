@@ -37,7 +37,7 @@ BY_DESCRIPTOR = {
 
 
 class Refused(Exception):
-    """The other side asks for what it may not, or out of order; or someone else is at work here."""
+    """The other side asks for what it may not, or out of order; or somebody else is at work here."""
 
 
 def strayed(path):
@@ -67,18 +67,27 @@ def way_to(descriptor):
     return ("/proc/self/fd/%d" % descriptor).encode("ascii")
 
 
+def about(path, call, *arguments, **more):
+    """A call of the system. An error of it has that path."""
+    try:
+        return call(*arguments, **more)
+    except EnvironmentError as error:
+        error.filename = path
+        raise
+
+
 def set_time(descriptor, place, name, mtime):
-    """Of what is open, and was there when it was opened."""
+    """Of what is open, and had that name when it was opened."""
+    path = os.path.join(place.path, name)
     if sys.version_info[0] == 2:
-        way = os.path.join(place.path, name) if place.may_stray else way_to(descriptor)
-        os.utime(way, (mtime / 1e9, mtime / 1e9))
+        about(path, os.utime, path if place.may_stray else way_to(descriptor), (mtime / 1e9, mtime / 1e9))
     else:
-        os.utime(descriptor, ns=(mtime, mtime))
+        about(path, os.utime, descriptor, ns=(mtime, mtime))
 
 
-def set_mode(descriptor, found, mode):
+def set_mode(descriptor, path, found, mode):
     if stat.S_IMODE(found.st_mode) != mode:
-        os.fchmod(descriptor, mode)
+        about(path, os.fchmod, descriptor, mode)
 
 
 def read_pieces(descriptor, size):
@@ -168,7 +177,12 @@ class Place(object):
         return place
 
     def unlock(self):
-        set_mode(self.descriptor, self.found, stat.S_IMODE(self.found.st_mode) | OWNER)
+        """Closes it if that may not be."""
+        try:
+            set_mode(self.descriptor, self.path, self.found, stat.S_IMODE(self.found.st_mode) | OWNER)
+        except EnvironmentError:
+            self.close()
+            raise
 
     def _unlock(self, name):
         """A directory that may not even be read; false if that cannot be changed."""
@@ -382,7 +396,7 @@ class File(object):
         if self._new is None or self._size:
             raise Refused("%r is not complete" % (self._path,))
         place = self._directory.place()
-        os.fchmod(self._new, self._mode)  # writing takes set-id bits away
+        about(self._path, os.fchmod, self._new, self._mode)  # writing takes set-id bits away
         set_time(self._new, place, self._temporary, self._mtime)
         self._close_new()
         place.put(self._temporary, self._name)
@@ -400,7 +414,7 @@ class File(object):
             self.copy(0, len(self._digests))
             self.close()
             return
-        set_mode(self._old, found, mode)
+        set_mode(self._old, self._path, found, mode)
         set_time(self._old, place, self._name, mtime)
         self.discard()
 
@@ -434,7 +448,7 @@ def give_mode(place, name, found, mode):
         opened = os.fstat(descriptor)
         if identity(opened) != identity(found) or opened.st_nlink > 1:  # keep() says why
             return False
-        os.fchmod(descriptor, mode)
+        set_mode(descriptor, os.path.join(place.path, name), opened, mode)
         return True
     finally:
         os.close(descriptor)
@@ -584,7 +598,7 @@ class Receiver(object):
             directory.check()
             place = directory.place()
             set_time(place.descriptor, place, b".", directory.mtime)
-            os.fchmod(place.descriptor, directory.mode)
+            about(place.path, os.fchmod, place.descriptor, directory.mode)
         self.finished = True
 
     def _make_link(self, place, name, target):

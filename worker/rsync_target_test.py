@@ -238,8 +238,9 @@ class RSyncTargetTest(TargetTestCase):
         self.assertEqual(tree(self.path), {})
 
     def test_set_id_bits_are_given_only_if_the_other_side_asks_for_them(self):
-        for set_ids, file_mode, directory_mode in ((None, 0o755, 0o1777), (False, 0o755, 0o1777), (True, 0o6755, 0o3777)):
-            root = self.root if set_ids is None else self.root + (set_ids,)
+        dropped, taken = (0o755, 0o1777), (0o6755, 0o3777)
+        for asked, (file_mode, directory_mode) in (((), dropped), ((False,), dropped), ((True,), taken)):
+            root = self.root + asked
             self.write(b"kept", b"12345")
             os.chmod(self.write(b"same", b"12345"), 0o644)
             os.utime(os.path.join(self.path, b"same"), (7, 7))
@@ -252,9 +253,9 @@ class RSyncTargetTest(TargetTestCase):
                 (u"open", 2, 0o6755, 3, 1), (u"data", 2, b"123"), (u"close", 2),
                 (u"hash", 3), (u"keep", 3, 0o6755, 1), (u"finish",),
             ])
-            modes = {name: stat.S_IMODE(os.stat(os.path.join(self.path, name)).st_mode) for name in os.listdir(self.path)}
-            wanted = {b"new": file_mode, b"kept": file_mode, b"same": file_mode, b"sub": directory_mode}
-            self.assertEqual(modes, wanted)
+            for name in (b"new", b"kept", b"same", b"sub"):
+                mode = directory_mode if name == b"sub" else file_mode
+                self.assertEqual(stat.S_IMODE(os.stat(os.path.join(self.path, name)).st_mode), mode)
             shutil.rmtree(self.path)
 
     def test_a_file_with_another_name_elsewhere_is_replaced_and_not_changed(self):
@@ -265,7 +266,10 @@ class RSyncTargetTest(TargetTestCase):
             os.utime(path, (7, 7))
             os.link(path, elsewhere + name)
         answers = self.receive(
-            [self.root, (u"list", 0, [(u"file", b"same", 0o644, 5, 7 * 10 ** 9), (u"file", b"kept", 0o644, 5, 8)], True)],
+            [
+                self.root,
+                (u"list", 0, [(u"file", b"same", 0o644, 5, 7 * 10 ** 9), (u"file", b"kept", 0o644, 5, 8)], True),
+            ],
             [(u"hash", 1), (u"keep", 1, 0o644, 7 * 10 ** 9), (u"hash", 2), (u"keep", 2, 0o644, 8 * 10 ** 9)],
         )
         self.assertEqual(answers[0], [(u"want", 1, True), (u"want", 2, True)])
@@ -391,9 +395,13 @@ class NeighbourTest(TargetTestCase):
     CONVERSATION = (
         [(u"list", 0, [
             (u"directory", b"sub", 0o755, 10 ** 18), (u"file", b"same", 0o644, 5, 7 * 10 ** 9),
-            (u"file", b"kept", 0o644, 5, 8 * 10 ** 9), (u"file", b"changed", 0o644, 6, 1), (u"link", b"link", b"x", False),
+            (u"file", b"kept", 0o644, 5, 8 * 10 ** 9), (u"file", b"changed", 0o644, 6, 1),
+            (u"link", b"link", b"x", False),
         ], True)],
-        [(u"list", 1, [(u"file", b"inner", 0o644, 3, 1), (u"directory", b"deep", 0o755, 1)], True), (u"list", 7, [], True)],
+        [
+            (u"list", 1, [(u"file", b"inner", 0o644, 3, 1), (u"directory", b"deep", 0o755, 1)], True),
+            (u"list", 7, [], True),
+        ],
         [(u"hash", 3), (u"keep", 3, 0o644, 8 * 10 ** 9), (u"hash", 4)],
         [(u"open", 4, 0o644, 6, 1), (u"data", 4, b"change"), (u"close", 4)],
         [(u"open", 6, 0o644, 3, 1), (u"data", 6, b"new"), (u"close", 6)],
@@ -411,7 +419,8 @@ class NeighbourTest(TargetTestCase):
         for directory in (self.path, self.outside):
             os.makedirs(os.path.join(directory, b"sub/deep"))
             os.makedirs(os.path.join(directory, b"doomed/deep"))
-            for name in (b"same", b"kept", b"changed", b"sub/inner", b"doomed/file", b"doomed/deep/file", b"doomed-file"):
+            names = (b"same", b"kept", b"changed", b"sub/inner", b"doomed/file", b"doomed/deep/file", b"doomed-file")
+            for name in names:
                 path = os.path.join(directory, name)
                 with open(path, "wb") as file:
                     file.write(b"12345")

@@ -42,8 +42,8 @@ class EXECNET_EXPORT RSync {
   void add_target(Gateway gateway, const std::filesystem::path& destination, Options options);
 
   // Copies, and forgets the targets. When one of them fails the others are finished first. Those that are not done
-  // after `timeout` are told to stop, and named by TimeoutError. Without a timeout, one that stands still is waited for.
-  // Throws SpecError when there are no targets, or for what cannot be copied; RemoteError, GatewayGone, or
+  // after `timeout` are told to stop, and named by TimeoutError. Without a timeout, one that stands still is waited
+  // for. Throws SpecError when there are no targets, or for what cannot be copied; RemoteError, GatewayGone, or
   // DataFormatError for wrong answers: of the first target that failed; std::system_error: the source cannot be read.
   void send(std::optional<Seconds> timeout = std::nullopt);
 

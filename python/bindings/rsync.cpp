@@ -115,12 +115,13 @@ void bind_rsync(nb::module_& module) {
   module.def("start_rsync_target", &start_rsync_target, nb::arg("gateway"),
              nb::sig("def start_rsync_target(gateway: Gateway) -> Channel"),
              "Starts the receiving side of RSync; the channel is for send_tree().");
-  module.def("send_tree", &send_tree, nb::arg("source"), nb::arg("targets"), nb::arg("observer"),
-             nb::arg("timeout") = nb::none(),
-             nb::sig("def send_tree(source: bytes, targets: list[tuple[Channel, bytes, bool, bool]], observer: "
-                     "execnet.rsync._Observer, timeout: float | None = None) -> None"),
-             "Copies a directory or a file. A target is a channel, a destination, whether to remove what else is there,\n"
-             "and whether set-id bits go along. The observer is called with the position of the target.");
+  module.def(
+      "send_tree", &send_tree, nb::arg("source"), nb::arg("targets"), nb::arg("observer"),
+      nb::arg("timeout") = nb::none(),
+      nb::sig("def send_tree(source: bytes, targets: list[tuple[Channel, bytes, bool, bool]], observer: "
+              "execnet.rsync._Observer, timeout: float | None = None) -> None"),
+      "Copies a directory or a file. A target is a channel, a destination, whether to remove what else is there,\n"
+      "and whether set-id bits go along. The observer is called with the position of the target.");
 }
 
 }  // namespace execnet::python

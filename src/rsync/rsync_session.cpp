@@ -20,11 +20,7 @@ Value signed_value(std::uint64_t number) { return Value(static_cast<std::int64_t
 
 RSyncSession::RSyncSession(const SourceTree& tree, BlockHashes& hashes, Destination destination,
                            SessionObserver& observer)
-    : tree_(tree),
-      hashes_(hashes),
-      destination_(std::move(destination)),
-      observer_(observer),
-      states_(tree.size()) {}
+    : tree_(tree), hashes_(hashes), destination_(std::move(destination)), observer_(observer), states_(tree.size()) {}
 
 // --- What it is told ---------------------------------------------------------------------------------
 

@@ -255,6 +255,21 @@ TEST_F(RSyncSessionTest, AFileIsWantedBeforeTheListsAreAnsweredOrNever) {
   EXPECT_THROW(session.answered(Value(List{Tuple{"want", 2, false}})), DataFormatError);
 }
 
+TEST_F(RSyncSessionTest, WhatIsAFileNoMoreIsDropped) {
+  write("fifo", "x");
+  write("link", "x");
+  scan();
+  for (const char* name : {"fifo", "link"}) {
+    fs::remove(directory / name);
+  }
+  ASSERT_EQ(::mkfifo((directory / "fifo").c_str(), 0600), 0);
+  fs::create_symlink("/etc/hostname", directory / "link");
+  RSyncSession session = this->session();
+  static_cast<void>(session.next_message());
+  session.answered(Value(List{Tuple{"want", 1, false}, Tuple{"want", 2, false}}));
+  EXPECT_EQ(kinds_of(all_messages(session)), (Kinds{"drop", "drop", "finish"}));
+}
+
 TEST_F(RSyncSessionTest, SetIdBitsGoAlongOnlyIfAskedFor) {
   write("program", "x");
   fs::create_directory(directory / "shared");

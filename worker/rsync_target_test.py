@@ -8,12 +8,16 @@ They run under every interpreter that a worker runs under, 2.7 and 3.6 included.
 import hashlib
 import os
 import shutil
+import signal
+import socket
 import stat
 import tempfile
 import unittest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 BLOCK = 256 * 1024
+MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # thousands of small files are made
+EVERYTHING = bool(os.environ.get("EXECNET_SOAK_RUNS"))
 
 with open(os.path.join(HERE, "rsync_target.py"), "rb") as file:
     SOURCE = file.read()
@@ -55,9 +59,11 @@ class FakeChannel(object):
         self.answers.append(answers)
 
 
-class RSyncTargetTest(unittest.TestCase):
+class TargetTestCase(unittest.TestCase):
     def setUp(self):
-        base = os.path.realpath(tempfile.mkdtemp())
+        self.addCleanup(signal.alarm, 0)
+        signal.alarm(300)  # a hang is a failure, too
+        base = os.path.realpath(tempfile.mkdtemp(dir=MEMORY))
         self.addCleanup(shutil.rmtree, base)
         self.base = base.encode("ascii")
         self.path = os.path.join(self.base, b"target")
@@ -87,6 +93,8 @@ class RSyncTargetTest(unittest.TestCase):
             self.assertEqual([name for name in os.listdir(self.path) if name.startswith(b".execnet")], [])
         return str(raised.exception)
 
+
+class RSyncTargetTest(TargetTestCase):
     def test_a_conversation(self):
         answers = self.receive(
             [self.root],
@@ -229,11 +237,309 @@ class RSyncTargetTest(unittest.TestCase):
             self.receive([listing])
         self.assertEqual(tree(self.path), {})
 
+    def test_set_id_bits_are_given_only_if_the_other_side_asks_for_them(self):
+        dropped, taken = (0o755, 0o1777), (0o6755, 0o3777)
+        for asked, (file_mode, directory_mode) in (((), dropped), ((False,), dropped), ((True,), taken)):
+            root = self.root + asked
+            self.write(b"kept", b"12345")
+            os.chmod(self.write(b"same", b"12345"), 0o644)
+            os.utime(os.path.join(self.path, b"same"), (7, 7))
+            self.receive([
+                root,
+                (u"list", 0, [
+                    (u"directory", b"sub", 0o3777, 0), (u"file", b"new", 0o6755, 3, 1), (u"file", b"kept", 0o644, 5, 1),
+                    (u"file", b"same", 0o6755, 5, 7 * 10 ** 9),
+                ], True),
+                (u"open", 2, 0o6755, 3, 1), (u"data", 2, b"123"), (u"close", 2),
+                (u"hash", 3), (u"keep", 3, 0o6755, 1), (u"finish",),
+            ])
+            for name in (b"new", b"kept", b"same", b"sub"):
+                mode = directory_mode if name == b"sub" else file_mode
+                self.assertEqual(stat.S_IMODE(os.stat(os.path.join(self.path, name)).st_mode), mode)
+            shutil.rmtree(self.path)
+
+    def test_a_file_with_another_name_elsewhere_is_replaced_and_not_changed(self):
+        elsewhere = os.path.join(self.base, b"elsewhere")
+        for name in (b"same", b"kept"):
+            path = self.write(name, b"12345")
+            os.chmod(path, 0o600)
+            os.utime(path, (7, 7))
+            os.link(path, elsewhere + name)
+        answers = self.receive(
+            [
+                self.root,
+                (u"list", 0, [(u"file", b"same", 0o644, 5, 7 * 10 ** 9), (u"file", b"kept", 0o644, 5, 8)], True),
+            ],
+            [(u"hash", 1), (u"keep", 1, 0o644, 7 * 10 ** 9), (u"hash", 2), (u"keep", 2, 0o644, 8 * 10 ** 9)],
+        )
+        self.assertEqual(answers[0], [(u"want", 1, True), (u"want", 2, True)])
+        for name, time in ((b"same", 7), (b"kept", 8)):
+            found = os.stat(os.path.join(self.path, name))
+            self.assertEqual((stat.S_IMODE(found.st_mode), found.st_mtime, found.st_nlink), (0o644, time, 1))
+            found = os.stat(elsewhere + name)
+            self.assertEqual((stat.S_IMODE(found.st_mode), found.st_mtime), (0o600, 7))
+        self.assertEqual(tree(self.path), {b"same": b"12345", b"kept": b"12345"})
+
+    def test_more_directories_than_are_kept_open(self):
+        count = 2 * target["MOST_OPEN"]
+        before = len(os.listdir("/proc/self/fd"))
+        names = [("d%d" % number).encode("ascii") for number in range(count)]
+        self.receive(
+            [self.root, (u"list", 0, [(u"directory", name, 0o750, 10 ** 18) for name in names], True)],
+            [(u"list", 1 + number, [(u"file", b"f", 0o640, 1, 1)], True) for number in range(count)],
+            [operation for number in range(1 + count, 1 + 2 * count)
+             for operation in ((u"open", number, 0o640, 1, 1), (u"data", number, b"x"), (u"close", number))],
+            [(u"finish",)],
+        )
+        self.assertEqual(tree(self.path), {name: {b"f": b"x"} for name in names})
+        for name in names:
+            self.assertEqual(os.stat(os.path.join(self.path, name)).st_mtime, 1e9)
+        self.assertEqual(len(os.listdir("/proc/self/fd")), before)
+
+    def test_a_tree_that_is_deeper_than_there_are_descriptors_is_removed(self):
+        os.makedirs(self.path)
+        here = os.open(".", os.O_RDONLY)
+        try:
+            os.chdir(self.path)
+            for _ in range(3000):  # deeper than paths can say, and than Python can call
+                os.mkdir(b"d")
+                os.chdir(b"d")
+        finally:
+            os.fchdir(here)
+            os.close(here)
+        self.receive([self.root, (u"list", 0, [], True), (u"finish",)])
+        self.assertEqual(tree(self.path), {})
+
+    def test_with_neither_directory_descriptors_nor_proc_it_looks_before_each_step(self):
+        """What Python 2.7 is left with, in a chroot say."""
+        whole = dict(target)
+        self.addCleanup(target.update, whole)
+        target.update(BY_DESCRIPTOR=False, way_to=lambda descriptor: b"/nowhere")
+        self.write(b"old/x", b"")
+        outside = os.path.join(self.base, b"outside")
+        os.mkdir(outside)
+
+        def messages():
+            listing = [(u"directory", b"sub", 0o755, 0), (u"file", b"a", 0o640, 1, 1)]
+            yield [self.root, (u"list", 0, listing, True), (u"list", 1, [(u"file", b"b", 0o640, 1, 1)], True)]
+            yield [(u"open", 2, 0o640, 1, 1), (u"data", 2, b"x"), (u"close", 2)]
+            os.rename(os.path.join(self.path, b"sub"), os.path.join(self.base, b"aside"))
+            os.symlink(outside, os.path.join(self.path, b"sub"))
+            yield [(u"open", 3, 0o640, 1, 1)]
+
+        with self.assertRaises(Refused) as raised:
+            self.receive_from(messages())
+        self.assertIn("another directory", str(raised.exception))
+        self.assertEqual(tree(outside), {})
+        self.assertEqual(tree(self.path), {b"a": b"x", b"sub": ("->", outside)})
+
+    def test_links_on_the_way_to_the_destination_are_followed(self):
+        os.makedirs(self.path)
+        os.symlink(self.path, os.path.join(self.base, b"link"))
+        root = (u"root", os.path.join(self.base, b"link")) + self.root[2:]
+        self.receive([root, (u"list", 0, [(u"directory", b"sub", 0o755, 0)], True), (u"finish",)])
+        self.assertTrue(os.path.islink(os.path.join(self.base, b"link")))
+        self.assertEqual(tree(self.path), {b"sub": {}})
+
     def test_both_sides_reckon_with_the_same_blocks(self):
         self.assertEqual(target["block_size"](0), BLOCK)
         self.assertEqual(target["block_size"](4096 * BLOCK), BLOCK)
         self.assertEqual(target["block_size"](4096 * BLOCK + 1), 2 * BLOCK)
         self.assertEqual(target["block_size"](1 << 40), 1 << 28)
+
+
+CALLS = (
+    "open lstat stat mkdir unlink rmdir rename replace symlink readlink listdir chmod fchmod utime fstat close".split()
+)
+
+
+class Meddler(object):
+    """The module os as the target sees it. Before the n-th call somebody is faster, with what that call is about."""
+
+    def __init__(self, turn, meddle):
+        self.turn = turn  # what is left of n
+        self._meddle = meddle
+
+    def __getattr__(self, name):
+        value = getattr(os, name)
+        return self._wrapped(name, value) if name in CALLS else value
+
+    def _wrapped(self, name, call):
+        def wrapper(*arguments, **more):
+            self.turn -= 1
+            if self.turn == 0:
+                for argument in arguments[:2]:
+                    path = self._path(argument, more)
+                    if path is not None:
+                        self._meddle(path)
+            return call(*arguments, **more)
+
+        return wrapper
+
+    def _path(self, argument, more):
+        if type(argument) is int and argument < 1000:  # not flags
+            way = b"/proc/self/fd/%d" % argument if argument > 2 else b""
+            return os.readlink(way) if os.path.lexists(way) else None
+        if type(argument) is not bytes:
+            return None
+        descriptor = more.get("dir_fd", more.get("src_dir_fd"))
+        if descriptor is not None:
+            argument = os.path.join(b"/proc/self/fd/%d" % descriptor, argument)
+        directory, name = os.path.split(argument)
+        return os.path.join(os.path.realpath(directory), name)
+
+
+class NeighbourTest(TargetTestCase):
+    """Another user can write to the destination, and swaps what is there at each moment of a whole conversation."""
+
+    CONVERSATION = (
+        [(u"list", 0, [
+            (u"directory", b"sub", 0o755, 10 ** 18), (u"file", b"same", 0o644, 5, 7 * 10 ** 9),
+            (u"file", b"kept", 0o644, 5, 8 * 10 ** 9), (u"file", b"changed", 0o644, 6, 1),
+            (u"link", b"link", b"x", False),
+        ], True)],
+        [
+            (u"list", 1, [(u"file", b"inner", 0o644, 3, 1), (u"directory", b"deep", 0o755, 1)], True),
+            (u"list", 7, [], True),
+        ],
+        [(u"hash", 3), (u"keep", 3, 0o644, 8 * 10 ** 9), (u"hash", 4)],
+        [(u"open", 4, 0o644, 6, 1), (u"data", 4, b"change"), (u"close", 4)],
+        [(u"open", 6, 0o644, 3, 1), (u"data", 6, b"new"), (u"close", 6)],
+        [(u"finish",)],
+    )
+
+    def setUp(self):
+        super(NeighbourTest, self).setUp()
+        self.outside = os.path.join(self.base, b"outside")
+        self.aside = os.path.join(self.base, b"aside")
+        self.count = 0
+
+    def make(self):
+        """A destination, and what must not be touched: it has the names and looks of what is at the destination."""
+        for directory in (self.path, self.outside):
+            os.makedirs(os.path.join(directory, b"sub/deep"))
+            os.makedirs(os.path.join(directory, b"doomed/deep"))
+            names = (b"same", b"kept", b"changed", b"sub/inner", b"doomed/file", b"doomed/deep/file", b"doomed-file")
+            for name in names:
+                path = os.path.join(directory, name)
+                with open(path, "wb") as file:
+                    file.write(b"12345")
+                os.chmod(path, 0o600)
+                os.utime(path, (7, 7))
+            os.symlink(b"y", os.path.join(directory, b"link"))
+        os.mkdir(self.aside)
+
+    def outside_now(self):
+        found = {}
+        for directory, directories, files in os.walk(self.outside):
+            for name in directories + files + [b"."]:
+                path = os.path.join(directory, name)
+                seen = os.lstat(path)
+                found[path] = (seen.st_mode, seen.st_size, seen.st_mtime, seen.st_ino)
+                if stat.S_ISREG(seen.st_mode):
+                    with open(path, "rb") as file:
+                        found[path] += (file.read(),)
+        return found
+
+    def swap(self, path, make):
+        """Whatever is there goes, and something else comes."""
+        if not path.startswith(self.path + b"/"):
+            return
+        self.count += 1
+        try:
+            if os.path.lexists(path):
+                os.rename(path, os.path.join(self.aside, b"%d" % self.count))
+            make(path)
+        except EnvironmentError:  # what was there is gone, with the directory
+            pass
+
+    def kinds(self):
+        def link_to_file(path):
+            os.symlink(os.path.join(self.outside, b"kept"), path)
+
+        def link_to_directory(path):
+            os.symlink(self.outside, path)
+
+        def link_to_the_same(path):
+            os.symlink(os.path.join(self.outside, path[len(self.path) + 1 :]), path)
+
+        def other_name_of_a_file(path):
+            os.link(os.path.join(self.outside, b"kept"), path)
+
+        def fifo(path):
+            os.mkfifo(path)
+
+        def listening_socket(path):
+            server = socket.socket(socket.AF_UNIX)
+            server.bind(os.path.relpath(path) if len(path) > 100 else path)
+            server.close()
+
+        def device(path):
+            os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 3))
+
+        def directory(path):
+            os.mkdir(path)
+            os.mkdir(os.path.join(path, b"more"))
+
+        def file(path):
+            with open(path, "wb") as file:
+                file.write(b"other")
+
+        def nothing(path):
+            pass
+
+        return [
+            link_to_the_same, other_name_of_a_file, fifo,
+            link_to_file, link_to_directory, listening_socket, device, directory, file, nothing,
+        ]
+
+    def whole_run(self, turn, meddle):
+        """Whether the turn came. Nothing outside has changed, and nothing is left open."""
+        self.make()
+        before = self.outside_now()
+        descriptors = len(os.listdir("/proc/self/fd"))
+        meddler = Meddler(turn, meddle)
+        target["os"] = meddler
+        try:
+            self.receive([self.root], *self.CONVERSATION)
+        except (Refused, EnvironmentError) as error:
+            self.assertTrue(str(error))
+        finally:
+            target["os"] = os
+        self.assertEqual(self.outside_now(), before)
+        self.assertEqual(len(os.listdir("/proc/self/fd")), descriptors)
+        for directory in (self.path, self.outside, self.aside):
+            shutil.rmtree(directory, ignore_errors=True)
+        return meddler.turn <= 0
+
+    def each_moment(self, place):
+        """Every kind at every moment in the soak; else three of them, and one of the others at each."""
+        kinds = self.kinds()
+        first = kinds if EVERYTHING else kinds[:3]
+        for make in first + [None]:
+            turn = 1
+            while True:
+                kind = make or kinds[3 + turn % (len(kinds) - 3)]
+                if not self.whole_run(turn, lambda path, kind=kind: self.swap(place(path), kind)):
+                    break
+                turn += 1
+            self.assertGreater(turn, 60)
+
+    def test_nothing_outside_is_touched_if_what_a_call_is_about_is_swapped_before_it(self):
+        self.each_moment(lambda path: path)
+
+    def test_nothing_outside_is_touched_if_the_directory_that_a_call_works_in_is_swapped_before_it(self):
+        self.each_moment(os.path.dirname)
+
+    def test_without_a_neighbour_that_conversation_ends_well(self):
+        self.assertFalse(self.whole_run(10000, None))
+        self.make()
+        self.receive([self.root], *self.CONVERSATION)
+        self.assertEqual(tree(self.path), {
+            b"sub": {b"inner": b"new", b"deep": {}}, b"same": b"12345", b"kept": b"12345", b"changed": b"change",
+            b"link": ("->", b"x"),
+        })
+        self.assertEqual(stat.S_IMODE(os.stat(os.path.join(self.path, b"same")).st_mode), 0o644)
 
 
 if __name__ == "__main__":

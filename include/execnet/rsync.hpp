@@ -13,8 +13,10 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
+#include <execnet/channel.hpp>
 #include <execnet/export.hpp>
 #include <execnet/gateway.hpp>
 
@@ -25,6 +27,7 @@ class EXECNET_EXPORT RSync {
   struct Options {
     bool delete_others = false;           // whether to remove there what is not in the source
     std::function<void()> finished = {};  // called when this target is done
+    bool set_ids = false;                 // whether the set-user-id and set-group-id bits of files go along
   };
 
   // The directory whose content, or the file that, is copied.
@@ -38,10 +41,11 @@ class EXECNET_EXPORT RSync {
   void add_target(Gateway gateway, const std::filesystem::path& destination);
   void add_target(Gateway gateway, const std::filesystem::path& destination, Options options);
 
-  // Copies, and forgets the targets. When one of them fails the others are finished first.
-  // Throws SpecError when there are no targets, or for what cannot be copied; RemoteError, GatewayGone:
-  // of the first target that failed; std::system_error: the source cannot be read.
-  void send();
+  // Copies, and forgets the targets. When one of them fails the others are finished first. Those that are not done
+  // after `timeout` are told to stop, and named by TimeoutError. Without a timeout, one that stands still is waited
+  // for. Throws SpecError when there are no targets, or for what cannot be copied; RemoteError, GatewayGone, or
+  // DataFormatError for wrong answers: of the first target that failed; std::system_error: the source cannot be read.
+  void send(std::optional<Seconds> timeout = std::nullopt);
 
   [[nodiscard]] const std::filesystem::path& source() const { return source_; }
 
@@ -54,6 +58,9 @@ class EXECNET_EXPORT RSync {
   virtual void report_list(const Gateway& gateway, std::uint64_t bytes);
   // The target has another file, of that size, as it should be.
   virtual void report_ack(const Gateway& gateway, std::uint64_t bytes);
+  // This file, or what is in this directory, may not be read: the targets keep what they have of it. Says so on stderr,
+  // if it is not overridden.
+  virtual void report_unreadable(const std::filesystem::path& path);
 
  private:
   class Targets;

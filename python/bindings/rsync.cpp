@@ -2,9 +2,11 @@
 #include "rsync/rsync_send.hpp"
 
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -53,6 +55,10 @@ class PythonObserver final : public core::RSyncObserver {
     const nb::gil_scoped_acquire gil;
     object_.attr("on_finished")(target);
   }
+  void on_unreadable(const std::string& path) override {
+    const nb::gil_scoped_acquire gil;
+    object_.attr("on_unreadable")(nb::bytes(path.data(), path.size()));
+  }
 
  private:
   void call(const char* name, std::size_t target, std::uint64_t bytes) {
@@ -80,19 +86,23 @@ void run_callbacks_as(const base::Wait& wait, core::Connection& connection) {
   }
 }
 
-void send_tree(const nb::bytes& source, const nb::list& targets, const nb::object& observer) {
+void send_tree(const nb::bytes& source, const nb::list& targets, const nb::object& observer,
+               std::optional<double> timeout) {
   std::vector<core::RSyncTarget> to;
   for (const nb::handle target : targets) {
     const auto destination = nb::cast<nb::bytes>(target[1]);
-    to.push_back({nb::cast<const PyChannel&>(target[0]).handle,
-                  {destination.c_str(), destination.size()},
-                  nb::cast<bool>(target[2])});
+    const auto& channel = nb::cast<const PyChannel&>(target[0]);
+    to.push_back({channel.handle,
+                  nb::cast<std::string>(nb::handle(channel.gateway).attr("id")),
+                  {.path = {destination.c_str(), destination.size()},
+                   .delete_others = nb::cast<bool>(target[2]),
+                   .set_ids = nb::cast<bool>(target[3])}});
   }
   const std::string path(source.c_str(), source.size());
   PythonObserver calls(observer);
-  base::Wait wait = wait_for(nullptr);
+  base::Wait wait = wait_for(nullptr, timeout);
   for (const core::RSyncTarget& target : to) {
-    wait = wait.hub != nullptr ? wait : wait_for(target.channel->connection());
+    wait = wait.hub != nullptr ? wait : wait_for(target.channel->connection()).until(wait.deadline);
     run_callbacks_as(wait, target.channel->connection());
   }
   const nb::gil_scoped_release nogil;
@@ -105,11 +115,13 @@ void bind_rsync(nb::module_& module) {
   module.def("start_rsync_target", &start_rsync_target, nb::arg("gateway"),
              nb::sig("def start_rsync_target(gateway: Gateway) -> Channel"),
              "Starts the receiving side of RSync; the channel is for send_tree().");
-  module.def("send_tree", &send_tree, nb::arg("source"), nb::arg("targets"), nb::arg("observer"),
-             nb::sig("def send_tree(source: bytes, targets: list[tuple[Channel, bytes, bool]], observer: "
-                     "execnet.rsync._Observer) -> None"),
-             "Copies a directory or a file. A target is a channel, a destination, and whether to remove what else is\n"
-             "there. The observer is called with the position of the target.");
+  module.def(
+      "send_tree", &send_tree, nb::arg("source"), nb::arg("targets"), nb::arg("observer"),
+      nb::arg("timeout") = nb::none(),
+      nb::sig("def send_tree(source: bytes, targets: list[tuple[Channel, bytes, bool, bool]], observer: "
+              "execnet.rsync._Observer, timeout: float | None = None) -> None"),
+      "Copies a directory or a file. A target is a channel, a destination, whether to remove what else is there,\n"
+      "and whether set-id bits go along. The observer is called with the position of the target.");
 }
 
 }  // namespace execnet::python

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +21,7 @@ class RSync:
         sync.add_target(group["web2"], "/srv/report")
         sync.send()
 
-    Programs override filter() and _report_send_file().
+    Programs override filter(), _report_send_file() and _report_unreadable().
     """
 
     def __init__(
@@ -49,27 +50,36 @@ class RSync:
         if self._verbose:
             print(f"{gateway} <= {modified_rel_path}")
 
+    def _report_unreadable(self, path: str) -> None:
+        """This file, or what is in this directory, may not be read: the targets keep what they have of it."""
+        print(f"RSync leaves out what it may not read: {path}", file=sys.stderr)
+
     def add_target(
         self,
         gateway: Gateway,
         destdir: Path,
         finishedcallback: Callable[[], object] | None = None,
         delete: bool = False,
+        set_ids: bool = False,
     ) -> None:
         """Adds a target of the next send(): `destdir` there becomes like the source.
 
         It is relative to the working directory over there. With `delete`, what is not in the source is
-        removed. `finishedcallback` is called when this target is done.
+        removed. `finishedcallback` is called when this target is done. With `set_ids`, files keep the bits by
+        which they run as their owner or group.
         """
         channel = _core.start_rsync_target(gateway)
-        self._targets.append(_Target(channel, os.fsencode(destdir), delete, finishedcallback))
+        self._targets.append(_Target(channel, os.fsencode(destdir), delete, set_ids, finishedcallback))
 
-    def send(self, raises: bool = True) -> None:
+    def send(self, raises: bool = True, timeout: float | None = None) -> None:
         """Copies, and forgets the targets. When one of them fails the others are finished first.
 
+        Targets that are not done after `timeout` seconds are told to stop: TimeoutError names them. Without a
+        timeout, one that stands still is waited for.
+
         Raises OSError when there is no target, unless `raises` is false; OSError when the source cannot be
-        read, ValueError when there is something in it that cannot be copied; RemoteError or GatewayGone of
-        the first target that failed.
+        read, ValueError when there is something in it that cannot be copied; RemoteError, GatewayGone, or
+        DataFormatError for wrong answers, of the first target that failed.
         """
         targets, self._targets = self._targets, []
         if not targets:
@@ -78,18 +88,25 @@ class RSync:
             return
         _core.send_tree(
             os.fsencode(self._sourcedir),
-            [(target.channel, target.destination, target.delete) for target in targets],
+            [(target.channel, target.destination, target.delete, target.set_ids) for target in targets],
             _Observer(self, targets),
+            timeout,
         )
 
 
 class _Target:
     def __init__(
-        self, channel: Channel, destination: bytes, delete: bool, finished: Callable[[], object] | None
+        self,
+        channel: Channel,
+        destination: bytes,
+        delete: bool,
+        set_ids: bool,
+        finished: Callable[[], object] | None,
     ) -> None:
         self.channel = channel
         self.destination = destination
         self.delete = bool(delete)
+        self.set_ids = bool(set_ids)
         self.finished = finished
 
 
@@ -118,3 +135,6 @@ class _Observer:
         finished = self._targets[target].finished
         if finished is not None:
             finished()
+
+    def on_unreadable(self, path: bytes) -> None:
+        self._sync._report_unreadable(os.fsdecode(path))

@@ -1,6 +1,7 @@
 #include <execnet/rsync.hpp>
 
 #include <execnet/error.hpp>
+#include <iostream>
 #include <utility>
 #include <vector>
 
@@ -13,12 +14,15 @@ class RSync::Targets final : public core::RSyncObserver {
   explicit Targets(RSync& sync) : sync_(sync) {}
 
   void add(Gateway gateway, const std::filesystem::path& destination, Options options) {
-    targets_.push_back({core::start_rsync_target(*gateway.end(), {}), destination.string(), options.delete_others});
+    targets_.push_back(
+        {core::start_rsync_target(*gateway.end(), {}),
+         gateway.id(),
+         {.path = destination.string(), .delete_others = options.delete_others, .set_ids = options.set_ids}});
     gateways_.push_back(std::move(gateway));
     options_.push_back(std::move(options));
   }
   [[nodiscard]] bool empty() const { return targets_.empty(); }
-  void send() { core::send_tree(sync_.source_.string(), targets_, *this, {}); }
+  void send(const base::Wait& wait) { core::send_tree(sync_.source_.string(), targets_, *this, wait); }
 
   bool filter(const std::string& path) override { return sync_.filter(path); }
   void on_list(std::size_t target, std::uint64_t bytes) override { sync_.report_list(gateways_[target], bytes); }
@@ -31,6 +35,7 @@ class RSync::Targets final : public core::RSyncObserver {
       options_[target].finished();
     }
   }
+  void on_unreadable(const std::string& path) override { sync_.report_unreadable(path); }
 
  private:
   RSync& sync_;
@@ -51,12 +56,13 @@ void RSync::add_target(Gateway gateway, const std::filesystem::path& destination
   targets_->add(std::move(gateway), destination, std::move(options));
 }
 
-void RSync::send() {
+void RSync::send(std::optional<Seconds> timeout) {
+  const base::Wait wait{.deadline = base::deadline_after(timeout)};
   const auto targets = std::exchange(targets_, std::make_unique<Targets>(*this));
   if (targets->empty()) {
     throw SpecError("there is no target to send to: add_target() comes before each send()");
   }
-  targets->send();
+  targets->send(wait);
 }
 
 bool RSync::filter(const std::filesystem::path& path) {
@@ -77,6 +83,10 @@ void RSync::report_list(const Gateway& gateway, std::uint64_t bytes) {
 void RSync::report_ack(const Gateway& gateway, std::uint64_t bytes) {
   static_cast<void>(gateway);
   static_cast<void>(bytes);
+}
+
+void RSync::report_unreadable(const std::filesystem::path& path) {
+  std::cerr << "RSync leaves out what it may not read: " << path.string() << '\n';
 }
 
 }  // namespace execnet

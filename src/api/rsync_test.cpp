@@ -2,12 +2,15 @@
 #include <execnet/rsync.hpp>
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <csignal>
 #include <cstdlib>
 #include <execnet/execnet.hpp>
 #include <fstream>
+#include <iterator>
 #include <sstream>
 #include <stdexcept>
 
@@ -106,6 +109,44 @@ TEST_F(RSyncTest, OneBadTargetDoesNotKeepTheOthersFromTheirs) {
   sync.add_target(group[1], directory / "there");
   EXPECT_THROW(sync.send(), RemoteError);
   EXPECT_EQ(read(directory / "there" / "sub" / "a"), "hello");
+}
+
+TEST_F(RSyncTest, ATargetThatStandsStillIsNamedInTimeAndTheOthersAreFinished) {
+  std::ofstream(directory / "source" / "bigger") << std::string(20'000'000, 'x');
+  Group group{"popen//id=good", "popen//id=still"};
+  const auto pid = group["still"].remote_exec("import os; channel.send(os.getpid())").receive<int>();
+  ASSERT_EQ(::kill(pid, SIGSTOP), 0);
+  RSync sync(directory / "source");
+  int finished = 0;
+  sync.add_target(group["still"], directory / "still", {.finished = [&] { finished += 10; }});
+  sync.add_target(group["good"], directory / "good", {.finished = [&] { finished += 1; }});
+  try {
+    sync.send(Seconds(3));
+    ADD_FAILURE() << "it did not time out";
+  } catch (const TimeoutError& error) {
+    EXPECT_EQ(std::string(error.what()),
+              "1 of 2 targets of RSync did not finish in time, and were told to stop: still");
+  }
+  EXPECT_EQ(finished, 1);
+  EXPECT_EQ(read(directory / "good" / "sub" / "a"), "hello");
+  ASSERT_EQ(::kill(pid, SIGCONT), 0);
+  // It can be sent again, and nothing half done is in the way.
+  sync.add_target(group["still"], directory / "still", {.delete_others = true});
+  sync.send(Seconds(60));
+  EXPECT_EQ(std::distance(fs::directory_iterator(directory / "still"), fs::directory_iterator()), 3);
+}
+
+TEST_F(RSyncTest, SetIdBitsGoAlongOnlyIfAskedFor) {
+  ASSERT_EQ(::chmod((directory / "source" / "big").c_str(), 06755), 0);
+  Group group{"popen"};
+  for (const bool set_ids : {false, true, false}) {
+    RSync sync(directory / "source");
+    sync.add_target(group[0], directory / "there", {.set_ids = set_ids});
+    sync.send();
+    struct stat found{};
+    ASSERT_EQ(::stat((directory / "there" / "big").c_str(), &found), 0);
+    EXPECT_EQ(found.st_mode & 07777U, set_ids ? 06755U : 0755U);
+  }
 }
 
 TEST_F(RSyncTest, AnExceptionOfTheProgramComesOutOfSend) {

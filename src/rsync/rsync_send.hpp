@@ -13,13 +13,14 @@
 #include "base/wait.hpp"
 #include "connection/channel_handle.hpp"
 #include "gateway/gateway_end.hpp"
+#include "rsync/rsync_session.hpp"
 
 namespace execnet::core {
 
 struct RSyncTarget {
   std::shared_ptr<ChannelHandle> channel;  // of start_rsync_target()
-  std::string destination;                 // bytes, relative to the worker's directory
-  bool delete_others = true;
+  std::string gateway;                     // its id, for errors
+  Destination destination;
 };
 
 // What is told of the targets, by their position. All on the thread of send_tree(), which ends with what
@@ -41,14 +42,17 @@ class RSyncObserver {
   virtual void on_ack(std::size_t target, std::uint64_t bytes) = 0;
   // The target is done, and well.
   virtual void on_finished(std::size_t target) = 0;
+  // This cannot be read, and is left out: a file, or all that is in a directory. Once for all targets.
+  virtual void on_unreadable(const std::string& path) = 0;
 };
 
 // Starts the receiving code on the other side. Throws GatewayGone.
 std::shared_ptr<ChannelHandle> start_rsync_target(GatewayEnd& gateway, const base::Wait& wait);
 
 // Copies the directory or the file. When one target fails the others are finished first.
-// Throws RemoteError, GatewayGone: of the first target that failed; std::system_error: the source
-// cannot be read; SpecError: it cannot be copied. Nothing half-written stays on the targets.
+// Throws TimeoutError, which names the targets that did not finish: they are told to stop; RemoteError, GatewayGone,
+// DataFormatError for a target that is none: of the first one that failed; std::system_error: the source cannot be
+// read; SpecError: it cannot be copied. Nothing half-written stays on the targets.
 void send_tree(const std::string& source, const std::vector<RSyncTarget>& targets, RSyncObserver& observer,
                const base::Wait& wait);
 

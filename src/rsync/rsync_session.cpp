@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <execnet/error.hpp>
+#include <system_error>
 #include <utility>
 
 namespace execnet::core {
@@ -15,26 +16,11 @@ constexpr std::size_t kDigestBytes = sizeof(Digest);
 
 Value signed_value(std::uint64_t number) { return Value(static_cast<std::int64_t>(number)); }
 
-Value described(const TreeEntry& entry) {
-  const Bytes name(entry.name);
-  switch (entry.kind) {
-    case TreeEntry::Kind::kDirectory: return Tuple{"directory", name, entry.mode, entry.mtime};
-    case TreeEntry::Kind::kFile: return Tuple{"file", name, entry.mode, signed_value(entry.size), entry.mtime};
-    case TreeEntry::Kind::kLink: break;
-  }
-  return Tuple{"link", name, Bytes(entry.link), entry.link_is_inside};
-}
-
 }  // namespace
 
-RSyncSession::RSyncSession(const SourceTree& tree, BlockHashes& hashes, std::string destination, bool delete_others,
+RSyncSession::RSyncSession(const SourceTree& tree, BlockHashes& hashes, Destination destination,
                            SessionObserver& observer)
-    : tree_(tree),
-      hashes_(hashes),
-      destination_(std::move(destination)),
-      delete_others_(delete_others),
-      observer_(observer),
-      states_(tree.size()) {}
+    : tree_(tree), hashes_(hashes), destination_(std::move(destination)), observer_(observer), states_(tree.size()) {}
 
 // --- What it is told ---------------------------------------------------------------------------------
 
@@ -53,6 +39,10 @@ std::optional<List> RSyncSession::next_message() {
   }
   if (operations.empty()) {
     idle_ = !budget.is_spent();
+    if (idle_ && in_flight_ == 0) {
+      throw DataFormatError("everything was answered, but of " + std::to_string(unfinished_) +
+                            " files that were asked for it was not said that they are done");
+    }
     return std::nullopt;
   }
   ++in_flight_;
@@ -63,14 +53,16 @@ void RSyncSession::list_directories(List& operations, Budget& budget) {
   const TreeEntry& root = tree_[0];
   if (next_directory_ == 0 && next_child_ == 0) {
     const bool is_directory = root.kind == TreeEntry::Kind::kDirectory;
-    operations.emplace_back(Tuple{"root", Bytes(destination_), delete_others_, is_directory ? "directory" : "file",
-                                  root.mode, signed_value(root.size), root.mtime});
-    budget.spend(kOperationBytes + destination_.size());
+    operations.emplace_back(Tuple{"root", Bytes(destination_.path), destination_.delete_others,
+                                  is_directory ? "directory" : "file",
+                                  is_directory ? directory_mode(root.mode) : file_mode(root.mode),
+                                  signed_value(root.size), root.mtime, destination_.set_ids});
+    budget.spend(kOperationBytes + destination_.path.size());
   }
   for (; next_directory_ < tree_.size(); ++next_directory_) {
     const TreeEntry& directory = tree_[next_directory_];
-    if (directory.kind != TreeEntry::Kind::kDirectory) {
-      continue;
+    if (directory.kind != TreeEntry::Kind::kDirectory || directory.unreadable) {
+      continue;  // what the target has in an unreadable one stays
     }
     List children;
     while (next_child_ < directory.children && !budget.is_spent()) {
@@ -121,13 +113,25 @@ void RSyncSession::begin_transfer(List& operations, Budget& budget) {
   std::deque<Wanted>& files = hashed_.empty() ? to_send_ : hashed_;
   Wanted wanted = std::move(files.front());
   files.pop_front();
-  auto file = SourceFile::open(tree_.path(wanted.number), wanted.number == 0);
+  auto file = open_source(wanted.number);
   if (!file) {
     drop_transfer(operations, budget, wanted);
     return;
   }
   const std::uint64_t block = block_size(tree_[wanted.number].size);
   transfer_.emplace(Transfer{.wanted = std::move(wanted), .file = std::move(*file), .block = block});
+}
+
+std::optional<SourceFile> RSyncSession::open_source(std::uint32_t number) {
+  try {
+    return SourceFile::open(tree_, number);
+  } catch (const std::system_error& error) {
+    if (number == 0 || !is_forbidden(error.code().value())) {
+      throw;
+    }
+  }
+  observer_.on_unreadable(number);
+  return std::nullopt;
 }
 
 void RSyncSession::continue_transfer(List& operations, Budget& budget) {
@@ -168,7 +172,7 @@ void RSyncSession::end_transfer(List& operations, Budget& budget) {
     return;
   }
   if (!transfer.opened && transfer.wanted.old_size == transfer.file.size()) {
-    operations.emplace_back(Tuple{"keep", number, transfer.file.mode(), transfer.file.mtime()});
+    operations.emplace_back(Tuple{"keep", number, file_mode(transfer.file.mode()), transfer.file.mtime()});
   } else {
     open_new(operations, budget);
     copy_equal(operations, budget);
@@ -186,12 +190,11 @@ void RSyncSession::restart_transfer(List& operations, Budget& budget) {
     operations.emplace_back(Tuple{"abort", old.wanted.number});
     budget.spend(kOperationBytes);
   }
-  const std::string path = tree_.path(old.wanted.number);
   std::optional<SourceFile> file;
   if (old.attempts == kMostAttempts) {
-    unsteady_.push_back(path);
+    unsteady_.push_back(tree_.path(old.wanted.number));
   } else {
-    file = SourceFile::open(path, old.wanted.number == 0);
+    file = open_source(old.wanted.number);
   }
   if (!file) {
     drop_transfer(operations, budget, old.wanted);
@@ -228,7 +231,7 @@ void RSyncSession::open_new(List& operations, Budget& budget) {
     observer_.on_send_file(tree_.relative(number));
   }
   const SourceFile& file = transfer.file;
-  operations.emplace_back(Tuple{"open", number, file.mode(), signed_value(file.size()), file.mtime()});
+  operations.emplace_back(Tuple{"open", number, file_mode(file.mode()), signed_value(file.size()), file.mtime()});
   budget.spend(kOperationBytes);
 }
 
@@ -262,6 +265,25 @@ std::uint64_t RSyncSession::blocks_of(std::uint32_t number) const {
   return (size + block - 1) / block;
 }
 
+// A program that runs as its owner is worth more there than here: only who asks for that gets it.
+std::uint32_t RSyncSession::file_mode(std::uint32_t mode) const { return destination_.set_ids ? mode : mode & 0777U; }
+
+// The sticky bit of a directory stays: without it, more could be done there than here.
+std::uint32_t RSyncSession::directory_mode(std::uint32_t mode) const {
+  return destination_.set_ids ? mode : mode & 01777U;
+}
+
+Value RSyncSession::described(const TreeEntry& entry) const {
+  const Bytes name(entry.name);
+  switch (entry.kind) {
+    case TreeEntry::Kind::kDirectory: return Tuple{"directory", name, directory_mode(entry.mode), entry.mtime};
+    case TreeEntry::Kind::kFile:
+      return Tuple{"file", name, file_mode(entry.mode), signed_value(entry.size), entry.mtime};
+    case TreeEntry::Kind::kLink: break;
+  }
+  return Tuple{"link", name, Bytes(entry.link), entry.link_is_inside};
+}
+
 // --- What it answers ---------------------------------------------------------------------------------
 
 void RSyncSession::answered(const Value& answers) {
@@ -288,7 +310,7 @@ void RSyncSession::on_answer(const Value& answer) {
   const auto number = answer[1].as<std::uint32_t>();
   const bool is_file = number < tree_.size() && tree_[number].kind == TreeEntry::Kind::kFile;
   const State state = is_file ? states_[number] : State::kDone;
-  if (kind == "want" && state == State::kUnknown) {
+  if (kind == "want" && state == State::kUnknown && phase_ <= Phase::kListed) {
     states_[number] = State::kWanted;
     ++unfinished_;
     wanted_bytes_ += tree_[number].size;
@@ -314,7 +336,9 @@ void RSyncSession::on_answer(const Value& answer) {
     --unfinished_;
     observer_.on_done(tree_[number].size);
   } else {
-    throw DataFormatError("'" + kind + "' of " + std::to_string(number) + " answers nothing");
+    const bool is_known = kind == "want" || kind == "hashes" || kind == "done";
+    throw DataFormatError((is_known ? "'" + kind + "'" : "something unknown") + " about number " +
+                          std::to_string(number) + " was said, which was not asked");
   }
 }
 

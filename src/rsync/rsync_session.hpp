@@ -34,6 +34,15 @@ class SessionObserver {
   virtual void on_send_file(const std::string& relative) = 0;
   // A file of that size is done.
   virtual void on_done(std::uint64_t bytes) = 0;
+  // This is there, but may not be read: the target keeps what it has of it.
+  virtual void on_unreadable(std::uint32_t number) = 0;
+};
+
+// What is to become like the tree.
+struct Destination {
+  std::string path;            // bytes, relative to the worker's directory
+  bool delete_others = false;  // what is not in the tree
+  bool set_ids = false;        // whether files may run as their owner or group there, as they do here
 };
 
 class RSyncSession {
@@ -41,14 +50,14 @@ class RSyncSession {
   static constexpr int kWindow = 8;                                     // messages
   static constexpr std::size_t kMessageBytes = std::size_t{256} << 10;  // of content; about
 
-  RSyncSession(const SourceTree& tree, BlockHashes& hashes, std::string destination, bool delete_others,
-               SessionObserver& observer);
+  RSyncSession(const SourceTree& tree, BlockHashes& hashes, Destination destination, SessionObserver& observer);
 
   // Whether there may be something to send now.
   [[nodiscard]] bool can_send() const { return in_flight_ < kWindow && phase_ != Phase::kFinished && !idle_; }
   // The next message; none if there is nothing to say before the next answer, or this was a part of
   // a longer piece of work: then can_send() is still true.
-  // Throws std::system_error for a file that cannot be read.
+  // Throws std::system_error for a file that cannot be read, DataFormatError if the target owes answers and will
+  // never give them.
   std::optional<List> next_message();
   // Takes an answer in. Throws DataFormatError for what is none.
   void answered(const Value& answers);
@@ -92,6 +101,8 @@ class RSyncSession {
   void ask_for_hashes(List& operations, Budget& budget);
   void send_files(List& operations, Budget& budget);
   void begin_transfer(List& operations, Budget& budget);
+  // None if it has vanished, or may not be read.
+  [[nodiscard]] std::optional<SourceFile> open_source(std::uint32_t number);
   // As far as the budget goes.
   void continue_transfer(List& operations, Budget& budget);
   void end_transfer(List& operations, Budget& budget);
@@ -103,12 +114,15 @@ class RSyncSession {
   void copy_equal(List& operations, Budget& budget);
   [[nodiscard]] bool is_equal_block(Budget& budget);
   [[nodiscard]] std::uint64_t blocks_of(std::uint32_t number) const;
+  // The permissions that the target is to give.
+  [[nodiscard]] std::uint32_t file_mode(std::uint32_t mode) const;
+  [[nodiscard]] std::uint32_t directory_mode(std::uint32_t mode) const;
+  [[nodiscard]] Value described(const TreeEntry& entry) const;
   void on_answer(const Value& answer);
 
   const SourceTree& tree_;
   BlockHashes& hashes_;
-  const std::string destination_;
-  const bool delete_others_;
+  const Destination destination_;
   SessionObserver& observer_;
 
   Phase phase_ = Phase::kListing;

@@ -2,6 +2,7 @@
 #include "rsync/rsync_session.hpp"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -26,10 +27,12 @@ class Notes final : public SessionObserver {
     }
   }
   void on_done(std::uint64_t bytes) override { done.push_back(bytes); }
+  void on_unreadable(std::uint32_t number) override { unreadable.push_back(number); }
 
   std::vector<std::uint64_t> listed;
   std::vector<std::string> sent;
   std::vector<std::uint64_t> done;
+  std::vector<std::uint32_t> unreadable;
   std::function<void()> when_sent;
 };
 
@@ -47,7 +50,7 @@ class RSyncSessionTest : public testing::Test {
   void scan() {
     tree.emplace(directory.string(), [](const std::string&) { return true; });
   }
-  RSyncSession session() { return RSyncSession(*tree, hashes, "there", true, notes); }
+  RSyncSession session() { return RSyncSession(*tree, hashes, {.path = "there", .delete_others = true}, notes); }
 
   fs::path directory;
   std::optional<SourceTree> tree;
@@ -70,13 +73,25 @@ std::vector<std::string> kinds_of(const List& operations) {
   return kinds;
 }
 
+// What an honest target answers when files are complete.
+Value answers_to(const List& operations) {
+  List answers;
+  for (const Value& operation : operations) {
+    const auto kind = operation[0].as<std::string>();
+    if (kind == "close" || kind == "keep" || kind == "drop") {
+      answers.emplace_back(Tuple{"done", operation[1]});
+    }
+  }
+  return Value(std::move(answers));
+}
+
 // What the session says until it waits for an answer, all in one.
 List all_messages(RSyncSession& session) {
   List operations;
   while (session.can_send()) {
     if (const auto message = session.next_message()) {
       operations.insert(operations.end(), message->begin(), message->end());
-      session.answered(Value(List{}));
+      session.answered(answers_to(*message));
     }
   }
   return operations;
@@ -174,7 +189,7 @@ TEST_F(RSyncSessionTest, SendsOnlyTheBlocksThatDiffer) {
   }
   session.answered(Value(List{Tuple{"hashes", 1, old.size(), Bytes(digests)}}));
   const List operations = all_messages(session);
-  EXPECT_EQ(kinds_of(operations), (Kinds{"open", "copy", "data", "copy", "close"}));
+  EXPECT_EQ(kinds_of(operations), (Kinds{"open", "copy", "data", "copy", "close", "finish"}));
   EXPECT_EQ(operations[1], Value(Tuple{"copy", 1, 0, 2}));
   EXPECT_EQ(operations[2], Value(Tuple{"data", 1, Bytes(changed.substr(2 * kSmallestBlock, kSmallestBlock))}));
   EXPECT_EQ(operations[3], Value(Tuple{"copy", 1, 3, 3}));
@@ -189,7 +204,7 @@ TEST_F(RSyncSessionTest, OnlyModeAndTimeOfEqualContent) {
   session.answered(Value(List{Tuple{"want", 1, true}}));
   static_cast<void>(session.next_message());
   session.answered(Value(List{Tuple{"hashes", 1, 4, Bytes(digest_of("same"))}}));
-  EXPECT_EQ(kinds_of(all_messages(session)), Kinds{"keep"});
+  EXPECT_EQ(kinds_of(all_messages(session)), (Kinds{"keep", "finish"}));
   EXPECT_TRUE(notes.sent.empty());
 }
 
@@ -205,13 +220,72 @@ TEST_F(RSyncSessionTest, AFileThatNeverHoldsStillIsGivenUp) {
     if (const auto message = session.next_message()) {
       const Kinds more = kinds_of(*message);
       kinds.insert(kinds.end(), more.begin(), more.end());
-      session.answered(Value(List{}));
+      session.answered(answers_to(*message));
     }
     write("file", std::string(2 * kSmallestBlock, 'x') + std::string(static_cast<std::size_t>(++round), 'y'));
   }
   EXPECT_EQ(std::count(kinds.begin(), kinds.end(), "abort"), 3);
-  EXPECT_EQ(kinds.back(), "drop");
+  EXPECT_EQ(Kinds(kinds.end() - 2, kinds.end()), (Kinds{"drop", "finish"}));
   EXPECT_EQ(session.unsteady(), std::vector<std::string>{(directory / "file").string()});
+}
+
+TEST_F(RSyncSessionTest, ATargetThatNeverSaysThatAFileIsDoneIsRefusedAndNotWaitedFor) {
+  write("file", "x");
+  scan();
+  const std::vector<Value> wants{Value(List{Tuple{"want", 1, true}}), Value(List{Tuple{"want", 1, false}})};
+  for (const Value& want : wants) {  // the first is then asked for hashes, and gives none
+    RSyncSession session = this->session();
+    static_cast<void>(session.next_message());
+    session.answered(want);
+    ASSERT_TRUE(session.next_message());
+    session.answered(Value(List{}));
+    EXPECT_THROW(static_cast<void>(session.next_message()), DataFormatError);
+  }
+}
+
+TEST_F(RSyncSessionTest, AFileIsWantedBeforeTheListsAreAnsweredOrNever) {
+  write("a", "x");
+  write("b", "x");
+  scan();
+  RSyncSession session = this->session();
+  static_cast<void>(session.next_message());
+  session.answered(Value(List{Tuple{"want", 1, false}}));
+  const auto message = session.next_message();
+  ASSERT_TRUE(message);
+  EXPECT_THROW(session.answered(Value(List{Tuple{"want", 2, false}})), DataFormatError);
+}
+
+TEST_F(RSyncSessionTest, WhatIsAFileNoMoreIsDropped) {
+  write("fifo", "x");
+  write("link", "x");
+  scan();
+  for (const char* name : {"fifo", "link"}) {
+    fs::remove(directory / name);
+  }
+  ASSERT_EQ(::mkfifo((directory / "fifo").c_str(), 0600), 0);
+  fs::create_symlink("/etc/hostname", directory / "link");
+  RSyncSession session = this->session();
+  static_cast<void>(session.next_message());
+  session.answered(Value(List{Tuple{"want", 1, false}, Tuple{"want", 2, false}}));
+  EXPECT_EQ(kinds_of(all_messages(session)), (Kinds{"drop", "drop", "finish"}));
+}
+
+TEST_F(RSyncSessionTest, SetIdBitsGoAlongOnlyIfAskedFor) {
+  write("program", "x");
+  fs::create_directory(directory / "shared");
+  ASSERT_EQ(::chmod((directory / "program").c_str(), 06755), 0);
+  ASSERT_EQ(::chmod((directory / "shared").c_str(), 03777), 0);
+  scan();
+  for (const bool set_ids : {false, true}) {
+    RSyncSession session(*tree, hashes, {.path = "there", .set_ids = set_ids}, notes);
+    const List operations = *session.next_message();
+    EXPECT_EQ(operations[0][7], Value(set_ids));
+    const Value& children = operations[1][2];
+    EXPECT_EQ(children[0][2], Value(set_ids ? 06755 : 0755));
+    EXPECT_EQ(children[1][2], Value(set_ids ? 03777 : 01777));  // the sticky bit takes away, and stays
+    session.answered(Value(List{Tuple{"want", 1, false}}));
+    EXPECT_EQ((*session.next_message())[0][2], Value(set_ids ? 06755 : 0755));
+  }
 }
 
 TEST_F(RSyncSessionTest, AnswersThatBelongToNothingAreRefused) {

@@ -1,14 +1,11 @@
 #include "rsync/rsync_source.hpp"
 
-#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 
 #include "base/syscall.hpp"
-#include "rsync/rsync_tree.hpp"
 
 namespace execnet::core {
 namespace {
@@ -28,21 +25,17 @@ Stamp stamp_of(const struct stat& found) {
 
 }  // namespace
 
-std::optional<SourceFile> SourceFile::open(const std::string& path, bool follow_link) {
-  // What has become a pipe meanwhile must not be waited for.
-  const int flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | (follow_link ? 0 : O_NOFOLLOW);
-  base::Fd fd(::open(path.c_str(), flags));
+std::optional<SourceFile> SourceFile::open(const SourceTree& tree, std::uint32_t number) {
+  base::Fd fd = tree.open(number);
   if (!fd) {
-    if (errno == ENOENT || errno == ENOTDIR || errno == ELOOP || errno == ENXIO) {
-      return std::nullopt;
-    }
-    base::throw_system_error(errno, "open", path);
+    return std::nullopt;
   }
+  std::string path = tree.path(number);
   const struct stat found = look_at(fd.get(), path);
   if (!S_ISREG(found.st_mode)) {
     return std::nullopt;
   }
-  SourceFile file(path, std::move(fd));
+  SourceFile file(std::move(path), std::move(fd));
   file.mode_ = permissions_of(found);
   file.stamp_ = stamp_of(found);
   return file;

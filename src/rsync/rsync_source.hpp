@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/fd.hpp"
+#include "rsync/rsync_tree.hpp"
 #include "rsync/sha256.hpp"
 
 namespace execnet::core {
@@ -39,7 +40,7 @@ struct Stamp {
 class SourceFile {
  public:
   // None if there is no such file any more. Throws std::system_error.
-  static std::optional<SourceFile> open(const std::string& path, bool follow_link);
+  static std::optional<SourceFile> open(const SourceTree& tree, std::uint32_t number);
 
   [[nodiscard]] std::uint64_t size() const { return stamp_.size; }
   [[nodiscard]] std::uint32_t mode() const { return mode_; }

@@ -1,6 +1,7 @@
 #include "rsync/rsync_tree.hpp"
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -10,6 +11,7 @@
 #include <limits>
 #include <memory>
 #include <optional>
+#include <system_error>
 #include <utility>
 
 #include "base/syscall.hpp"
@@ -17,21 +19,26 @@
 namespace execnet::core {
 namespace {
 
-bool has_vanished(int error) { return error == ENOENT || error == ENOTDIR; }
+// Something else may have taken the place of what vanished.
+bool has_vanished(int error) { return error == ENOENT || error == ENOTDIR || error == ELOOP || error == ENXIO; }
 
-// The names in a directory, sorted; none if it has vanished.
-std::vector<std::string> names_in(const std::string& path) {
-  std::vector<std::string> names;
-  const std::unique_ptr<DIR, int (*)(DIR*)> directory(::opendir(path.c_str()), ::closedir);
-  if (!directory) {
-    if (has_vanished(errno)) {
-      return names;
-    }
-    base::throw_system_error(errno, "opendir", path);
+using OpenDirectory = std::unique_ptr<DIR, int (*)(DIR*)>;
+
+OpenDirectory to_read(base::Fd directory, const std::string& path) {
+  OpenDirectory open(::fdopendir(directory.get()), ::closedir);
+  if (!open) {
+    base::throw_system_error(errno, "fdopendir", path);
   }
+  static_cast<void>(directory.release());  // closedir() closes it
+  return open;
+}
+
+// The names in a directory, sorted.
+std::vector<std::string> names_in(DIR* directory, const std::string& path) {
+  std::vector<std::string> names;
   for (;;) {
     errno = 0;
-    const dirent* found = ::readdir(directory.get());  // NOLINT(concurrency-mt-unsafe): nobody shares it
+    const dirent* found = ::readdir(directory);  // NOLINT(concurrency-mt-unsafe): nobody shares it
     if (found == nullptr) {
       break;
     }
@@ -56,15 +63,15 @@ std::string below(const std::string& directory, std::string_view name) {
 }
 
 // Where a link leads; nothing if it has vanished.
-std::optional<std::string> read_link(const std::string& path) {
+std::optional<std::string> read_link(int directory, const std::string& name, const std::string& path) {
   std::string target(256, '\0');
   for (;;) {
-    const ssize_t size = ::readlink(path.c_str(), target.data(), target.size());
+    const ssize_t size = ::readlinkat(directory, name.c_str(), target.data(), target.size());
     if (size < 0) {
       if (has_vanished(errno) || errno == EINVAL) {
         return std::nullopt;
       }
-      base::throw_system_error(errno, "readlink", path);
+      base::throw_system_error(errno, "readlinkat", path);
     }
     if (static_cast<std::size_t>(size) < target.size()) {
       target.resize(static_cast<std::size_t>(size));
@@ -89,6 +96,10 @@ SourceTree::SourceTree(const std::string& root, const std::function<bool(const s
   }
   struct stat found{};
   base::check("stat", [&] { return ::stat(root.c_str(), &found); }, root);
+  if (S_ISDIR(found.st_mode)) {
+    root_directory_ = base::Fd(base::check(
+        "open", [&] { return ::open(root.c_str(), O_RDONLY | O_DIRECTORY | O_NONBLOCK | O_CLOEXEC); }, root));
+  }
   TreeEntry entry;
   entry.mode = permissions_of(found);
   entry.mtime = mtime_of(found);
@@ -107,24 +118,86 @@ SourceTree::SourceTree(const std::string& root, const std::function<bool(const s
   }
 }
 
+base::Fd SourceTree::open(std::uint32_t number, int flags) const {
+  flags |= O_RDONLY | O_NONBLOCK | O_CLOEXEC;
+  base::Fd fd;
+  if (number == 0) {
+    fd.reset(root_directory_ ? ::openat(root_directory_.get(), ".", flags) : ::open(root_.c_str(), flags));
+  } else {
+    const int directory = enter(entries_[number].parent);
+    if (directory < 0) {
+      return {};
+    }
+    fd.reset(::openat(directory, entries_[number].name.c_str(), flags | O_NOFOLLOW));
+  }
+  if (!fd && !has_vanished(errno)) {
+    base::throw_system_error(errno, "open", path(number));
+  }
+  return fd;
+}
+
+int SourceTree::enter(std::uint32_t number) const {
+  std::vector<std::uint32_t> way;  // to it, backwards, from what is open
+  std::uint32_t from = number;
+  for (; from != 0 && from != entered_; from = entries_[from].parent) {
+    way.push_back(from);
+  }
+  int directory = from == 0 ? root_directory_.get() : entered_directory_.get();
+  for (; !way.empty(); way.pop_back()) {
+    const char* name = entries_[way.back()].name.c_str();
+    base::Fd inner(::openat(directory, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+    if (!inner) {
+      if (has_vanished(errno)) {
+        return -1;
+      }
+      base::throw_system_error(errno, "open", path(way.back()));
+    }
+    entered_ = way.back();
+    entered_directory_ = std::move(inner);
+    directory = entered_directory_.get();
+  }
+  return directory;
+}
+
+base::Fd SourceTree::open_to_list(std::uint32_t number) {
+  try {
+    return open(number, O_DIRECTORY);
+  } catch (const std::system_error& error) {
+    if (number == 0 || !is_forbidden(error.code().value())) {
+      throw;
+    }
+    entries_[number].unreadable = true;
+    return {};
+  }
+}
+
 void SourceTree::list(std::uint32_t number, const std::function<bool(const std::string& path)>& wanted) {
-  const std::string directory = path(number);
   entries_[number].first_child = static_cast<std::uint32_t>(entries_.size());
-  for (std::string& name : names_in(directory)) {
+  base::Fd opened = open_to_list(number);
+  if (!opened) {
+    return;
+  }
+  const std::string directory = path(number);
+  const OpenDirectory open = to_read(std::move(opened), directory);
+  const int fd = ::dirfd(open.get());
+  for (std::string& name : names_in(open.get(), directory)) {
     const std::string path = below(directory, name);
     if (!wanted(path)) {
       continue;
     }
     struct stat found{};
-    if (::lstat(path.c_str(), &found) != 0) {
+    if (::fstatat(fd, name.c_str(), &found, AT_SYMLINK_NOFOLLOW) != 0) {
       if (has_vanished(errno)) {
         continue;
       }
-      base::throw_system_error(errno, "lstat", path);
+      if (number != 0 && is_forbidden(errno)) {  // of all in it: only the names may be read
+        entries_[number].unreadable = true;
+        break;
+      }
+      base::throw_system_error(errno, "fstatat", path);
     }
     TreeEntry entry;
     entry.parent = number;
-    entry.name = std::move(name);
     entry.mode = permissions_of(found);
     entry.mtime = mtime_of(found);
     if (S_ISDIR(found.st_mode)) {
@@ -132,7 +205,7 @@ void SourceTree::list(std::uint32_t number, const std::function<bool(const std::
     } else if (S_ISREG(found.st_mode)) {
       entry.size = static_cast<std::uint64_t>(found.st_size);
     } else if (S_ISLNK(found.st_mode)) {
-      auto link = read_link(path);
+      auto link = read_link(fd, name, path);
       if (!link) {
         continue;
       }
@@ -146,6 +219,7 @@ void SourceTree::list(std::uint32_t number, const std::function<bool(const std::
     if (entries_.size() == std::numeric_limits<std::uint32_t>::max()) {
       throw SpecError("cannot sync '" + root_ + "': there is too much in it");
     }
+    entry.name = std::move(name);
     entries_.push_back(std::move(entry));
   }
   entries_[number].children = static_cast<std::uint32_t>(entries_.size()) - entries_[number].first_child;

@@ -1,6 +1,8 @@
 #include "rsync/rsync_tree.hpp"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -36,6 +38,24 @@ class SourceTreeTest : public testing::Test {
   }
 
   fs::path root;
+};
+
+// As long as it lives, no more than so many more descriptors can be had.
+class FewDescriptors {
+ public:
+  explicit FewDescriptors(rlim_t more) {
+    const base::Fd next(::open("/", O_PATH | O_CLOEXEC));
+    ::getrlimit(RLIMIT_NOFILE, &limit_);
+    struct rlimit low = limit_;
+    low.rlim_cur = static_cast<rlim_t>(next.get()) + more;
+    ::setrlimit(RLIMIT_NOFILE, &low);
+  }
+  ~FewDescriptors() { ::setrlimit(RLIMIT_NOFILE, &limit_); }
+  FewDescriptors(const FewDescriptors&) = delete;
+  FewDescriptors& operator=(const FewDescriptors&) = delete;
+
+ private:
+  struct rlimit limit_{};
 };
 
 using Names = std::vector<std::string>;
@@ -107,6 +127,58 @@ TEST_F(SourceTreeTest, NamesWhatItCannotTake) {
   ASSERT_EQ(::mkfifo((root / "pipe").c_str(), 0600), 0);
   EXPECT_THROW(all(root), SpecError);
   EXPECT_THROW(all(root / "pipe"), SpecError);
+}
+
+TEST_F(SourceTreeTest, WhatIsSwappedForALinkMeanwhileIsNotFollowed) {
+  fs::create_directories(root / "source" / "a" / "deep");
+  fs::create_directory(root / "source" / "b");
+  std::ofstream(root / "source" / "a" / "deep" / "file") << "1";
+  fs::create_directories(root / "outside" / "deep");
+  std::ofstream(root / "outside" / "deep" / "file") << "secret";
+  std::ofstream(root / "outside" / "file") << "secret";
+  const auto swap = [&](const fs::path& path, const fs::path& target) {
+    fs::rename(path, path.string() + "-aside");
+    fs::create_symlink(target, path);
+  };
+  const SourceTree listed(root / "source", [&](const std::string& path) {
+    if (path.ends_with("/b")) {  // "a" was seen, and is not listed yet
+      swap(root / "source" / "a", root / "outside");
+    }
+    return true;
+  });
+  EXPECT_EQ(names(listed), (Names{"", "a", "b"}));
+  fs::remove(root / "source" / "a");
+  fs::rename(root / "source" / "a-aside", root / "source" / "a");
+
+  const SourceTree tree = all(root / "source");
+  ASSERT_EQ(names(tree), (Names{"", "a", "b", "a/deep", "a/deep/file"}));
+  EXPECT_TRUE(tree.open(4));
+  swap(root / "source" / "a" / "deep" / "file", root / "outside" / "file");
+  EXPECT_FALSE(tree.open(4));
+  const SourceTree again = all(root / "source");
+  swap(root / "source" / "a", root / "outside");
+  EXPECT_FALSE(again.open(4));
+}
+
+TEST_F(SourceTreeTest, WhatBecomesAFifoIsNotWaitedFor) {
+  std::ofstream(root / "file") << "1";
+  const SourceTree tree = all(root);
+  fs::remove(root / "file");
+  ASSERT_EQ(::mkfifo((root / "file").c_str(), 0600), 0);
+  EXPECT_TRUE(tree.open(1));  // SourceFile looks what it is
+}
+
+TEST_F(SourceTreeTest, ATreeMayBeDeeperThanThereAreDescriptors) {
+  fs::path deep = root;
+  for (int i = 0; i < 100; ++i) {
+    deep /= "d";
+  }
+  fs::create_directories(deep);
+  std::ofstream(deep / "file") << "1";
+  const FewDescriptors few(20);
+  const SourceTree tree = all(root);
+  EXPECT_EQ(tree.size(), 102U);
+  EXPECT_TRUE(tree.open(101));
 }
 
 TEST_F(SourceTreeTest, WhatVanishesMeanwhileIsNotThere) {

@@ -248,6 +248,9 @@ class Mine(execnet.RSync):
     def _report_send_file(self, gateway: execnet.Gateway, modified_rel_path: str) -> None:
         super()._report_send_file(gateway, modified_rel_path)
 
+    def _report_unreadable(self, path: str) -> None:
+        super()._report_unreadable(path)
+
 
 def rsync(gateway: execnet.Gateway, path: pathlib.Path, finished: Callable[[], None]) -> None:
     def progress(kind: str, size: int, channel: execnet.Channel) -> None:
@@ -259,5 +262,7 @@ def rsync(gateway: execnet.Gateway, path: pathlib.Path, finished: Callable[[], N
     sync.add_target(gateway, path, finishedcallback=finished, delete=True)
     sync.send()
     sync.send(raises=False)
+    sync.add_target(gateway, "there", set_ids=True)
+    sync.send(timeout=2.5)
     assert_type(sync._sourcedir, str)
     assert_type(sync._verbose, bool)

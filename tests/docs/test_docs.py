@@ -115,6 +115,32 @@ def test_readme_has_the_sessions_of_the_demo() -> None:
     assert statements("\n".join(readme)) == statements(sessions)
 
 
+def test_the_figures_of_the_readme_are_those_of_the_guide() -> None:
+    guide = (ROOT / "docs/performance.md").read_text(encoding="utf-8")
+    measured = {cells[0]: cells[1:3] for cells in map(cells_of, guide.splitlines()) if len(cells) == 5}
+    shown = (ROOT / "README.md").read_text(encoding="utf-8").split("## Installation")[0]
+    for row, readme_row in {
+        "start 100 popen": "Starts fast",
+        "start 100 popen//preload": "Starts fast",
+        "echo of a small int": "Answers fast",
+        "64 MiB from the worker": "Carries much",
+        "64 MiB from the worker, as a view": "Carries much",
+    }.items():
+        line = next(line for line in shown.splitlines() if readme_row in line)
+        seconds = [seconds_of(figure) for figure in re.findall(r"[\d.]+ (?:s|ms|us|ns)\b", line)]
+        for figure in map(seconds_of, measured[row]):
+            assert any(abs(each - figure) <= 0.1 * figure for each in seconds), f"{row}: {figure} s is not in {line}"
+
+
+def cells_of(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def seconds_of(figure: str) -> float:
+    number, unit = figure.split()
+    return float(number) * {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}[unit]
+
+
 # --- Python -----------------------------------------------------------------------------------------
 
 

@@ -157,6 +157,11 @@ def test_nothing_is_left(ending: str, sshd: PrivateSshd) -> None:
     assert [(cell, left) for cell, (left, _, _) in cells.items() if left] == []
 
 
+def test_the_readme_says_how_many_combinations_are_tried() -> None:
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    assert f" in {len(ROWS) * len(COLUMNS) * len(ENDINGS)} combinations " in readme
+
+
 @pytest.mark.parametrize("name", interpreters.NAMES)
 @pytest.mark.parametrize("how", ["worker ends", "outer guard killed", "inner guard killed", "stream ends"])
 def test_the_guard_in_python_is_one_with_every_interpreter(group: execnet.Group, name: str, how: str) -> None:

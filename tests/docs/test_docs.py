@@ -106,6 +106,18 @@ def test_links_lead_to_files() -> None:
     assert not broken
 
 
+def test_paths_that_the_text_names_exist() -> None:
+    folders = "bench|cmake|docs|examples|fuzz|guard|include|python|src|tests|tools|worker"
+    broken = []
+    for document in DOCUMENTS:
+        if document.name == "CHANGELOG.md":  # has what there was
+            continue
+        for path in re.findall(rf"`((?:{folders})/[\w./]+)`", document.read_text(encoding="utf-8")):
+            if not (ROOT / path).exists():
+                broken.append(f"{document.relative_to(ROOT)}: {path}")
+    assert not broken
+
+
 def test_readme_has_the_sessions_of_the_demo() -> None:
     def statements(text: str) -> list[tuple[str, str]]:
         return [(example.source, example.want) for example in doctest.DocTestParser().get_examples(text)]

@@ -1,4 +1,4 @@
-"""Copies a directory, or a file, to any number of gateways at once; sends only what is different there."""
+"""Copies a directory or a file to any number of gateways at once, and sends only what differs there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Path = str | os.PathLike[str]
 
 
 class RSync:
-    """Sends a directory, or a file, to the targets that were added.
+    """Sends a directory or a file to the targets that were added.
 
         sync = execnet.RSync("build/report")
         sync.add_target(group["web1"], "/srv/report")
@@ -29,7 +29,7 @@ class RSync:
         callback: Callable[[str, int, Channel], object] | None = None,
         verbose: bool = True,
     ) -> None:
-        """The callback is told of the progress: ("list", bytes that are different, channel) once for each
+        """The callback reports progress: ("list", bytes that differ, channel) once for each
         target, then ("ack", bytes, channel) for each file that is done. `channel.gateway` is the target's.
         """
         if callback is not None and not callable(callback):
@@ -41,11 +41,11 @@ class RSync:
         self._targets: list[_Target] = []
 
     def filter(self, path: str) -> bool:
-        """Whether to copy this, and what is below it."""
+        """Whether to copy this path and everything below it."""
         return True
 
     def _report_send_file(self, gateway: Gateway, modified_rel_path: str) -> None:
-        """Before the content of a file is sent."""
+        """Called before the content of a file is sent."""
         if self._verbose:
             print(f"{gateway} <= {modified_rel_path}")
 
@@ -56,19 +56,19 @@ class RSync:
         finishedcallback: Callable[[], object] | None = None,
         delete: bool = False,
     ) -> None:
-        """Adds a target of the next send(): `destdir` there becomes like the source.
+        """Adds a target for the next send(): `destdir` there becomes like the source.
 
-        It is relative to the working directory over there. With `delete`, what is not in the source is
+        `destdir` is relative to the worker's working directory. With `delete`, everything that is not in the source is
         removed. `finishedcallback` is called when this target is done.
         """
         channel = _core.start_rsync_target(gateway)
         self._targets.append(_Target(channel, os.fsencode(destdir), delete, finishedcallback))
 
     def send(self, raises: bool = True) -> None:
-        """Copies, and forgets the targets. When one of them fails the others are finished first.
+        """Copies, and forgets the targets. When one of them fails, the others are finished first.
 
         Raises OSError when there is no target, unless `raises` is false; OSError when the source cannot be
-        read, ValueError when there is something in it that cannot be copied; RemoteError or GatewayGone of
+        read; ValueError when something in it cannot be copied; RemoteError or GatewayGone for
         the first target that failed.
         """
         targets, self._targets = self._targets, []
@@ -94,7 +94,7 @@ class _Target:
 
 
 class _Observer:
-    """What the core calls, as the methods and callbacks of the program want it."""
+    """Turns calls of the core into those of the program's methods and callbacks."""
 
     def __init__(self, sync: RSync, targets: list[_Target]) -> None:
         self._sync = sync

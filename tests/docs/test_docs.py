@@ -1,4 +1,4 @@
-"""Runs the code of README.md, docs/ and the other documents: what is printed there is true.
+"""Runs the code of README.md, docs/ and the other documents, so that what they show is true.
 
 The language of a block says how it is run:
 
@@ -28,7 +28,7 @@ import pytest
 import execnet
 
 ROOT = Path(__file__).resolve().parents[2]
-# Of the build that this package belongs to. The package is links: unresolved, the path is in the build.
+# The build that this package belongs to. The package consists of links; its unresolved path is in the build.
 BUILD = Path(execnet.__file__).parents[2]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md"))]
 COMPILER = [os.environ.get("CXX", "g++"), "-std=c++20", "-Wall", "-Wextra", "-Werror"]
@@ -69,14 +69,14 @@ BLOCKS = [block for document in DOCUMENTS for block in blocks_of(document)]
 
 
 def each(language: str, *, ssh: bool = False) -> pytest.MarkDecorator:
-    """The blocks of a language; those that need a server, or those that do not."""
+    """The blocks of a language: those that need an ssh server, or those that do not."""
     chosen = [block for block in BLOCKS if block.language == language and block.needs_ssh == ssh]
     assert chosen, f"no {language} to test"
     return pytest.mark.parametrize("block", chosen, ids=[block.where for block in chosen])
 
 
 def run(command: list[str | Path], cwd: Path, timeout: float = 120) -> str:
-    """Runs a command to its end, which must be a good one; its output."""
+    """Runs a command, which must succeed, and returns its output."""
     done = subprocess.run(command, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout)
     assert done.returncode == 0, f"{command} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
     return done.stdout
@@ -204,7 +204,7 @@ def compile_cpp(source: str, directory: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def snippets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One program of all C++ blocks that are not programs; its argument is the block to run."""
+    """One program of all C++ blocks that are not programs. Its argument is the block to run."""
     source = [f"#include <{header}>" for header in HEADERS]
     cases = []
     for number, block in enumerate(BLOCKS):
@@ -244,7 +244,7 @@ def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def cmake() -> Path:
-    # Of the environment that the build was made with.
+    # The cmake of the environment that the build was made with.
     cache = (BUILD / "CMakeCache.txt").read_text(encoding="utf-8")
     found = re.search(r"^CMAKE_COMMAND:INTERNAL=(.*)$", cache, re.M)
     assert found, f"{BUILD} is no build"

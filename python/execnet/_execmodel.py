@@ -38,7 +38,7 @@ class ExecModel:
     def __init__(self, backend: str) -> None:
         """Raises ValueError for an unknown model."""
         if backend not in _MODULES:
-            raise ValueError(f"unknown execmodel {backend!r}; there are {', '.join(_MODULES)}")
+            raise ValueError(f"unknown execmodel {backend!r}; use one of {', '.join(_MODULES)}")
         self._backend = backend
 
     def __repr__(self) -> str:

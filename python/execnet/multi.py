@@ -91,7 +91,7 @@ class Group:
         Raises ValueError when the group has members already or there is no such model.
         """
         if self._gateways:
-            raise ValueError(f"{self!r} has members: an execution model can be set only before")
+            raise ValueError(f"{self!r} has members: set the execution model before the first of them")
         self._execmodel = get_execmodel(execmodel)
         self._membership.set_execmodel(self._execmodel.backend)
         self._remote_execmodel = self._execmodel if remote_execmodel is None else get_execmodel(remote_execmodel)

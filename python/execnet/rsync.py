@@ -74,7 +74,7 @@ class RSync:
         targets, self._targets = self._targets, []
         if not targets:
             if raises:
-                raise OSError("there is no target to send to: add_target() comes before each send()")
+                raise OSError("there is no target to send to: call add_target() before each send()")
             return
         _core.send_tree(
             os.fsencode(self._sourcedir),

@@ -54,7 +54,7 @@ void RSync::add_target(Gateway gateway, const std::filesystem::path& destination
 void RSync::send() {
   const auto targets = std::exchange(targets_, std::make_unique<Targets>(*this));
   if (targets->empty()) {
-    throw SpecError("there is no target to send to: add_target() comes before each send()");
+    throw SpecError("there is no target to send to: call add_target() before each send()");
   }
   targets->send();
 }

@@ -1,4 +1,4 @@
-// What the C++ library costs without a Python in the program: values as bytes, a pure worker, a ring by itself.
+// The costs of the C++ library in a program without Python: values as bytes, a pure worker, a ring by itself.
 #include <benchmark/benchmark.h>
 
 #include <atomic>

@@ -1,5 +1,5 @@
-// What floors.py measures, without an interpreter: bytes between two processes by pipes and sockets, and a copy; JSON
-// on stdout. Figures are seconds, the best of several.
+// The figures of floors.py without an interpreter: bytes between two processes by pipes and sockets, and a copy. JSON
+// on stdout, in seconds, the best of several.
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -40,7 +40,7 @@ double best(const std::function<void()>& work) {
   return seconds;
 }
 
-// Two descriptors, of which what is written to the second comes out of the first.
+// Two descriptors: bytes written to the second can be read from the first.
 using Ends = std::array<int, 2>;
 
 Ends pipe_ends() {
@@ -55,7 +55,7 @@ Ends socket_ends() {
   return ends;
 }
 
-// Another process that reads from one pipe and writes to `out`, for the life of this object.
+// Another process, for the life of this object, that reads from one pipe and writes to `out`.
 class Other {
  public:
   Other(Ends out, const std::function<void(int in, int out)>& work) : to_(pipe_ends()), from_(out), pid_(::fork()) {

@@ -30,7 +30,7 @@ def bare_interpreters() -> None:
         assert process.wait() == 0
 
 
-# The least that a worker of plain Python does which receives while the main thread runs code.
+# The least work of a plain Python worker that receives while its main thread runs code.
 THREADED_ECHO = """
 import collections, os, threading
 items, there = collections.deque(), threading.Lock()
@@ -110,7 +110,7 @@ def multiprocessing_one_way() -> float:
 
 
 def objects() -> dict[str, float]:
-    """What loads() makes, without reading anything, and by the interpreter's own reader of its code files.
+    """The objects that loads() makes, without reading anything; and by the reader for the interpreter's own code files.
 
     In a fresh process, for what one has freed makes it faster.
     """

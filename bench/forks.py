@@ -1,4 +1,4 @@
-"""What bare forks cost of an interpreter as warm as the fork server's, which these floors are for; JSON on stdout.
+"""The cost of bare forks of an interpreter as warm as the fork server's, as floors for it; JSON on stdout.
 
     python forks.py COUNT...
 
@@ -16,7 +16,7 @@ import fork_server  # noqa: F401
 
 
 def fork_all(count, over):
-    """Forks so many, which stay until `over` ends."""
+    """Forks `count` children, which stay until `over` ends."""
     for _ in range(count):
         if os.fork() == 0:
             os.read(over, 1)
@@ -24,7 +24,7 @@ def fork_all(count, over):
 
 
 def seconds_for(count, forkers):
-    """From the start of that many processes' work until they have forked all."""
+    """Seconds from the start of that many forking processes until they have forked all."""
     begins, begin = os.pipe()
     there, is_there = os.pipe()
     over, end = os.pipe()

@@ -1,4 +1,4 @@
-"""What people feel, measured for whichever `execnet` this interpreter imports; JSON on stdout.
+"""Times and sizes that users notice, for whichever `execnet` this interpreter imports; JSON on stdout.
 
     python measure.py PART...
 
@@ -55,7 +55,7 @@ for _ in channel:
 
 
 def start_and_terminate(spec: str, count: int, name: str = "") -> dict[str, float]:
-    """The group and its members; each has answered when the time is taken."""
+    """Starts a group and ends it. The start includes an answer from each member."""
     name = f"{count} {name or spec}"
     groups: list[execnet.Group] = []
 
@@ -72,14 +72,14 @@ def start_and_terminate(spec: str, count: int, name: str = "") -> dict[str, floa
 
 
 def terminate_after_work(spec: str, count: int) -> dict[str, float]:
-    """The members have all run something, which takes more to end."""
+    """Ends members that have all run something, which takes longer."""
     group = execnet.Group([spec] * count)
     assert group.remote_exec("channel.send(1)").receive_each() == [1] * count
     return {f"terminate {count} {spec}, after work": timed(lambda: group.terminate(timeout=10))}
 
 
 def echo(spec: str, beside: bool = False) -> float:
-    """`beside`: another channel of the gateway has a callback, which is not called."""
+    """`beside`: another channel of the gateway has a callback that is never called."""
     group = execnet.Group([spec])
     channel = group[0].remote_exec(ECHO)
     if beside:
@@ -97,7 +97,7 @@ def echo(spec: str, beside: bool = False) -> float:
 
 
 def execute(beside: bool = False) -> float:
-    """`beside`: something else runs there already."""
+    """`beside`: the worker already runs something else."""
     group = execnet.Group(["popen"])
     if beside:
         other = group[0].remote_exec("channel.send(1); channel.receive()")

@@ -1,4 +1,4 @@
-"""The same of mitogen: a child on this host, and calls to it; JSON on stdout."""
+"""The same for mitogen: a child on this host, and calls to it; JSON on stdout."""
 
 from __future__ import annotations
 

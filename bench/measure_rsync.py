@@ -15,7 +15,7 @@ import execnet
 
 
 def memory(pid: object, field: str) -> int:
-    """In bytes: VmRSS, what it has now; VmHWM, the most it ever had."""
+    """A line of /proc/PID/status, in bytes: VmRSS is the memory it has now, VmHWM the most it ever had."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
@@ -36,7 +36,7 @@ class Counting(execnet.RSync):
 
 
 def sync(source: Path, targets: list[tuple[execnet.Gateway, Path]]) -> tuple[float, int]:
-    """How long it took, and the number of files that were sent."""
+    """The seconds it took, and the number of files that were sent."""
     begin = time.perf_counter()
     rsync = Counting(str(source))
     for gateway, path in targets:

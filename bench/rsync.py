@@ -42,7 +42,7 @@ SOURCES: dict[str, Callable[[Path], None]] = {
 
 
 def settle() -> None:
-    """So that nobody pays for the one before: what was written is on the disk, and inodes are free again.
+    """Makes each measurement independent of the one before: data is on the disk, and inodes are free again.
 
     For five seconds ext4 does not use an inode again that was freed, and every new file is a long
     search for another one.
@@ -62,7 +62,7 @@ def with_execnet(python: str, environment: dict[str, str]) -> Callable[[Path, li
 
 
 def with_rsync(source: Path, targets: list[Path]) -> Figures:
-    """As many rsync(1) at the same time as there are targets."""
+    """Runs one rsync(1) for each target, all at the same time."""
 
     def run() -> float:
         begin = time.perf_counter()
@@ -97,7 +97,7 @@ def report(name: str, rounds: dict[str, list[Figures]]) -> dict[str, float]:
 
 
 def compare(directory: Path, released: str, package: str, rounds: int) -> dict[str, dict[str, float]]:
-    """Measures in a directory of its own, which is gone after it."""
+    """Measures in a directory of its own and removes it afterwards."""
     plain = clean_environ()
     measures = {
         "released": with_execnet(released, plain),

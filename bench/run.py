@@ -1,9 +1,9 @@
 """make bench: this execnet, the released one, its peers and the floors of the machine, side by side in one run.
 
-Peers are installed from the package index into environments of their own under build/. All are measured in turn,
-several rounds. The table shows medians; how many times faster this execnet is than the released one, and how many it
-should be; how many times the floor it takes, and may take; and the spread. Machines are noisy: believe the ratios of
-one run, not figures from two.
+Peers are installed from the package index into environments of their own under build/. All are measured in turn, in
+several rounds. The table shows medians, how many times faster than the released execnet this one is and should be, how
+many times the floor it takes and may take, and the spread. Machines are noisy: trust ratios within one run, not
+figures from two runs.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ COPY = "64 MiB copied to fresh memory"
 
 @dataclass(frozen=True)
 class Row:
-    """A figure of this execnet, and what it is compared with: of the released one the same, if no other is named."""
+    """A figure of this execnet, and what it is compared with: by default the released one's figure of the same name."""
 
     figure: str
     at_least: float | None = None  # so many times faster than the released one, or smaller
@@ -98,7 +98,7 @@ PEERS = {
         "64 MiB copied to fresh memory, in C",
     ],
 }
-# Of both; of this one alone, with what it has in its environment.
+# Parts measured of both, and of this execnet alone.
 OF_BOTH = ["start", "work", "echo", "execute", "messages", "large", "serialize", "pure", "memory"]
 OF_THIS = ["preload", "preload work", "many", "sockets", "preload memory"]
 
@@ -118,7 +118,7 @@ def run_core(programs: Path, environ: dict[str, str]) -> Figures:
 
 
 def one_round(peers: dict[str, str], package: Path) -> dict[str, Figures]:
-    """Who -> figures. One after the other for each part, so that all see the same machine."""
+    """Who -> figures. Each part is measured for one after the other, so that all see the same machine."""
     plain = clean_environ()
     with_package = {**plain, "PYTHONPATH": str(package)}
     programs = package.parent / "bench"
@@ -205,7 +205,7 @@ def report(rounds: list[dict[str, Figures]]) -> dict[str, dict[str, object]]:
 
 
 def report_core(rounds: list[dict[str, Figures]]) -> dict[str, float | None]:
-    """The C++ library, with what Python has of the same name beside it."""
+    """The C++ library, with the figure of the same name from Python beside it."""
     print(f"\n{'':46} {'C++':>10} {'Python':>10}  spread of C++")
     table = {name: median_of(rounds, "C++", name) for name in rounds[0]["C++"]}
     for name, figure in table.items():

@@ -1,4 +1,4 @@
-// The values of work.py, in C++: what is encoded and decoded wherever that is measured.
+// The values of work.py, in C++, for every measurement of encoding and decoding.
 #pragma once
 
 #include <cstdint>

@@ -33,7 +33,7 @@ def timed(work: Callable[[], object]) -> float:
 
 
 def best(work: Callable[[], object], times: int) -> float:
-    """Of so many, for 0.1 s at least: what the machine did meanwhile is not what is asked for."""
+    """The best of so many tries, of at least 0.1 s in all, so that what else the machine does hardly counts."""
     taken = [timed(work) for _ in range(times)]
     while sum(taken) < 0.1:
         taken.append(timed(work))

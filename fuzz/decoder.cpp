@@ -10,7 +10,7 @@
 namespace execnet::fuzz {
 namespace {
 
-// Channels by their ids alone: this layer only hands references through.
+// Knows channels by their ids alone: this layer only passes references through.
 class Channels final : public wire::ChannelTable {
  public:
   std::uint32_t id_of(const ChannelRef& channel) override { return ids_.at(channel.get()); }

@@ -1,5 +1,5 @@
 // Bytes as a stream of frames: a ProtocolError or messages, the same ones however the stream is cut,
-// and never more memory than there was input.
+// and never more memory than the input has.
 #include <algorithm>
 #include <cstring>
 #include <optional>
@@ -26,7 +26,7 @@ struct Outcome {
   bool operator==(const Outcome&) const = default;
 };
 
-// With `in_place`, large chunks are read to where those before them are.
+// With `in_place`, large chunks are read directly behind the chunks before them.
 void take_frames(wire::FrameParser& parser, wire::MessageAssembler& assembler, bool in_place, std::size_t received,
                  Outcome& outcome) {
   while (auto frame = parser.next(in_place ? &assembler : nullptr)) {

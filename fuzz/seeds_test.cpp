@@ -1,4 +1,4 @@
-// Runs the fuzz target this is linked with over its seeds: an ordinary test, with any compiler.
+// Runs the fuzz target that it is linked with over its seeds. It is an ordinary test, for any compiler.
 #include <gtest/gtest.h>
 
 #include "target.hpp"

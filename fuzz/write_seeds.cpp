@@ -1,4 +1,4 @@
-// write_seeds TARGET DIRECTORY: the seeds of a fuzz target as files, which is how libFuzzer takes them.
+// write_seeds TARGET DIRECTORY: writes the seeds of a fuzz target as files, as libFuzzer wants them.
 #include <cstdio>
 #include <fstream>
 #include <stdexcept>

@@ -1,4 +1,4 @@
-"""What all tests stand on: groups that are terminated, an SSH server, and a look at what was left behind."""
+"""What all tests use: groups that are terminated, an SSH server, and a check that nothing was left behind."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "alone: the test measures times; ctest runs it with nothing else beside it")
     config.addinivalue_line("markers", "needs_threads: the test is for workers whose code runs in threads")
     mark_children()
-    # A shell that is not interactive has its background jobs ignore Ctrl-C, with all that they start: tests
-    # that press it would wait in vain.
+    # Background jobs of a shell that is not interactive ignore Ctrl-C, and so do all processes that they start.
+    # Tests that press it would wait for ever.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -37,7 +37,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def at_the_start() -> Belongings:
     """What there was before the first test."""
-    # The main thread's first wait makes an eventfd that it keeps. It waits here for what never comes.
+    # The main thread makes an eventfd at its first wait and keeps it. This wait times out.
     warming_up = execnet.Group(["popen"])
     with pytest.raises(execnet.TimeoutError):
         warming_up[0].newchannel().receive(timeout=0.001)
@@ -47,7 +47,7 @@ def at_the_start() -> Belongings:
 
 @pytest.fixture
 def many_descriptors() -> Iterator[None]:
-    """As many as may be had, for groups of many gateways."""
+    """Raises the limit of descriptors as far as possible, for groups of many gateways."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     yield
@@ -56,7 +56,7 @@ def many_descriptors() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def long_lived(at_the_start: Belongings) -> Iterator[contextlib.ExitStack]:
-    """Holds what serves many tests; the last test closes it."""
+    """Holds objects that serve many tests. The last test closes it."""
     with contextlib.ExitStack() as stack:
         yield stack
 
@@ -90,7 +90,7 @@ def nothing_left(request: pytest.FixtureRequest, at_the_start: Belongings) -> It
 
 @pytest.fixture
 def group() -> Iterator[execnet.Group]:
-    """A group of the test's own, terminated after it."""
+    """A group for this test, terminated after it."""
     group = execnet.Group()
     yield group
     group.terminate(timeout=1.0)
@@ -98,7 +98,7 @@ def group() -> Iterator[execnet.Group]:
 
 @pytest.fixture
 def gateway(group: execnet.Group) -> execnet.Gateway:
-    """A plain popen gateway of the test's own."""
+    """A plain popen gateway for this test."""
     return group.makegateway("popen")
 
 

@@ -1,7 +1,7 @@
 """Finds the interpreters of the other supported versions and makes an environment for each.
 
-Looks for python3.10 to python3.13 on PATH and among pyenv's versions, and takes of each version the
-first that runs (pyenv puts names on PATH that do not) and can be built for. Writes a CMake cache file
+Looks for python3.10 to python3.13 on PATH and among pyenv's versions. Of each version it takes the
+first that runs (not all names that pyenv puts on PATH do) and can be built for. Writes a CMake cache file
 that lists the environments, and what was found and what was not, by name, to standard error.
 
 Run it by the interpreter of build/venv, in the project's directory.

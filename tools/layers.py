@@ -1,10 +1,10 @@
-"""layers.py [ROOT]: whether every #include of the sources goes down the layers of ARCHITECTURE.md.
+"""layers.py [ROOT]: checks that every #include of the sources goes down the layers of ARCHITECTURE.md.
 
     base <- value <- wire, loop, process <- transport, connection <- gateway <- rsync <- api
     api <- bindings; of the public headers: cli, examples
 
-Prints each include that does not, and exits with 1 if there is one. Tests (`*_test.cpp`) stand beside what they test,
-but use it as programs do, so they may include anything.
+Prints each include that does not, and exits with 1 if there is one. Tests (`*_test.cpp`) lie beside the module that
+they test but use it as programs do, so they may include anything.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ ROWS = [
     ["api"],
     ["bindings"],
 ]
-# What only sees the public headers.
+# Folders that see the public headers only.
 OUTSIDE = ["cli", "examples"]
-# A public header belongs to the layer that has its source.
+# A public header belongs to the layer of its source.
 PUBLIC = {
     "base": ["error", "export", "version"],
     "value": ["convert", "value"],
@@ -70,15 +70,9 @@ def is_allowed(layer: str, included: str) -> bool:
 
 
 def violations(root: Path) -> list[str]:
+    """A line for each include of the sources below `root` that does not go down."""
     found = []
-    patterns = [
-        "src/*/*.[ch]pp",
-        "include/execnet/*.hpp",
-        "python/bindings/*.[ch]pp",
-        "cli/**/*.[ch]pp",
-        "examples/cpp/*.[ch]pp",
-    ]
-    for source in sorted(path for pattern in patterns for path in root.glob(pattern)):
+    for source in sorted(path for pattern in SOURCES for path in root.glob(pattern)):
         path = source.relative_to(root)
         if path.name.endswith("_test.cpp"):
             continue

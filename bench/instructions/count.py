@@ -28,14 +28,14 @@ HEADER = "# Instructions of the hot paths, written by count.py --update.\n\n"
 MADE_WITH = "made with"
 TOLERANCE = 0.05
 
-# Which of its variants of memcpy and the like the C library takes depends on the processor, unless it is told of less.
+# The C library chooses its variant of memcpy and the like by the processor, unless some features are hidden from it.
 PLAIN_PROCESSOR = "glibc.cpu.hwcaps=-AVX512F,-AVX512VL,-AVX2,-AVX_Fast_Unaligned_Load,-ERMS,-FSRM,-SSSE3"
 
 
 @dataclass(frozen=True)
 class Program:
     command: list[str | Path]
-    # Of this shared object alone, if one is named: the interpreter's own instructions depend on how it was built.
+    # Only this shared object, if one is named: the interpreter's own instructions depend on how it was built.
     within: str | None = None
 
 
@@ -50,7 +50,7 @@ def programs(build: Path) -> dict[str, Program]:
 
 
 def instructions(dump: str, within: str | None) -> int:
-    """The sum of the lines of all functions. The line after `calls=` is a sum of others."""
+    """The sum of the lines of all functions, without the line after `calls=`, which is a sum of others."""
     total = 0
     counts = within is None
     is_call = False
@@ -67,7 +67,7 @@ def instructions(dump: str, within: str | None) -> int:
 
 
 def count(program: Program, package: Path) -> dict[str, str]:
-    """Path -> instructions, after what the program was made with."""
+    """Path -> instructions, preceded by what the program was made with."""
     environ = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": f"{package}{os.pathsep}{BENCH}",
@@ -100,7 +100,7 @@ def count(program: Program, package: Path) -> dict[str, str]:
 
 
 def compare(counted: dict[str, str], expected: dict[str, str]) -> bool:
-    """Prints the table of one program; whether it is as it should be."""
+    """Prints the table of one program. Returns whether all figures are as they should be."""
     if counted[MADE_WITH] != expected[MADE_WITH]:
         print(f"  skipped: figures are for {expected[MADE_WITH]}; this is {counted[MADE_WITH]}")
         return True

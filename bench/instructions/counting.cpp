@@ -5,7 +5,7 @@
 
 #include <string>
 
-// It is off before: count.py says --collect-atstart=no.
+// Collection is off at the start: count.py says --collect-atstart=no.
 void begin_counting() { CALLGRIND_TOGGLE_COLLECT; }
 
 void end_counting(const char* name) {

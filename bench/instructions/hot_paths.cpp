@@ -20,8 +20,8 @@
 namespace execnet {
 namespace {
 
-constexpr int kMessages = 100;  // so many have room in a socket
-constexpr int kRounds = 10;     // so that it hardly matters in which of them the allocator tidies up
+constexpr int kMessages = 100;  // as many as fit into a socket
+constexpr int kRounds = 10;     // enough that it hardly matters in which of them the allocator tidies up
 
 void check(bool condition, const char* what) {
   if (!condition) {
@@ -29,7 +29,7 @@ void check(bool condition, const char* what) {
   }
 }
 
-// Not what comes only once, such as the first use of a symbol.
+// Leaves out costs that come only once, such as the first use of a symbol.
 void count(const std::string& name, const std::function<void()>& path) {
   path();
   begin_counting();
@@ -44,8 +44,8 @@ void count_value(const std::string& name, const Value& value) {
   count("decode " + name, [&] { static_cast<void>(loads(bytes)); });
 }
 
-// A coordinator's and a worker's connection with a channel between them. The loop is stopped, so that all is done by
-// the one thread that calls: what one side has sent is there when the other looks, and nothing depends on time.
+// A coordinator's and a worker's connection with a channel between them. The loop is stopped, so that one thread does
+// everything: what one side has sent is there when the other looks, and nothing depends on time.
 class Ends {
  public:
   explicit Ends(bool rings) : Ends(rings, base::socket_pair()) {}

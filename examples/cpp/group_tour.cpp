@@ -1,5 +1,5 @@
-// What a group does, step by step. Prints what it does and what comes of it; checks that this is
-// what it should be, and ends with status 1 if it is not.
+// What a group does, step by step. Prints each step and its answer, checks the answer, and ends with
+// status 1 if one is wrong.
 //
 // Set EXECNET_TOUR_SSH to the name of a host (`localhost`, say) for the step that goes over ssh.
 #include <cerrno>

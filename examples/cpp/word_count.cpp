@@ -2,9 +2,9 @@
 //
 //   word_count [directory]      another directory than the standard library
 //
-// Each gateway has a thread here, which hands it the next files as soon as it has counted those
-// before: whoever is free gets the work. Files are read where they are counted. At the end the total
-// is checked against a count made in this process.
+// Each gateway has a thread here, which gives it the next files as soon as it has counted the last
+// ones. So the work goes to whichever gateway is free. Files are read where they are counted. At the
+// end the total is checked against a count made in this process.
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
@@ -31,7 +31,7 @@ namespace fs = std::filesystem;
 
 constexpr std::size_t kFilesAtOnce = 16;
 
-// What runs in a gateway: a list of paths comes in, the bytes and the words in them go out.
+// Runs in a gateway: receives lists of paths, and answers with the bytes and the words in these files.
 constexpr std::string_view kCounter = R"(
   for paths in channel:
       size = words = 0

@@ -3,7 +3,7 @@
     python demo.py [sessions] [job]      one of the two only
 
 The session that goes over ssh talks to `localhost`: to an OpenSSH server of its own, which is started
-for it and knows only the keys that are made with it. EXECNET_DEMO_SSH names a host that shall help
+for it and knows only the keys that are made with it. EXECNET_DEMO_SSH names a host that is to help
 with the job.
 """
 

@@ -1,4 +1,4 @@
-"""Runs a command on several hosts at once and prints what each answers.
+"""Runs a command on several hosts at once and prints the answer of each.
 
     python fleet.py SPEC... -- COMMAND...
     python fleet.py popen ssh=web1 ssh=web2 -- uname -sr

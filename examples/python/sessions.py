@@ -26,7 +26,7 @@ class Session(NamedTuple):
 
 
 class SessionError(Exception):
-    """An answer was not the one that was promised; the text shows both."""
+    """An answer was not the expected one. The text shows both."""
 
 
 def read_sessions(path: Path) -> list[Session]:
@@ -60,7 +60,7 @@ def _printer() -> Print:
 
 
 class _LiveRunner(doctest.DocTestRunner):
-    """Prints each statement before it runs and its answer after that; stops at the first wrong one."""
+    """Prints each statement before it runs, then its answer. Stops at the first wrong answer."""
 
     def report_start(self, out: Print, test: doctest.DocTest, example: doctest.Example) -> None:
         first, *others = example.source.splitlines()

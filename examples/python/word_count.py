@@ -35,7 +35,7 @@ class CountError(Exception):
 
 @dataclass
 class Tally:
-    """What was counted; bytes and words are totals over the files."""
+    """Totals over the files that were counted."""
 
     files: int = 0
     bytes: int = 0
@@ -49,7 +49,7 @@ class Tally:
 
 @dataclass
 class Share:
-    """What one gateway counted, and for how many seconds it was at work."""
+    """What one gateway counted, and how many seconds it worked."""
 
     gateway: execnet.Gateway
     tally: Tally = field(default_factory=Tally)
@@ -85,7 +85,7 @@ def python_files(directory: Path) -> list[Path]:
 
 
 def count_by(share: Share, work: SimpleQueue[list[Path]], report: Callable[[int], None]) -> None:
-    """Has a gateway count until no work is left. `report` is told how many files were done each time."""
+    """Lets a gateway count until no work is left. Calls `report` with the number of files done each time."""
     send_contents = share.gateway.spec.ssh is not None
     start = time.perf_counter()
     channel = share.gateway.remote_exec(count)
@@ -103,7 +103,7 @@ def count_by(share: Share, work: SimpleQueue[list[Path]], report: Callable[[int]
 
 
 def count_by_all(group: execnet.Group, files: list[Path]) -> list[Share]:
-    """Has all gateways of the group count the files; the share of each.
+    """Lets all gateways of the group count the files. Returns the share of each.
 
     :raises execnet.RemoteError: a gateway cannot read a file.
     :raises EOFError: a gateway is gone; the text says why.
@@ -135,7 +135,7 @@ def count_here(files: list[Path]) -> Tally:
 
 
 class Progress:
-    """A bar on the terminal; nothing where there is no terminal. Any thread may call."""
+    """A progress bar, if there is a terminal. Any thread may call it."""
 
     def __init__(self, total: int) -> None:
         self._total = total

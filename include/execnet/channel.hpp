@@ -25,10 +25,10 @@ namespace execnet {
 // A duration for time-outs: `1s`, `200ms`, or Seconds(0.5).
 using Seconds = std::chrono::duration<double>;
 
-// Bytes that stay where they are, and who keeps them: what is sent and received without a copy of it.
+// Bytes and their owner. They are sent and received without being copied.
 struct SharedBytes {
   std::span<const std::byte> bytes;
-  std::shared_ptr<const void> owner;  // while it lives they are there, and do not change
+  std::shared_ptr<const void> owner;  // while it lives, the bytes stay where they are and do not change
 };
 
 class EXECNET_EXPORT Channel {
@@ -40,14 +40,14 @@ class EXECNET_EXPORT Channel {
   [[nodiscard]] std::uint32_t id() const;
 
   // Hands an item to the operating system. Waits while the other side's buffers, or the channel's window, are
-  // full, at most `timeout`. Throws DumpError or TimeoutError (nothing was sent), ChannelClosed, GatewayGone; the
-  // latter, if there is a callback, only after that was told the end: an item sent before is lost on its way.
+  // full, at most `timeout`. Throws DumpError or TimeoutError (nothing was sent), ChannelClosed, GatewayGone. If there
+  // is a callback, GatewayGone is thrown only after the callback was told of the end; items sent before that are lost.
   //   channel.send(frame, 2s);
   void send(const Value& item, std::optional<Seconds> timeout = std::nullopt) const;
 
   // The next item the other side sent. Waits for it, at most `timeout`.
-  // Throws TimeoutError; RemoteError when the other side raised and, after that or when it has
-  // closed the channel, EndOfChannel; GatewayGone when it is gone. What had arrived comes first.
+  // Throws TimeoutError; RemoteError when the other side raised; EndOfChannel after that, or when the other side has
+  // closed the channel; GatewayGone when it is gone. Items that had arrived come first.
   [[nodiscard]] Value receive(std::optional<Seconds> timeout = std::nullopt) const;
   //   int answer = channel.receive<int>();
   template <typename T>
@@ -55,13 +55,13 @@ class EXECNET_EXPORT Channel {
     return receive(timeout).as<T>();
   }
 
-  // The same for large items that are bytes and nothing else. From 64 KiB on they are written from where they are: the
-  // owner is let go of when they are, on any thread, which may be after a TimeoutError or GatewayGone.
+  // The same for items that are nothing but bytes. From 64 KiB on they are written from where they are. The owner is
+  // released on any thread when they are written, which may be after a TimeoutError or GatewayGone.
   //   auto frame = std::make_shared<std::vector<float>>(1 << 24);
   //   channel.send_bytes({std::as_bytes(std::span(*frame)), frame});
   void send_bytes(const SharedBytes& item, std::optional<Seconds> timeout = std::nullopt) const;
-  // Where they were received. Throws DataFormatError, besides what receive() throws, when the next item is something
-  // else, which is lost then.
+  // The bytes of the next item, in the memory they were received in. Throws what receive() throws, and DataFormatError
+  // when the item is something else; that item is lost.
   //   const execnet::SharedBytes frame = channel.receive_bytes();
   [[nodiscard]] SharedBytes receive_bytes(std::optional<Seconds> timeout = std::nullopt) const;
 
@@ -75,24 +75,24 @@ class EXECNET_EXPORT Channel {
   // Waits until the other side has closed. Throws RemoteError, TimeoutError, GatewayGone.
   void waitclose(std::optional<Seconds> timeout = std::nullopt) const;
 
-  // From now on items are given to `item`, on a thread of the gateway, one at a time and in order;
-  // those that have arrived first. `end` is called once, after the last. A callback may block, and use
-  // any gateway; if `item` throws, the channel is closed with that error. `end` must not throw.
+  // From now on `item` is called with each item, on a thread of the gateway, one at a time and in order, beginning
+  // with those that have already arrived. `end` is called once, after the last. A callback may block, and use
+  // any gateway. If `item` throws, the channel is closed with that error. `end` must not throw.
   // Throws ChannelClosed if there is a callback already.
   //   channel.setcallback([](const Value& event) { log(event); });
   void setcallback(std::function<void(const Value&)> item, std::function<void()> end = {}) const;
 
-  // Sets the window of the channel, at both ends: so many bytes of items, at least 1, may be on their way in
-  // each direction, sent by one side and not yet received by the code at the other; then send() waits. An item
-  // larger than the window goes when next to nothing is on its way. None lifts it. When both ends set one, the
-  // smaller holds. Without this it is the window= of the specification.
+  // Sets the window of the channel, at both ends: how many bytes of items, at least 1, may be on their way in
+  // each direction, sent by one side and not yet received by the code at the other. When it is full, send() waits. An
+  // item that is larger than the window is sent when next to nothing is on its way. None lifts the window. When both
+  // ends set one, the smaller holds. The default is the window= of the specification.
   // Throws SpecError for 0, ChannelClosed, GatewayGone.
   //   channel.set_window(8 << 20);
   void set_window(std::optional<std::uint64_t> bytes) const;
   // The window of each direction, in bytes; none if there is none.
   [[nodiscard]] std::optional<std::uint64_t> window() const;
-  // Bytes of items sent here and not yet received by the code at the other side. None without a window:
-  // then the other side does not tell.
+  // Bytes of items sent here and not yet received by the code at the other side. None without a window, because then
+  // the other side does not report them.
   [[nodiscard]] std::optional<std::uint64_t> outstanding() const;
 
   // What ended the channel: RemoteError or GatewayGone, once; null if neither did.

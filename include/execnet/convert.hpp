@@ -1,7 +1,7 @@
 // The conversions of execnet::Convert for ordinary C++ types. Included by value.hpp.
 //
-// Containers are recognised by their shape and not by their name: that takes std::vector, std::deque,
-// absl::flat_hash_map and their like without including any of them.
+// Containers are recognised by their shape, not by their name: this covers std::vector, std::deque,
+// absl::flat_hash_map and the like without including any of them.
 #pragma once
 
 #include <execnet/value.hpp>
@@ -24,7 +24,7 @@ EXECNET_EXPORT const std::vector<Value>& sequence_items(const Value& value, std:
 EXECNET_EXPORT const std::vector<Value>& set_items(const Value& value);
 EXECNET_EXPORT Value from_unsigned(std::uint64_t number);
 
-// A plain `char` is neither number nor text; say which: static_cast<int>(c) or std::string(1, c).
+// A plain `char` could be a number or text, so say which: static_cast<int>(c) or std::string(1, c).
 template <typename T>
 concept Integer = std::integral<T> && !std::same_as<T, bool> && !std::same_as<T, char> && !std::same_as<T, wchar_t> &&
                   !std::same_as<T, char8_t> && !std::same_as<T, char16_t> && !std::same_as<T, char32_t>;
@@ -79,7 +79,7 @@ concept Sized = requires { std::tuple_size<T>::value; };
 template <typename T>
 concept Appendable = requires(T& container, typename T::value_type item) { container.push_back(std::move(item)); };
 
-// Not a range but std::pair or std::tuple, or whatever is taken apart like them.
+// std::pair, std::tuple, or another type that is not a range and can be taken apart like them.
 template <typename T>
 concept TupleLike = Sized<T> && !RangeLike<T>;
 

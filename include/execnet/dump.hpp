@@ -24,7 +24,7 @@ struct StringConfig {
 //   dumps(List{1, "a"})
 EXECNET_EXPORT std::string dumps(const Value& value);
 
-// What dumps() has written; nothing may follow it. Throws LoadError, which carries the offset.
+// The value of bytes that dumps() has written. Nothing may follow them. Throws LoadError, which carries the offset.
 EXECNET_EXPORT Value loads(std::string_view bytes, StringConfig strings = {});
 
 struct Loaded {
@@ -32,7 +32,7 @@ struct Loaded {
   std::size_t size = 0;  // bytes that the value took
 };
 
-// The first of several dumped values that follow each other. Throws LoadError.
+// The first of several dumped values in a row. Throws LoadError.
 EXECNET_EXPORT Loaded load_first(std::string_view bytes, StringConfig strings = {});
 
 }  // namespace execnet

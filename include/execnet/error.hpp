@@ -10,7 +10,7 @@
 
 namespace execnet {
 
-// Base of everything the library throws, but for std::bad_alloc and std::system_error.
+// Base of everything the library throws, except std::bad_alloc and std::system_error.
 class EXECNET_EXPORT Error : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
@@ -40,7 +40,7 @@ class EXECNET_EXPORT TimeoutError : public Error {
   using Error::Error;
 };
 
-// A value does not fit the dump format, or bytes are not of it.
+// A value does not fit the dump format, or bytes are not in it.
 class EXECNET_EXPORT DataFormatError : public Error {
  public:
   using Error::Error;
@@ -64,8 +64,8 @@ class EXECNET_EXPORT LoadError : public DataFormatError {
   std::size_t offset_;
 };
 
-// No usable interpreter at the other end of a specification; the text carries the command that was
-// run, its exit status and its last words on stderr.
+// There is no usable interpreter at the other end of a specification. The text has the command that was
+// run, its exit status and the last lines of its stderr.
 class EXECNET_EXPORT HostNotFound : public Error {
  public:
   using Error::Error;
@@ -83,7 +83,7 @@ class EXECNET_EXPORT ChannelClosed : public Error {
   using Error::Error;
 };
 
-// The other side has closed the channel and everything it had sent was received.
+// The other side has closed the channel, and everything it had sent was received.
 class EXECNET_EXPORT EndOfChannel : public Error {
  public:
   using Error::Error;

@@ -38,25 +38,25 @@ class EXECNET_EXPORT Gateway {
   //   auto channel = gateway.remote_exec("channel.send(channel.receive() + 1)");
   // Throws DumpError for the arguments, GatewayGone. Errors of the code itself arrive on the channel.
   Channel remote_exec(const Source& source, const Dict& arguments = {}) const;
-  // A channel nothing is attached to, to be sent over another one.
+  // A channel without code at its other end, to be sent over another channel.
   [[nodiscard]] Channel newchannel() const;
 
-  // From the worker's HELLO: costs no round trip and does not need the worker's attention.
+  // From the worker's HELLO: this costs no round trip and works while the worker is busy.
   [[nodiscard]] const RemoteInfo& rinfo() const;
-  // Asks the worker: {"numchannels": int, "numexecuting": int, "execmodel": str, and of its channels with a
-  // window "numblocked": int, the sends that wait for room, "outstanding": int, bytes sent and not received here}.
+  // Asks the worker: {"numchannels": int, "numexecuting": int, "execmodel": str, and for its channels with a
+  // window "numblocked": int, the blocked sends, "outstanding": int, bytes sent and not received here}.
   Dict remote_status(std::optional<Seconds> timeout = std::nullopt) const;
   // Whether the other side is there.
   [[nodiscard]] bool hasreceiver() const;
   // The number of channels that are open.
   [[nodiscard]] std::size_t numchannels() const;
 
-  // How strings of Python 2 and 3 are loaded, at both ends, where a channel does not say.
+  // How strings of Python 2 and 3 are loaded, at both ends, on channels that do not say otherwise.
   void reconfigure(StringConfig strings) const;
 
   // Tells the worker to end; does not wait for it. May be repeated.
   void exit() const;
-  // Waits for the end of the connection, that is for the other side to be gone.
+  // Waits for the end of the connection, that is until the other side is gone.
   // Throws TimeoutError.
   void join(std::optional<Seconds> timeout = std::nullopt) const;
 

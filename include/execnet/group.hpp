@@ -25,7 +25,7 @@ class EXECNET_EXPORT Group {
  public:
   // Starts a gateway for each specification, all at the same time.
   //   execnet::Group group{"popen", "popen", "ssh=gpu1//id=gpu"};
-  // Throws SpecError before anything is started, HostNotFound after what was started is gone again.
+  // Throws SpecError before anything is started; HostNotFound when everything that had started is gone again.
   Group(std::initializer_list<XSpec> specs = {});
   explicit Group(const std::vector<XSpec>& specs);
   // Terminates what is left, within about a second.
@@ -47,21 +47,21 @@ class EXECNET_EXPORT Group {
   [[nodiscard]] XSpec defaultspec() const;
   void set_defaultspec(const XSpec& spec);
 
-  // Gives the specification an id that is free in this group, and keeps it free for it.
-  // One that has an id is left as it is. Throws SpecError when that id is taken.
+  // Gives the specification an id that is free in this group, and reserves it.
+  // A specification that has an id is left as it is. Throws SpecError when that id is taken.
   void allocate_id(XSpec& spec);
 
   // Starts a gateway. Throws SpecError before anything is started, HostNotFound.
   Gateway makegateway(const std::optional<XSpec>& spec = std::nullopt);
-  // Starts several at the same time; when one fails none of them stays.
+  // Starts several at the same time. When one fails, none of them stays.
   std::vector<Gateway> makegateways(const std::vector<XSpec>& specs);
 
   // Runs source on all members.
   MultiChannel remote_exec(const Source& source, const Dict& arguments = {});
 
-  // Ends all members and waits until their processes are gone: told to end, at the latest after
-  // `timeout` killed, with what they have started. Without a timeout they have ten seconds. Returns at the longest
-  // 0.2 s after its time, whatever the members do: what needs it is killed shortly before.
+  // Tells all members to end and waits until their processes are gone. Those that do not end are killed shortly before
+  // the timeout, with everything they have started. Without a timeout they have ten seconds. Returns at most
+  // 0.2 s after the timeout, whatever the members do.
   void terminate(std::optional<Seconds> timeout = std::nullopt);
 
   // "<Group ['gw0', 'gw1']>"
@@ -73,7 +73,7 @@ class EXECNET_EXPORT Group {
   std::unique_ptr<core::Membership> membership_;
 };
 
-// The group of programs that need only one. Terminated at the end of the program.
+// For programs that need only one group. It is terminated at the end of the program.
 EXECNET_EXPORT Group& default_group();
 
 }  // namespace execnet

@@ -11,7 +11,8 @@
 
 namespace execnet {
 
-// The items of several channels in the order they come. Copies are the same queue; any thread may call any method.
+// The items of several channels, in the order in which they arrive. Copies are the same queue. Any thread may call any
+// method.
 class EXECNET_EXPORT ReceiveQueue {
  public:
   struct Item {
@@ -54,7 +55,7 @@ class EXECNET_EXPORT MultiChannel {
   }
   // From now on the items of all channels go to the queue, and the end of each.
   [[nodiscard]] ReceiveQueue make_receive_queue() const { return ReceiveQueue(channels_); }
-  // Waits until every channel is closed; throws the first error of all after that.
+  // Waits until every channel is closed, and then throws the first error.
   void waitclose() const;
 
  private:

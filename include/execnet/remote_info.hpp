@@ -1,4 +1,4 @@
-// What a worker tells of itself.
+// What a worker says about itself.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,7 @@
 
 namespace execnet {
 
-// What the other side said of itself when it started.
+// What the worker said when it started.
 struct RemoteInfo {
   std::string implementation;       // "native" or "pure"
   std::string executable;           // path of the interpreter

@@ -5,8 +5,8 @@
 //   sync.add_target(group["web2"], "/srv/report");
 //   sync.send();
 //
-// Made and used by one thread. What is virtual is called on the thread that calls send(), which ends
-// with what one of these throws.
+// Made and used by one thread. The virtual functions are called on the thread that calls send(). What they throw,
+// send() throws.
 #pragma once
 
 #include <cstdint>
@@ -30,14 +30,14 @@ class EXECNET_EXPORT RSync {
     bool set_ids = false;                 // whether the set-user-id and set-group-id bits of files go along
   };
 
-  // The directory whose content, or the file that, is copied.
+  // The directory or file to copy. Of a directory, the content is copied.
   explicit RSync(std::filesystem::path source);
   virtual ~RSync();
   RSync(const RSync&) = delete;
   RSync& operator=(const RSync&) = delete;
 
-  // Adds a target of the next send(). `destination`, relative to the working directory over there,
-  // becomes like the source. Throws GatewayGone.
+  // Adds a target for the next send(). `destination` becomes like the source; it is relative to the worker's working
+  // directory. Throws GatewayGone.
   void add_target(Gateway gateway, const std::filesystem::path& destination);
   void add_target(Gateway gateway, const std::filesystem::path& destination, Options options);
 
@@ -50,13 +50,13 @@ class EXECNET_EXPORT RSync {
   [[nodiscard]] const std::filesystem::path& source() const { return source_; }
 
  protected:
-  // Whether to copy this, and what is below it.
+  // Whether to copy this path and everything below it.
   virtual bool filter(const std::filesystem::path& path);
   // Before the content of a file is sent. `relative` is its path below the source, empty for a single file.
   virtual void report_send_file(const Gateway& gateway, const std::string& relative);
-  // The size of all files that are different there; once for each target, first.
+  // Called first, once for each target: the size of all files that differ there.
   virtual void report_list(const Gateway& gateway, std::uint64_t bytes);
-  // The target has another file, of that size, as it should be.
+  // One more file, of that size, is done at the target.
   virtual void report_ack(const Gateway& gateway, std::uint64_t bytes);
   // This file, or what is in this directory, may not be read: the targets keep what they have of it. Says so on stderr,
   // if it is not overridden.

@@ -23,7 +23,7 @@ struct EXECNET_EXPORT Source {
   std::optional<std::string> filename = std::nullopt;
   // The line of that file on which `text` starts, counted from 1.
   std::int64_t first_line = 1;
-  // A function that `text` defines: called with the channel and the keyword arguments.
+  // A function that `text` defines. It is called with the channel and the keyword arguments.
   std::optional<std::string> function = std::nullopt;
 };
 

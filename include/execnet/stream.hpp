@@ -1,7 +1,7 @@
-// A channel as a standard stream of text: what goes in at one end as items comes out of the other as
-// characters. The far end may be `channel.makefile()`, or send and receive strings itself.
+// A channel as a standard stream of text: items at one end are characters at the other.
+// The far end may use `channel.makefile()`, or send and receive strings itself.
 //
-// A stream has a handle to its channel; it does not close it. One thread uses a stream at a time.
+// A stream has a handle to its channel and does not close it. One thread uses a stream at a time.
 #pragma once
 
 #include <execnet/channel.hpp>
@@ -12,11 +12,11 @@
 
 namespace execnet {
 
-// What is written goes out when the stream is flushed, when a few kilobytes have come together, and when the stream is
-// destroyed: each time as one string.
+// Text is sent when the stream is flushed, when a few kilobytes have been written, and when the stream is
+// destroyed, each time as one string.
 //   ChannelWriter out(channel);
 //   out << "the answer is " << 42 << std::endl;
-// When the channel cannot be sent to, the stream is bad; with out.exceptions(std::ios::badbit) the error comes through.
+// When sending fails, the stream is bad; with out.exceptions(std::ios::badbit) the error is thrown.
 class EXECNET_EXPORT ChannelWriter : public std::ostream {
  public:
   explicit ChannelWriter(Channel channel);
@@ -26,10 +26,10 @@ class EXECNET_EXPORT ChannelWriter : public std::ostream {
   std::unique_ptr<std::streambuf> buffer_;
 };
 
-// The items of a channel, strings or bytes, one after the other; the end of the channel is that of the stream.
+// The items of a channel, strings or bytes, one after the other. The stream ends with the channel.
 //   for (std::string line; std::getline(in, line);) ...
 // When the other side raised, is gone, or sends something else, the stream is bad; with in.exceptions(std::ios::badbit)
-// the RemoteError, GatewayGone or DataFormatError comes through.
+// the RemoteError, GatewayGone or DataFormatError is thrown.
 class EXECNET_EXPORT ChannelReader : public std::istream {
  public:
   explicit ChannelReader(Channel channel);

@@ -4,8 +4,8 @@
 //   double loss = event["loss"].as<double>();
 //   auto sizes = channel.receive().as<std::map<std::string, int>>();
 //
-// A Value owns what it holds, but for a channel, which it shares. Like an int, it may be copied and
-// read by any thread and changed by one at a time.
+// A Value owns what it holds, except a channel, which it shares. As with an int, any thread may copy and
+// read it, and one at a time may change it.
 #pragma once
 
 #include <compare>
@@ -69,7 +69,7 @@ struct Complex {
   friend auto operator<=>(const Complex&, const Complex&) = default;
 };
 
-// The four kinds of run of values. All are vectors; the type is what Python will see.
+// The four kinds of sequences of values. All are vectors; the type is what Python will see.
 //   List{1, "a", 2.5}
 class List : public std::vector<Value> {
  public:
@@ -113,7 +113,7 @@ class EXECNET_EXPORT Dict : public std::vector<std::pair<Value, Value>> {
 template <typename T>
 struct Convert;
 
-// What Convert knows to make a Value of, and out of a Value.
+// Types that Convert can make a Value of, and out of a Value.
 template <typename T>
 concept ToValue = requires(const T& item) {
   { Convert<T>::to(item) } -> std::same_as<Value>;

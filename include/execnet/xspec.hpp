@@ -2,12 +2,12 @@
 //
 //   type[=value]//key[=value]//...      "popen", "ssh=user@host//python=/opt/bin/python3//id=gpu"
 //
-// Keys the library reads: popen, ssh (the host, with options for ssh(1) before it), vagrant_ssh (the
-// machine), socket (host:port of a server, or nothing with installvia), via (the id of the gateway
-// that is to start it: its proxy), installvia (the id of the gateway on this machine that is to make the
+// Keys that the library reads: popen, ssh (the host, with options for ssh(1) before it), vagrant_ssh (the
+// machine), socket (host:port of a server, or no value with installvia), via (the id of the proxy, the gateway
+// that is to start it), installvia (the id of the gateway on this machine that is to make the
 // server), id, python, chdir, nice, env:NAME, dont_write_bytecode, ssh_config, execmodel, stdout, window, isolate,
-// preload (modules, separated by commas, or none: the worker is forked from an interpreter that has imported them).
-// Others are kept.
+// preload (modules, separated by commas, or no value: fork the worker from an interpreter that has imported them).
+// Other keys are kept for the program.
 #pragma once
 
 #include <cstdint>
@@ -27,7 +27,7 @@ class EXECNET_EXPORT XSpec {
   XSpec(const char* text) : XSpec(std::string_view(text)) {}         // NOLINT
   XSpec(const std::string& text) : XSpec(std::string_view(text)) {}  // NOLINT
 
-  // The exact text the specification was made of. Later calls of set() do not change it.
+  // The exact text that the specification was made from. set() does not change it.
   [[nodiscard]] const std::string& text() const { return text_; }
 
   // Whether the key was given, with or without a value.

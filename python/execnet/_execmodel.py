@@ -1,4 +1,4 @@
-"""Execution models: what a side of a gateway takes threads, locks, queues and sleeping from.
+"""Execution models: where a side of a gateway gets threads, locks, queues and sleeping from.
 
 `thread` and `main_thread_only` take them from the standard library, `gevent` and `eventlet` from the
 package of that name. Programs find theirs at `gateway.execmodel` and stay usable with any of them.
@@ -36,9 +36,9 @@ class ExecModel:
     """
 
     def __init__(self, backend: str) -> None:
-        """Raises ValueError for a model there is none of."""
+        """Raises ValueError for an unknown model."""
         if backend not in _MODULES:
-            raise ValueError(f"unknown execmodel {backend!r}; there are {', '.join(_MODULES)}")
+            raise ValueError(f"unknown execmodel {backend!r}; use one of {', '.join(_MODULES)}")
         self._backend = backend
 
     def __repr__(self) -> str:
@@ -54,21 +54,21 @@ class ExecModel:
 
     @property
     def queue(self) -> Any:
-        """The module `queue`, or what stands in for it."""
+        """The module `queue`, or its replacement."""
         return self._module(0)
 
     @property
     def subprocess(self) -> Any:
-        """The module `subprocess`, or what stands in for it."""
+        """The module `subprocess`, or its replacement."""
         return self._module(1)
 
     @property
     def socket(self) -> Any:
-        """The module `socket`, or what stands in for it."""
+        """The module `socket`, or its replacement."""
         return self._module(2)
 
     def start(self, func: Callable[..., object], args: tuple[object, ...] = ()) -> None:
-        """Runs func(*args) beside the caller: on a thread that does not keep the interpreter, or a green one."""
+        """Runs func(*args) beside the caller, on a daemon thread or in a greenlet."""
         if self._backend == "gevent":
             self._module(4).spawn(func, *args)
         elif self._backend == "eventlet":
@@ -77,17 +77,17 @@ class ExecModel:
             self._module(3).Thread(target=func, args=args, daemon=True).start()
 
     def get_ident(self) -> int:
-        """A number that tells threads, or green ones, apart."""
+        """A number that identifies the running thread or greenlet."""
         if self._backend == "gevent":
             return id(importlib.import_module("greenlet").getcurrent())
         return int(self._module(3).get_ident())
 
     def sleep(self, delay: float) -> None:
-        """Sleeps, for so many seconds."""
+        """Sleeps for `delay` seconds."""
         self._module(4).sleep(delay)
 
     def fdopen(self, fd: int, mode: str, bufsize: int = 1, closefd: bool = True) -> IO[Any]:
-        """A file object for a descriptor; of text, as UTF-8, unless the mode has a "b"."""
+        """A file object for a descriptor. It is a text file, in UTF-8, unless the mode has a "b"."""
         if "b" in mode:  # which cannot be line buffered
             return os.fdopen(fd, mode, -1 if bufsize == 1 else bufsize, closefd=closefd)
         return os.fdopen(fd, mode, bufsize, encoding="utf-8", closefd=closefd)
@@ -109,9 +109,9 @@ _models: dict[str, ExecModel] = {}
 
 
 def get_execmodel(backend: str | ExecModel) -> ExecModel:
-    """The model of that name; one that is a model already is given back.
+    """The model of that name; a model is returned as it is.
 
-    Raises ValueError when there is none of that name, ImportError when its package is not installed.
+    Raises ValueError for an unknown name, ImportError when its package is not installed.
     """
     if isinstance(backend, ExecModel):
         return backend

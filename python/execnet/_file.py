@@ -1,4 +1,4 @@
-"""Channels as files: what Channel.makefile() gives."""
+"""Channels as files: what Channel.makefile() returns."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ChannelFile:
         self.close()
 
     def isatty(self) -> bool:
-        """It is none."""
+        """Always False."""
         return False
 
     def close(self) -> None:
@@ -37,7 +37,7 @@ class ChannelFile:
 
 
 class ChannelFileWrite(ChannelFile):
-    """Each write is an item of the channel. Raises OSError when the channel is closed."""
+    """Each write sends an item. Raises OSError when the channel is closed."""
 
     def write(self, out: Any) -> None:
         self.channel.send(out)
@@ -47,11 +47,11 @@ class ChannelFileWrite(ChannelFile):
             self.channel.send(line)
 
     def flush(self) -> None:
-        """Every write goes out at once."""
+        """Does nothing: every write is sent at once."""
 
 
 class ChannelFileRead(ChannelFile):
-    """The items of a channel, all str or all bytes, one after the other. The end of the channel is the file's."""
+    """The items of a channel, all str or all bytes, one after the other. The file ends with the channel."""
 
     _buffer: Any = None
 
@@ -68,14 +68,14 @@ class ChannelFileRead(ChannelFile):
         return taken
 
     def read(self, n: int = -1) -> Any:
-        """The next n characters or bytes, fewer only at the end; all until the end if n is negative."""
+        """The next n characters or bytes, fewer only at the end; everything until the end if n is negative."""
         while self._buffer is None or n < 0 or len(self._buffer) < n:
             if not self._fill():
                 break
         return "" if self._buffer is None else self._take(len(self._buffer) if n < 0 else n)
 
     def readline(self) -> Any:
-        """The next line with its newline; the last may have none; empty at the end."""
+        """The next line with its newline, which the last line may lack; empty at the end."""
         searched = 0
         while True:
             if self._buffer is not None:
@@ -97,7 +97,7 @@ class ChannelFileRead(ChannelFile):
 
 
 def make_file(channel: Channel, mode: str = "w", proxyclose: bool = False) -> ChannelFile:
-    """Raises ValueError for a mode that is neither "w" nor "r"."""
+    """A file for the channel. Raises ValueError for a mode other than "w" and "r"."""
     if mode == "w":
         return ChannelFileWrite(channel, proxyclose)
     if mode == "r":

@@ -1,7 +1,7 @@
-"""Greenlets: how a call that has to wait lets the other greenlets of its thread run.
+"""Greenlets: how a call that waits lets the other greenlets of its thread run.
 
-The extension asks here before it waits, where a group's execution model is gevent or eventlet or the
-process is monkey-patched, and nowhere else. See base::Hub in src/base/wait.hpp for what must not be
+The extension asks here before it waits if a group's execution model is gevent or eventlet or the
+process is monkey-patched, and only then. base::Hub in src/base/wait.hpp says what must not be
 done while a greenlet waits.
 """
 
@@ -17,13 +17,13 @@ from typing import Any, Protocol
 
 
 class Hub(Protocol):
-    """What there is one of in each thread that runs greenlets."""
+    """The hub of a thread that runs greenlets; each such thread has one."""
 
     def current(self, in_main_thread: bool) -> int:
-        """A number for the running greenlet; 0 in a thread that has none, and can just as well block."""
+        """A number for the running greenlet; 0 in a thread without greenlets, which can just block."""
 
     def wait_readable(self, fd: int, seconds: float | None) -> None:
-        """Runs other greenlets until the descriptor is readable, or that many seconds."""
+        """Runs other greenlets until the descriptor is readable or that many seconds have passed."""
 
     def spawn(self, function: Callable[[], object]) -> object:
         """Runs the function in a new greenlet, later."""
@@ -77,7 +77,7 @@ class _Eventlet:
 
 @functools.cache
 def hub_of(execmodel: str) -> Hub:
-    """Raises ImportError where the package of that name is not installed."""
+    """Raises ImportError if the package of that name is not installed."""
     return _Gevent() if execmodel == "gevent" else _Eventlet()
 
 
@@ -93,9 +93,9 @@ def patched_by() -> str | None:
 
 
 def run_tasks(hub: Hub, next_task: Callable[[], Callable[[], object] | None]) -> None:
-    """On a worker, in its main greenlet: each task in a greenlet of its own, until there are no more.
+    """On a worker, in its main greenlet: runs each task in a greenlet of its own until there are no more.
 
-    Ctrl-C interrupts those that run, as it does code in the main thread.
+    Ctrl-C interrupts running tasks as it interrupts code in the main thread.
     """
     getcurrent: Callable[[], Any] = importlib.import_module("greenlet").getcurrent
     running = set()

@@ -21,7 +21,7 @@ class Reply:
         self.running = True
 
     def get(self, timeout: float | None = None) -> Any:
-        """What the function returned; raises what it raised, OSError if that takes more than `timeout` seconds."""
+        """Returns or raises what the function did. Raises OSError if that takes more than `timeout` seconds."""
         self.waitfinish(timeout)
         if self._error is not None:
             raise self._error
@@ -43,7 +43,7 @@ class Reply:
 
 
 class WorkerPool:
-    """Runs functions, each on a thread of its own, and knows which of them run.
+    """Runs functions, each on a thread of its own, and knows which of them still run.
 
     With `hasprimary`, one at a time runs on the thread that calls integrate_as_primary_thread().
 
@@ -74,7 +74,7 @@ class WorkerPool:
                 self._run(reply)
 
     def trigger_shutdown(self) -> None:
-        """No function is accepted any more."""
+        """Accepts no more functions."""
         with self._lock:
             self._shutdown = True
             if self._primary is not None:
@@ -107,12 +107,12 @@ class WorkerPool:
                 self._idle.set()
 
     def terminate(self, timeout: float | None = None) -> bool:
-        """Shuts the pool down and waits; whether all have ended within `timeout` seconds."""
+        """Shuts the pool down and waits. Returns whether all functions have ended within `timeout` seconds."""
         self.trigger_shutdown()
         return self.waitall(timeout)
 
     def waitall(self, timeout: float | None = None) -> bool:
-        """Waits until no function runs; whether that was within `timeout` seconds."""
+        """Waits until no function runs. Returns whether that was within `timeout` seconds."""
         self._idle.wait(timeout)
         return bool(self._idle.is_set())
 
@@ -122,7 +122,7 @@ def safe_terminate(
     timeout: float | None,
     list_of_paired_functions: list[tuple[Callable[[], object], Callable[[], object]]],
 ) -> None:
-    """Calls the first of each pair; if that takes more than `timeout` seconds, the second, which is to end it."""
+    """Calls the first function of each pair. If that takes more than `timeout` seconds, calls the second to end it."""
     pool = WorkerPool(execmodel)
     pairs = [(pool.spawn(end), kill) for end, kill in list_of_paired_functions]
     deadline = None if timeout is None else time.monotonic() + timeout

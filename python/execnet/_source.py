@@ -1,4 +1,4 @@
-"""What remote_exec() sends: the text of a source, and where it came from.
+"""What remote_exec() sends: the text of a source and its origin.
 
 Imported when the first source is sent, as it takes a while to load what it needs.
 """
@@ -25,7 +25,7 @@ _INDENTED = "if True:\n"
 
 
 def describe(source: object, kwargs: dict[str, object]) -> Description:
-    """Raises ValueError for a function that cannot run elsewhere, TypeError for anything else."""
+    """Raises ValueError for a function that cannot run elsewhere, TypeError for an object of another type."""
     if isinstance(source, types.FunctionType):
         return _describe_function(source)
     if kwargs:
@@ -43,7 +43,7 @@ def _kind(source: object) -> str:
 
 
 def _read(source: types.FunctionType | types.ModuleType) -> tuple[str | None, str, int]:
-    """The file of an object, its text in it, and the line that starts on."""
+    """The file of an object, its text there, and the line on which that begins."""
     try:
         filename = inspect.getsourcefile(source)
         linecache.checkcache(filename)
@@ -80,7 +80,7 @@ def _foreign(names: set[str]) -> list[str]:
 
 
 def _globals_of(code: types.CodeType) -> set[str]:
-    """The globals that code and the functions and classes in it read, but do not set."""
+    """The globals that code, with the functions and classes in it, reads but does not set."""
     read, stored = set(), set()
     for instruction in dis.get_instructions(code):
         if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):

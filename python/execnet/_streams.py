@@ -1,4 +1,4 @@
-"""The binary files that values are loaded from and dumped to, as far as their types matter."""
+"""Types of the binary files that values are loaded from and dumped to."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ __all__ = ["Gateway", "RInfo", "RemoteStatus", "rinfo_source"]
 
 
 def rinfo_source(channel: Channel) -> None:
-    """For remote_exec: sends what there is to know of the interpreter, as a dict."""
+    """For remote_exec: sends a dict that describes the interpreter."""
     import os
     import sys
 

@@ -86,7 +86,7 @@ class opcode:
 
 
 class _Versioned:
-    """A file that begins with the version byte that the dump in it lacks."""
+    """A file that adds the version byte which the dump in it lacks."""
 
     def __init__(self, stream: Reader) -> None:
         self._stream = stream
@@ -125,7 +125,7 @@ class _Serializer:
         self._write = write
 
     def save(self, obj: object, versioned: bool = False) -> bytes | None:
-        """The bytes of a value, or None when they were written. Raises DumpError; nothing was written then."""
+        """The bytes of a value, or None if they were written. Raises DumpError, and then has written nothing."""
         data = dumps(obj)
         data = data if versioned else data[1:]
         if self._write is None:

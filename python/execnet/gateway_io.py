@@ -9,17 +9,17 @@ __all__ = ["popen_args", "popen_bootstrapline", "ssh_args", "vagrant_ssh_args"]
 
 
 def popen_args(spec: XSpec) -> list[str]:
-    """What is run for a `popen` specification. Raises ValueError if it is none."""
+    """The command line for a `popen` specification. Raises ValueError for another one."""
     return new_membership().launch_args(spec)
 
 
 def ssh_args(spec: XSpec) -> list[str]:
-    """What is run for an `ssh=` specification. Raises ValueError if it is none."""
+    """The command line for an `ssh=` specification. Raises ValueError for another one."""
     return new_membership().launch_args(spec)
 
 
 def vagrant_ssh_args(spec: XSpec) -> list[str]:
-    """What is run for a `vagrant_ssh=` specification. Raises ValueError if it is none."""
+    """The command line for a `vagrant_ssh=` specification. Raises ValueError for another one."""
     return new_membership().launch_args(spec)
 
 

@@ -33,7 +33,7 @@ __all__ = [
 
 
 def new_membership() -> _core.Membership:
-    """What a group is inside; its plain `popen` members run this interpreter and this extension."""
+    """The inside of a group. Its plain `popen` members run this interpreter and this extension."""
     origin = _core.__spec__.origin if _core.__spec__ else None
     return _core.Membership(python=os.fsencode(sys.executable or ""), native_module=os.fsencode(origin or ""))
 
@@ -49,7 +49,7 @@ class Group:
     """
 
     defaultspec: str | XSpec = "popen"
-    """What makegateway() makes when it is not told."""
+    """The specification of makegateway() without one."""
 
     def __init__(self, xspecs: Iterable[XSpec | str | None] = (), execmodel: str = "thread") -> None:
         """Starts a gateway for each specification, all at the same time.
@@ -57,7 +57,7 @@ class Group:
         `execmodel` is the execution model of both sides: thread, main_thread_only (code of
         remote_exec runs on the main thread only, one at a time), gevent or eventlet.
 
-        Raises ValueError before anything is started, HostNotFound after what was started is gone again.
+        Raises ValueError before anything is started; HostNotFound when everything that had started is gone again.
         """
         self._execmodel = get_execmodel(execmodel)
         self._become_empty()
@@ -86,12 +86,12 @@ class Group:
         return self._remote_execmodel
 
     def set_execmodel(self, execmodel: str, remote_execmodel: str | None = None) -> None:
-        """Sets the execution model of this side and, if not given the same one, of the other.
+        """Sets the execution model of this side, and that of the other side: by default the same.
 
         Raises ValueError when the group has members already or there is no such model.
         """
         if self._gateways:
-            raise ValueError(f"{self!r} has members: an execution model can be set only before")
+            raise ValueError(f"{self!r} has members: set the execution model before the first of them")
         self._execmodel = get_execmodel(execmodel)
         self._membership.set_execmodel(self._execmodel.backend)
         self._remote_execmodel = self._execmodel if remote_execmodel is None else get_execmodel(remote_execmodel)
@@ -144,15 +144,15 @@ class Group:
             env:NAME=VALUE       sets an environment variable
             dont_write_bytecode  as python -B
             preload=A,B          for a local `popen`: forks it from an interpreter that has imported these
-            stdout=null          throws away what is printed there; =inherit, the default, does not
+            stdout=null          discards what is printed there; =inherit, the default, does not
             ssh_config=PATH      configuration for ssh
             limits=bytes=SIZE,channels=N,messages=N
-                                 what the other side may have kept here at most before the gateway ends;
-            window=SIZE          bytes (or 8K, 8M, 8G) that may be on their way on each of its channels, each way;
-                                 then send() waits for the other side to receive
+                                 the most that the other side may make this one keep; then the gateway ends
+            window=SIZE          bytes (or 8K, 8M, 8G) that may be on their way on each of its channels, each way,
+                                 before send() waits for the other side to receive
 
         An XSpec becomes the gateway's `spec`, with `id` and `execmodel` filled in. Raises ValueError
-        before anything is started, HostNotFound when there is no usable interpreter, and why.
+        before anything is started, and HostNotFound, with the cause, when there is no usable interpreter.
         """
         return self._start([self._complete(spec)])[0]
 
@@ -173,7 +173,7 @@ class Group:
         return gateways
 
     def allocate_id(self, spec: XSpec) -> None:
-        """Gives the specification an id that is free in this group; one that has an id keeps it."""
+        """Gives the specification an id that is free in this group. If it has an id, it keeps that."""
         self._membership.allocate_id(spec)
 
     def _register(self, gateway: Gateway) -> None:
@@ -195,10 +195,10 @@ class Group:
         return MultiChannel([gateway.remote_exec(source, **kwargs) for gateway in self])
 
     def terminate(self, timeout: float | None = None) -> None:
-        """Ends all members and waits until their processes are gone; the group is empty then.
+        """Ends all members and waits until their processes are gone. Then the group is empty.
 
-        They have `timeout` seconds to end (10 if not given). What has not shortly before that is killed with all it
-        has started, so that this returns at the longest 0.2 s after it, whatever they do.
+        They have `timeout` seconds to end (10 by default). Members that have not ended shortly before that are killed
+        with everything they have started, so this returns at most 0.2 s after the timeout, whatever they do.
         """
         ending = list(self)
         self._membership.terminate(timeout)
@@ -239,13 +239,13 @@ class MultiChannel:
     def receive_each(self, withchannel: Literal[True]) -> list[tuple[Channel, Any]]: ...
 
     def receive_each(self, withchannel: bool = False) -> list[Any] | list[tuple[Channel, Any]]:
-        """A value from every channel, in the order of the channels; with its channel if wanted."""
+        """A value from every channel, in the order of the channels; with its channel if `withchannel` is true."""
         if withchannel:
             return [(channel, channel.receive()) for channel in self._channels]
         return [channel.receive() for channel in self._channels]
 
     def make_receive_queue(self, endmarker: object = NO_ENDMARKER_WANTED) -> queue.Queue[Any]:
-        """A queue of (channel, item), from all channels as the items come; if given, with an endmarker for each.
+        """A queue of (channel, item) from all channels, as items arrive; if given, with an endmarker for each channel.
 
         It is a queue of the execution model.
         """
@@ -257,7 +257,7 @@ class MultiChannel:
         return received
 
     def waitclose(self) -> None:
-        """Waits until every channel is closed; after that raises the first RemoteError or GatewayGone of all."""
+        """Waits until every channel is closed, and then raises the first RemoteError or GatewayGone."""
         first: RemoteError | GatewayGone | None = None
         for channel in self._channels:
             try:
@@ -287,13 +287,14 @@ def _terminate_groups() -> None:
 
 
 def _import_before_fork() -> None:
-    # What the first remote_exec() imports: in the child, a thread in the midst of that would hold its lock for ever.
+    # The modules that the first remote_exec() imports. If a thread were importing them during a fork, their locks would
+    # stay locked in the child.
     if any(group._gateways for group in list(_groups)):
         importlib.import_module("execnet._source")
 
 
 def _leave_gateways_to_parent() -> None:
-    # In a forked child: the gateways are the parent's. Groups are empty, and can be used.
+    # In a forked child: the gateways belong to the parent. Groups are empty and can be used.
     for group in list(_groups):
         group._become_empty()
 

@@ -1,4 +1,4 @@
-"""Copies a directory, or a file, to any number of gateways at once; sends only what is different there."""
+"""Copies a directory or a file to any number of gateways at once, and sends only what differs there."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Path = str | os.PathLike[str]
 
 
 class RSync:
-    """Sends a directory, or a file, to the targets that were added.
+    """Sends a directory or a file to the targets that were added.
 
         sync = execnet.RSync("build/report")
         sync.add_target(group["web1"], "/srv/report")
@@ -30,7 +30,7 @@ class RSync:
         callback: Callable[[str, int, Channel], object] | None = None,
         verbose: bool = True,
     ) -> None:
-        """The callback is told of the progress: ("list", bytes that are different, channel) once for each
+        """The callback reports progress: ("list", bytes that differ, channel) once for each
         target, then ("ack", bytes, channel) for each file that is done. `channel.gateway` is the target's.
         """
         if callback is not None and not callable(callback):
@@ -42,11 +42,11 @@ class RSync:
         self._targets: list[_Target] = []
 
     def filter(self, path: str) -> bool:
-        """Whether to copy this, and what is below it."""
+        """Whether to copy this path and everything below it."""
         return True
 
     def _report_send_file(self, gateway: Gateway, modified_rel_path: str) -> None:
-        """Before the content of a file is sent."""
+        """Called before the content of a file is sent."""
         if self._verbose:
             print(f"{gateway} <= {modified_rel_path}")
 
@@ -62,7 +62,7 @@ class RSync:
         delete: bool = False,
         set_ids: bool = False,
     ) -> None:
-        """Adds a target of the next send(): `destdir` there becomes like the source.
+        """Adds a target for the next send(): `destdir` there becomes like the source.
 
         It is relative to the working directory over there. With `delete`, what is not in the source is
         removed. `finishedcallback` is called when this target is done. With `set_ids`, files keep the bits by
@@ -84,7 +84,7 @@ class RSync:
         targets, self._targets = self._targets, []
         if not targets:
             if raises:
-                raise OSError("there is no target to send to: add_target() comes before each send()")
+                raise OSError("there is no target to send to: call add_target() before each send()")
             return
         _core.send_tree(
             os.fsencode(self._sourcedir),
@@ -111,7 +111,7 @@ class _Target:
 
 
 class _Observer:
-    """What the core calls, as the methods and callbacks of the program want it."""
+    """Turns calls of the core into those of the program's methods and callbacks."""
 
     def __init__(self, sync: RSync, targets: list[_Target]) -> None:
         self._sync = sync

@@ -89,7 +89,7 @@ void Channel::waitclose(std::optional<Seconds> timeout) const {
 
 void Channel::set_window(std::optional<std::uint64_t> bytes) const {
   if (bytes == 0) {
-    throw SpecError("a window of 0 bytes lets nothing pass; none lifts it");
+    throw SpecError("a window of 0 bytes would let nothing pass; std::nullopt means no window");
   }
   ref_->set_window(bytes.value_or(core::kUnbounded));
 }

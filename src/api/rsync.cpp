@@ -60,7 +60,7 @@ void RSync::send(std::optional<Seconds> timeout) {
   const base::Wait wait{.deadline = base::deadline_after(timeout)};
   const auto targets = std::exchange(targets_, std::make_unique<Targets>(*this));
   if (targets->empty()) {
-    throw SpecError("there is no target to send to: add_target() comes before each send()");
+    throw SpecError("there is no target to send to: call add_target() before each send()");
   }
   targets->send(wait);
 }

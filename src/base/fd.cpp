@@ -17,7 +17,7 @@ void Fd::reset(int fd) noexcept {
 }
 
 void expect_descriptors(std::size_t count) {
-  const Fd lowest(::eventfd(0, EFD_CLOEXEC));  // its number is how many there are, or not far from it
+  const Fd lowest(::eventfd(0, EFD_CLOEXEC));  // its number is about how many there are
   rlimit limit{};
   if (lowest && count > 0 && ::getrlimit(RLIMIT_NOFILE, &limit) == 0) {
     const rlim_t last = std::min<rlim_t>(static_cast<rlim_t>(lowest.get()) + count, limit.rlim_cur) - 1;

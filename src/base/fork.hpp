@@ -1,5 +1,5 @@
-// Forks: a copy of this process has our objects, but not our threads, and shares our descriptors.
-// Whoever owns such things remembers which process made them, and leaves them alone in a copy.
+// Forks: a forked copy of this process has our objects but not our threads, and shares our descriptors.
+// Objects with threads or descriptors remember the process that made them and do nothing in a copy.
 #pragma once
 
 #include <cstdint>
@@ -21,8 +21,8 @@ class MadeHere {
   std::uint64_t generation_ = process_generation();
 };
 
-// In a forked copy: a thread of the original, of which there is nothing here, not even the stack. To detach
-// it would touch that.
+// In a forked copy: forgets a thread of the original. There is nothing of it here, not even its stack, which detach()
+// would touch.
 inline void forget(std::thread& thread) { ::new (&thread) std::thread(); }
 
 }  // namespace execnet::base

@@ -18,17 +18,17 @@ namespace execnet::base {
 
 std::size_t fill_heap_holes() {
   constexpr std::size_t kRoom = std::size_t{120} << 10;  // less than what glibc maps on its own, or gives back at once
-  constexpr std::size_t kSmall = 1024;                   // what is freed up to here is kept for its size, not joined
+  constexpr std::size_t kSmall = 1024;                   // glibc keeps freed blocks up to this apart, by size
   constexpr std::size_t kStep = 16;                      // between two sizes
   constexpr int kMost = 100'000;                         // blocks; some 50 ms
-  void* const room = std::malloc(kRoom);                 // that much there is at the end, when it is free again
+  void* const room = std::malloc(kRoom);                 // so that this much is free at the end of the heap later
   const struct mallinfo2 heap = ::mallinfo2();
   const auto top = reinterpret_cast<std::uintptr_t>(::sbrk(0));
   const std::uintptr_t end = top - heap.keepcost;
   std::size_t taken = 0;
   int blocks = 0;
-  // Down to the smallest, for which all that is left between two blocks is too small. Each size is asked for until it
-  // comes from the end. Of a block no more is written than its header.
+  // Down to the smallest size, so that every remaining hole is too small. Each size is allocated until a block comes
+  // from the end of the heap. Only the header of a block is written.
   for (std::size_t size = kRoom; size >= kStep && blocks < kMost && taken < heap.arena;) {
     void* const block = std::malloc(size);
     const auto at = reinterpret_cast<std::uintptr_t>(block);

@@ -6,7 +6,8 @@
 namespace execnet::base {
 namespace {
 
-// So often it is looked whether the ring can be begun anew: the other side's number is in another processor's cache.
+// How often the producer checks whether the ring can start again at its beginning. It does not check each time, because
+// the other end's number is in another processor's cache.
 constexpr std::uint64_t kBlock = std::uint64_t{16} << 10;
 
 }  // namespace
@@ -30,7 +31,7 @@ std::size_t RingProducer::write(std::span<const iovec> parts, std::size_t least)
     }
     read_ = read;
   }
-  if (leaves_block && read_ == written_) {  // nobody looks at the origin until `written` tells of more
+  if (leaves_block && read_ == written_) {  // nobody reads the origin until `written` has grown
     origin_ = written_;
     header_->origin.store(origin_, std::memory_order_relaxed);
   }
@@ -42,7 +43,7 @@ std::size_t RingProducer::write(std::span<const iovec> parts, std::size_t least)
   for (const iovec& part : parts) {
     const std::size_t size = std::min(part.iov_len, left);
     if (size == 0) {
-      continue;  // of a part without bytes there may be no address
+      continue;  // an empty part may have no address
     }
     const std::size_t at = static_cast<std::size_t>(written_ - origin_) & (capacity_ - 1);
     const std::size_t first = std::min(size, capacity_ - at);

@@ -1,14 +1,14 @@
-// A byte stream in shared memory, in one direction: one producer, one consumer, in two processes that need not trust
-// each other. No system calls: who finds it empty or full and wants to sleep says so, and the other side tells him by
-// other means (connection/link.hpp).
+// A byte stream in shared memory, in one direction, from one producer to one consumer. They are in two processes that
+// need not trust each other. There are no system calls: an end that finds the ring empty or full and wants to sleep
+// says so in the header, and the other end wakes it by other means (connection/link.hpp).
 //
 // Each of the two ends has an object of its own over the same memory. An end is used by one thread at a time. It never
-// reads back what it has written there, and believes of the other end's numbers only what can be true.
+// reads back what it has written, and refuses numbers of the other end that cannot be true.
 //
-// The numbers are bytes ever written and ever read. Saying "I sleep" and looking once more are sequentially consistent
-// with writing and looking whether the other sleeps: one of the two always sees the other. Now and then, if it is
-// empty, the ring is begun anew at its start: what passes through little by little stays within few pages, and the
-// cache.
+// The numbers count the bytes ever written and ever read. Saying "I sleep" and then looking once more is sequentially
+// consistent with writing and then looking whether the other end sleeps: one of the two always sees the other. Now and
+// then, when the ring is empty, the producer starts again at its beginning. So a trickle of small messages stays within
+// few pages, and in the cache.
 #pragma once
 
 #include <sys/uio.h>
@@ -44,17 +44,17 @@ class RingProducer {
   RingProducer(RingHeader* header, char* data, std::size_t capacity)
       : header_(header), data_(data), capacity_(capacity) {}
 
-  // Puts in as much as there is room for, and returns how much: 0 if that were less than `least`. Throws RingBroken.
+  // Puts in as much as there is room for and returns how much; 0 if that would be less than `least`. Throws RingBroken.
   std::size_t write(std::span<const iovec> parts, std::size_t least = 1);
-  // Whether the consumer sleeps and is to be woken, which the caller now does. To be asked after write().
+  // Whether the consumer sleeps. If so, the caller must now wake it. Call it after write().
   [[nodiscard]] bool takes_on_waking() {
     return header_->consumer_sleeps.load() != 0 && header_->consumer_sleeps.exchange(0) != 0;
   }
-  // Whether the consumer has begun. To be asked after what it is to see.
+  // Whether the consumer has begun. Call it after writing what the consumer is to see.
   [[nodiscard]] bool is_read() const { return header_->consumer_reads.load() != 0; }
   // Says that the caller will sleep until there is room; false if there is some.
   [[nodiscard]] bool may_sleep();
-  // Whether the consumer has woken it since. It rings the bell then, too, but that may be heard late.
+  // Whether the consumer has cleared that since. It also rings the bell, which may be heard late.
   [[nodiscard]] bool was_woken() const { return header_->producer_sleeps.load(std::memory_order_relaxed) == 0; }
 
  private:
@@ -73,18 +73,19 @@ class RingConsumer {
   RingConsumer(RingHeader* header, const char* data, std::size_t capacity)
       : header_(header), data_(data), capacity_(capacity) {}
 
-  // The producer is told. What it would have told before is to be looked at after.
+  // Tells the producer that this end reads now. The caller must then look at the ring once: the producer has not rung
+  // for what it wrote before.
   void begin() { header_->consumer_reads.store(1); }
   // Takes out as much as there is and fits, and returns how much. Throws RingBroken.
   std::size_t read(std::span<char> space);
   // Whether there is something to read.
   [[nodiscard]] bool readable() const { return header_->written.load(std::memory_order_acquire) != read_; }
-  // Whether the producer sleeps and is to be woken, which the caller now does. To be asked after read(). It is left
+  // Whether the producer sleeps. If so, the caller must now wake it. Call it after read(). The producer is left
   // asleep until half of the ring is free.
   [[nodiscard]] bool takes_on_waking();
   // Says that the caller will sleep until there is something; false if there is.
   [[nodiscard]] bool may_sleep();
-  // Takes that back: it is awake.
+  // Takes that back: this end is awake.
   void is_awake() { header_->consumer_sleeps.store(0, std::memory_order_relaxed); }
 
  private:

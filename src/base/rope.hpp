@@ -1,6 +1,6 @@
-// Bytes to be written: most of them in one buffer, and large ones where they already are, lent by whoever owns them.
-// What is lent does not change and stays where it is until its owner is let go of, which is when the rope goes: on any
-// thread, with any lock held, so owners must not mind.
+// Bytes to be written: most of them in one buffer, and large ones where they already are, lent by their owner.
+// Lent bytes do not change or move until the rope releases their owner. The rope does so when it is destroyed, on any
+// thread and with any lock held, so the owner must tolerate that.
 //
 // Move only; used by one thread at a time.
 #pragma once
@@ -18,15 +18,15 @@ namespace execnet::base {
 
 class Rope {
  public:
-  // What is smaller is cheaper to copy.
+  // Fewer bytes are cheaper to copy.
   static constexpr std::size_t kWorthLending = std::size_t{64} << 10;
 
   Rope() = default;
   Rope(Buffer bytes) : own_(std::move(bytes)) {}  // NOLINT: a rope of nothing else
 
   [[nodiscard]] std::size_t size() const { return own_.size() + lent_size_; }
-  // The bytes that are its own: what is appended here comes after all that is there, lent bytes included. They may be
-  // truncated as far as the last that are lent.
+  // The rope's own bytes. Bytes that are appended here come after everything in the rope, lent bytes included. They may
+  // be truncated, but not beyond the last lent bytes.
   [[nodiscard]] Buffer& own() { return own_; }
   [[nodiscard]] bool is_plain() const { return lent_.empty(); }
   // All of it. REQUIRES: is_plain().
@@ -76,7 +76,7 @@ class Rope {
 
  private:
   struct Lent {
-    std::size_t at;  // so many of our own come before
+    std::size_t at;  // so many of the rope's own bytes come before
     std::string_view bytes;
     std::shared_ptr<const void> owner;
   };

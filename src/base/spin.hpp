@@ -1,6 +1,6 @@
-// Waiting awake for a moment, where that is shorter than to sleep and be woken: only where the other side can run at
-// the same time, on a CPU of its own, and seldom while recent waits have been longer. One object for each place where
-// is waited; one thread at a time.
+// Spinning for a moment before sleeping, where that takes less time than to sleep and be woken. It happens only where
+// the other side can run at the same time, on a CPU of its own, and rarely while recent waits have been longer. There
+// is one object for each place where threads wait; one thread at a time uses it.
 #pragma once
 
 #include <algorithm>
@@ -19,7 +19,7 @@ inline void relax() {
 
 class Spin {
  public:
-  // Waits for `ready`, if it makes sense; what that says in the end.
+  // Spins until `ready`, if that makes sense. Returns what `ready` says in the end.
   template <typename Ready>
   bool until(const Ready& ready) {
     if (ready()) {
@@ -46,7 +46,7 @@ class Spin {
     }
     return false;
   }
-  // The wait went on asleep, and took so long in all. So many short ones as it has to rest for, and it is tried again.
+  // The thread slept after all, and the wait took so long in total. After enough short waits spinning is tried again.
   void slept(std::chrono::steady_clock::duration duration) {
     if (rests_ != 0 && duration < kShort) {
       --rests_;
@@ -54,14 +54,14 @@ class Spin {
   }
 
  private:
-  // Longer than it takes to wake the other side: when both sleep, one of them must be able to begin.
+  // Longer than it takes to wake the other side. When both sides sleep, one of them must be able to start spinning.
   static constexpr std::chrono::microseconds kLongest{50};
-  // To look for longer costs more than sleeping does. It is done for so many waits in a row, within which the other
-  // side must have begun to look, too.
+  // Spinning for longer than this costs more than sleeping. It is still done for so many waits in a row; within these
+  // the other side must have begun to spin, too.
   static constexpr std::chrono::microseconds kWorthIt{20};
   static constexpr int kMostLate = 128;
   static constexpr int kRestsAfterLate = 1024;
-  // A wait that would have been shorter without the sleep and the wake-up of either side.
+  // A wait up to this long would have been shorter if neither side had slept.
   static constexpr std::chrono::microseconds kShort{150};
   static constexpr int kLooksAtOnce = 32;
   static constexpr int kTriesInVain = 3;
@@ -78,9 +78,9 @@ class Spin {
     }
   }
 
-  int in_vain_ = 0;  // the last so many, in a row
-  int late_ = 0;     // the same of those that came, but late
-  int rests_ = 0;    // short waits until it is tried again
+  int in_vain_ = 0;  // spins in a row that ended without success
+  int late_ = 0;     // spins in a row that succeeded, but late
+  int rests_ = 0;    // short waits until the next spin
 };
 
 }  // namespace execnet::base

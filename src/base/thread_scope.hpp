@@ -1,12 +1,12 @@
-// What a thread of the library runs in when the program's language keeps something for each thread: an interpreter's
-// state, say, which takes longer to make than a short callback.
+// For languages that keep something for each thread, such as the state of a Python thread, which takes longer to make
+// than a short callback takes to run. Threads of the library that run code of the program keep it for their whole life.
 #pragma once
 
 #include <functional>
 
 namespace execnet::base {
 
-// Calls `body`, on the thread whose life that is. None: it is called as it is.
+// Calls `body`, which is all that the thread does. If there is none, `body` is called directly.
 using ThreadScope = void (*)(const std::function<void()>& body);
 
 }  // namespace execnet::base

@@ -10,7 +10,7 @@ namespace {
 
 bool in(unsigned char byte, unsigned char low, unsigned char high) { return byte >= low && byte <= high; }
 
-// The length of the sequence of more than one byte that starts at `p`; 0 if it is none.
+// The length of the multi-byte sequence that starts at `p`; 0 if it is not valid.
 std::size_t sequence_length(const unsigned char* p, std::size_t left) {
   const auto tail = [](unsigned char byte) { return in(byte, 0x80, 0xBF); };
   if (in(p[0], 0xC2, 0xDF)) {

@@ -8,7 +8,7 @@ namespace execnet::base {
 
 bool is_utf8(std::string_view bytes);
 
-// The bytes as UTF-8, for messages: each that is not part of it becomes U+FFFD.
+// The bytes as UTF-8, for messages. Each byte that is not valid UTF-8 becomes U+FFFD.
 //   to_utf8("caf\xe9") == "caf\uFFFD"
 std::string to_utf8(std::string_view bytes);
 

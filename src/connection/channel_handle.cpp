@@ -11,7 +11,7 @@
 namespace execnet::core {
 namespace {
 
-// A sender that waits for room, in its place among the others. Made and destroyed with the mutex held.
+// A blocked sender, in its place in the queue of senders. Made and destroyed with the mutex held.
 class Waiting {
  public:
   Waiting(Connection& connection, Connection::Lock& lock, ChannelState& state, const base::Wait& wait)

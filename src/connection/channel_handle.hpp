@@ -1,7 +1,7 @@
 // The program's end of a channel. When the last reference goes, the channel closes.
 //
 // Owner: whoever holds it (execnet::Channel, the Python Channel object). Any thread may call any
-// method, and may drop it, without ever waiting: a garbage collector does.
+// method. Any thread may drop the handle, even a garbage collector's, because that never waits.
 #pragma once
 
 #include <cstdint>
@@ -28,29 +28,29 @@ class ChannelHandle {
   [[nodiscard]] std::uint32_t id() const { return state_->id; }
   [[nodiscard]] Connection& connection() const { return *connection_; }
 
-  // Whether there is a callback that was not told the end. Such a program learns there that the other side is gone:
-  // pytest-xdist, for one, expects no exception of a send before.
+  // Whether there is a callback that has not been told of the end. Such a program learns from the callback that the
+  // other side is gone; pytest-xdist, for example, expects no exception from a send before that.
   [[nodiscard]] bool is_to_be_told() const { return state_->to_be_told; }
-  // `payload` is an encoded value. Waits while the window or the stream is full. Throws ChannelClosed;
-  // GatewayGone, but for who is to be told: then the item is lost like those on their way, and what counts is what the
-  // program can have known when it called; TimeoutError only if nothing was sent.
+  // `payload` is an encoded value. Waits while the window or the stream is full. Throws ChannelClosed; TimeoutError,
+  // only if nothing was sent; GatewayGone. Instead of GatewayGone, the item is lost like those on their way if
+  // `to_be_told`: the program's callback had not been told of the end when the program called.
   void send(base::Rope payload, const base::Wait& wait, bool to_be_told = false);
-  // The same without ever waiting, also not for the window: what the operating system does not take at once is kept and
-  // written later, so the caller sees to it that this is not much. False if nothing can be sent any more.
+  // The same, but never waits, not even for the window. What the operating system does not take at once is kept and
+  // written later, so the caller must bound it. False if nothing can be sent any more.
   bool post(base::Buffer payload);
   // The next encoded value. Throws TimeoutError, RemoteError, EndOfChannel, GatewayGone.
   base::Buffer receive(const base::Wait& wait);
-  // The same if it is there already, else none. Never waits.
+  // The same if an item is there already, else none. Never waits.
   std::optional<base::Buffer> try_receive();
-  // Whether nothing will be added to what has arrived.
+  // Whether no more items will arrive.
   [[nodiscard]] bool no_more_items() const;
-  // From now on the items go to the callback, those that have arrived first; then the end.
-  // Throws ChannelClosed if there is a callback already. For what it returns see Dispatcher::start().
+  // From now on the items go to the callback, beginning with those that have arrived; the end comes last.
+  // Throws ChannelClosed if there is a callback already. Returns what Dispatcher::start() returns.
   bool set_callback(std::shared_ptr<Callback> callback, bool in_greenlet = false);
-  // The error the other side closed with, or the cause of the gateway's end; none if there is
-  // neither. Each error is given once.
+  // The error that the other side closed with, or the cause of the gateway's end; none if there is
+  // neither. Each error is returned once.
   [[nodiscard]] std::exception_ptr take_error();
-  // The window of both directions, kUnbounded for none (flow.hpp), and bytes on their way to the other program.
+  // The window of both directions (kUnbounded for none, see flow.hpp) and the bytes on their way to the other program.
   struct Flowing {
     std::uint64_t window;
     std::uint64_t outstanding;
@@ -58,12 +58,12 @@ class ChannelHandle {
   [[nodiscard]] Flowing flow() const;
   // Sets the window at both ends. REQUIRES: it is not 0. Throws ChannelClosed, GatewayGone. Never waits.
   void set_window(std::uint64_t window);
-  // How strings of what receive() gives are to be loaded.
+  // How the strings in items that receive() returns are to be loaded.
   [[nodiscard]] StringConfig strings() const;
   // Sets that, at both ends. Throws ChannelClosed, GatewayGone.
   void reconfigure(StringConfig strings, const base::Wait& wait);
 
-  // Throws ChannelClosed when code on this worker still runs with the channel.
+  // Throws ChannelClosed if code on this worker still runs with the channel.
   void close(const std::optional<std::string>& error);
   [[nodiscard]] bool isclosed() const;
   // Throws TimeoutError, RemoteError, GatewayGone.

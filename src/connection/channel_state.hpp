@@ -31,13 +31,13 @@ struct ChannelState {
   bool no_more_items = false;          // nothing will be added to `items`
   bool referenced = false;             // the program has had a handle
   bool lost = false;                   // because the gateway is gone
-  std::shared_ptr<Callback> callback;  // what items go to instead of `items`, until it was told the end
-  std::weak_ptr<Relay> relay;          // what items go to instead of `items`, if there is one
+  std::shared_ptr<Callback> callback;  // takes the items instead of `items`, until it was told of the end
+  std::weak_ptr<Relay> relay;          // takes the items instead of `items`, if there is one
   bool had_callback = false;
-  std::atomic<bool> to_be_told{false};  // there is a callback that was not told the end; read without the mutex, too
+  std::atomic<bool> to_be_told{false};  // a callback was not yet told of the end; also read without the mutex
   bool callback_failed = false;
-  bool executing = false;               // on a worker: code runs with it, which may not close it
-  bool executed = false;                // on a worker: an EXEC has come for it, of which there may be but one
+  bool executing = false;               // on a worker: code runs with it, and may not close it
+  bool executed = false;                // on a worker: an EXEC has come for it; there may be only one
   std::optional<StringConfig> strings;  // how strings are loaded; none: as the gateway says
   Flow flow;                            // of items, in both directions
   std::weak_ptr<ChannelHandle> handle;  // what the program holds, if it still does

@@ -1,16 +1,16 @@
-// Flow control of a channel, seen from one end: what is on its way in both directions, and the window
+// Flow control of a channel, seen from one end: the bytes on their way in both directions, and the window
 // that bounds each.
 //
-// Owner: its ChannelState; guarded by the mutex of the connection. It only counts: who holds it sends the frames.
+// Owner: its ChannelState; guarded by the mutex of the connection. It only counts; its user sends the frames.
 //
-// What is on its way are the bytes of items that one end has sent and the program at the other has not yet
-// taken. They are counted from the first item on, so that a window can be set at any time; the frames that
-// tell what was taken, CREDIT, are only sent while there is one.
+// Bytes are on their way while one end has sent their item and the program at the other end has not yet
+// taken it. They are counted from the first item on, so that a window can be set at any time without a handshake.
+// CREDIT frames, which report what was taken, are only sent while there is a window.
 //
-// An item may be sent when it fits into the window, and in any case when less than an eighth of the window is
-// on its way, or nothing: so an item larger than the window passes. The other end tells what was taken as soon as
-// it is an eighth of the window. Both together are why nobody waits for ever: when all was taken, less than an
-// eighth is untold, and that is the condition of the next item, whatever its size.
+// An item may be sent if it fits into the window. It may always be sent if less than an eighth of the window is
+// on its way, so an item that is larger than the window passes. The other end reports what was taken as soon as
+// that is an eighth of the window. Together these rules make sure that no sender waits for ever: when everything was
+// taken, less than an eighth is unreported, and then the next item may be sent, whatever its size. CREDIT stays rare.
 #pragma once
 
 #include <algorithm>
@@ -28,18 +28,18 @@ inline constexpr std::uint64_t kUnbounded = std::numeric_limits<std::uint64_t>::
 
 class Flow {
  public:
-  // Who waits for room. A signal handler that sends is the same one as the send it has interrupted.
+  // A blocked sender. A signal handler that sends counts as the send it has interrupted.
   struct Sender {
     std::thread::id thread;
     const void* greenlet;
     friend bool operator==(const Sender&, const Sender&) = default;
   };
 
-  // `window` is that of the gateway, which holds until one is set for the channel.
+  // `window` is the gateway's. It holds until one is set for the channel.
   explicit Flow(std::uint64_t window) : gateway_(window), window_(window) {}
 
-  // The window of both directions. What either end has set replaces the gateway's; when both have, the
-  // smaller one holds, so that both ends come to the same whatever was first.
+  // The window of both directions. A window that either end has set replaces the gateway's. When both ends have set
+  // one, the smaller holds, so that both come to the same result whichever was first.
   [[nodiscard]] std::uint64_t window() const { return window_; }
   void set_ours(std::uint64_t window);
   void set_theirs(std::uint64_t window);
@@ -56,16 +56,16 @@ class Flow {
   void on_sent(std::size_t bytes) { sent_ += bytes; }
   // The other end will never have it.
   void on_taken_back(std::size_t bytes) { sent_ -= bytes; }
-  // False if it is more than is on the way.
+  // False if the credit is for more than is on the way.
   [[nodiscard]] bool on_credit(std::uint32_t bytes);
 
   // --- In ---
 
-  // False if the other end was not allowed to send it. Only the gateway's window is known to both ends from the
-  // first item on, so only that is checked.
+  // False if the other end was not allowed to send the item. Only the gateway's window is checked, because only that is
+  // known to both ends from the first item on.
   [[nodiscard]] bool on_arrived(std::size_t bytes);
   void on_taken(std::size_t bytes) { taken_ += bytes; }
-  // What the other end is to be told now, at most what fits into a frame; 0: nothing yet.
+  // The bytes to give credit for now, at most as many as fit into a frame; 0 if it is not yet time.
   std::uint32_t credit_due();
 
  private:

@@ -1,5 +1,5 @@
-// A set of channel ids that stays small: ids of one side are every second number and end up in it
-// nearly all, so it keeps runs. Guarded by whoever owns it.
+// A set of channel ids that stays small. The ids of one side are every second number, and nearly all of them end up
+// here, so the set keeps runs. Guarded by its owner.
 #pragma once
 
 #include <cstdint>

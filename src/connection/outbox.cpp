@@ -8,7 +8,7 @@
 namespace execnet::core {
 namespace {
 
-// What is cut ahead cannot be taken back and delays other channels, so little is.
+// Chunks that are cut ahead cannot be taken back and delay other channels, so only a few are cut.
 constexpr std::size_t kAhead = wire::kChunk;
 
 }  // namespace
@@ -55,7 +55,7 @@ std::size_t Outbox::gather(std::span<iovec> parts) {
     const std::size_t skipped = std::min(skip, bytes.size());
     skip -= skipped;
     bytes.remove_prefix(skipped);
-    if (!bytes.empty() && count < parts.size()) {  // what does not fit comes the next time
+    if (!bytes.empty() && count < parts.size()) {  // the rest comes with the next batch
       parts[count++] = {const_cast<char*>(bytes.data()), bytes.size()};
     }
   };

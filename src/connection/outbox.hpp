@@ -1,7 +1,7 @@
-// Messages on their way out: cut into chunks, channels taking turns, written in batches.
+// Messages on their way out. They are cut into chunks and written in batches, and channels take turns.
 //
-// No I/O and no lock of its own: its connection guards it with its mutex, and lets one thread at a
-// time write what gather() returned. Payloads stay where they are from send to the system call.
+// It does no I/O and has no lock: its connection guards it with its mutex, and lets one thread at a
+// time write what gather() returned. Payloads are not moved between send() and the system call.
 #pragma once
 
 #include <sys/uio.h>

@@ -17,7 +17,7 @@ constexpr std::size_t kPiece = std::size_t{64} << 10;
 constexpr int kPiecesAtOnce = 8;
 constexpr std::size_t kAcknowledgeAfter = Relay::kWindow / 4;
 
-// An item of bytes is its opcode, four bytes of length, the bytes, and STOP.
+// An item of bytes consists of its opcode, four bytes of length, the bytes, and STOP.
 constexpr std::size_t kBefore = 5;
 constexpr std::size_t kAfter = 1;
 
@@ -33,7 +33,7 @@ base::Buffer item_of(std::string_view bytes) {
   return item;
 }
 
-// Whether the item is of bytes: then they are all of it but kBefore and kAfter.
+// Whether the item is bytes. They are all of it except kBefore and kAfter.
 bool is_bytes(std::string_view item) {
   const auto starts_with = [&](wire::Op op) { return item[0] == static_cast<char>(op); };
   if (item.size() < kBefore + kAfter || (!starts_with(wire::Op::kBytes) && !starts_with(wire::Op::kPy2String))) {
@@ -123,7 +123,7 @@ void Relay::on_item(Connection::Lock& lock, base::Buffer payload) {
     throw wire::ProtocolError("more bytes than the window allows on channel " + std::to_string(channel_->id));
   }
   if (write_ended_ || size == 0) {
-    return;  // nobody reads them there any more
+    return;  // nobody reads them at the other end any more
   }
   pending_bytes_ += size;
   pending_.push_back(std::move(payload));
@@ -166,7 +166,7 @@ void Relay::write_stream(Connection::Lock& lock) {
   update_interest(lock);
 }
 
-// What was not written never will be.
+// Bytes that were not written yet are dropped.
 void Relay::end_writing(Connection::Lock& lock) {
   if (!std::exchange(write_ended_, true)) {
     pending_.clear();

@@ -1,10 +1,9 @@
-// Joins a byte stream of this process with a channel: what comes out of the one goes into the other.
-// Both ends of a `via=` gateway are one: at the coordinator the stream is the new gateway's, at the
-// proxy it is that of the process started for it. docs/wire_format.md has the items, under "OPEN".
+// Joins a byte stream of this process to a channel: bytes from the one go into the other.
+// Both ends of a `via=` gateway are a Relay. At the coordinator the stream is the new gateway's, at the
+// proxy it is that of the process started for it. docs/wire_format.md has the items, under "Proxies".
 //
-// Owner: its RelayOwner. Guarded by the mutex of the channel's connection. The stream is read on the
-// loop thread, and written by whoever reads the connection, or the loop: never by a thread that
-// would have to wait, and none that needs an interpreter.
+// Owner: its RelayOwner. Guarded by the mutex of the channel's connection. The loop thread reads the stream. Whichever
+// thread reads the connection writes it, or the loop does: no thread ever waits for it, and none needs an interpreter.
 #pragma once
 
 #include <cstddef>
@@ -26,15 +25,15 @@ class RelayOwner {
  public:
   virtual ~RelayOwner() = default;
 
-  // What the relay's first four questions ask about has changed. Called with the mutex held, on
-  // whichever thread; must not close the channel there and then.
+  // The answer of one of has_spoken(), stream_ended(), channel_ended() or flushed() has changed. Called with the mutex
+  // held, on any thread. Must not close the channel in the call.
   virtual void on_relay_change(Connection::Lock& lock) = 0;
 };
 
 class Relay : public std::enable_shared_from_this<Relay> {
  public:
-  // The bytes that may be on their way in one direction: sent, and not yet written to the stream
-  // there. Enough for what a network has under way, and what one slow reader may cost.
+  // How many bytes may be on their way in one direction: sent, and not yet written to the stream at the other
+  // end. It is enough for what a network has under way, and bounds what one slow reader may cost.
   static constexpr std::size_t kWindow = std::size_t{1} << 20;
 
   Relay(std::shared_ptr<Connection> connection, std::shared_ptr<ChannelState> channel, std::weak_ptr<RelayOwner> owner);
@@ -42,19 +41,19 @@ class Relay : public std::enable_shared_from_this<Relay> {
   Relay(const Relay&) = delete;
   Relay& operator=(const Relay&) = delete;
 
-  // From now on the channel's items are this object's. They are kept until there is a stream.
+  // From now on the channel's items come to this object. It keeps them until there is a stream.
   void take_channel(Connection::Lock& lock);
   void take_stream(Connection::Lock& lock, base::Fd stream);
-  // Makes the stream end, for both sides; what lies in it is still relayed.
+  // Ends the stream, for both sides. Bytes that are already in it are still relayed.
   void shut_down(Connection::Lock& lock);
 
   // Whether anything has come out of the stream.
   [[nodiscard]] bool has_spoken(const Connection::Lock& lock) const;
   // Whether nothing more comes out of the stream; what came is on its way over the channel.
   [[nodiscard]] bool stream_ended(const Connection::Lock& lock) const;
-  // Whether nothing more comes over the channel. What the stream says is dropped from then on.
+  // Whether nothing more comes over the channel. From then on, bytes from the stream are dropped.
   [[nodiscard]] bool channel_ended(const Connection::Lock& lock) const;
-  // The same, and all that came is in the stream, which is shut down.
+  // The same, and everything that came is written to the stream, which is shut down.
   [[nodiscard]] bool flushed(const Connection::Lock& lock) const;
   // The error text that the other end closed the channel with; empty if there is none.
   [[nodiscard]] std::string error(const Connection::Lock& lock) const;

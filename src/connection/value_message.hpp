@@ -1,5 +1,5 @@
-// Values as the payloads of a connection's frames: channels in them are the connection's.
-// Any thread may call these; the connection's mutex must not be held where a connection is given.
+// Values as payloads of a connection's frames. Channels in them belong to the connection.
+// Any thread may call these functions. If a connection is given, its mutex must not be held.
 #pragma once
 
 #include <string_view>

@@ -1,5 +1,5 @@
-// The fork servers of a group, or of a proxy: one for each interpreter, environment, directory, file mode mask and list
-// of modules.
+// The fork servers of a group or a proxy: one for each combination of interpreter, environment, directory, file mode
+// mask and list of modules.
 //
 // Owner: its Membership or WorkerEnd, which calls end() before it lets go. Any thread may call any method.
 #pragma once
@@ -22,7 +22,8 @@ class ForkServers {
  public:
   explicit ForkServers(std::shared_ptr<loop::Loop> loop) : loop_(std::move(loop)) {}
 
-  // The requests for workers that are made together: what this process is like is looked at once for all. One thread.
+  // Requests for workers that are made together. Environment, directory and mask of this process are looked up once for
+  // all of them. One thread.
   class Batch {
    public:
     explicit Batch(ForkServers& servers) : servers_(servers) {}
@@ -34,7 +35,8 @@ class ForkServers {
     std::vector<std::string> surroundings_;
   };
 
-  // Ends all; by force those that have not ended after a moment. REQUIRES: their workers are not wanted any more.
+  // Ends all of them, and kills those that have not ended after a moment. REQUIRES: their workers are not wanted any
+  // more.
   void end(const base::Wait& wait);
 
  private:
@@ -45,7 +47,7 @@ class ForkServers {
   const std::shared_ptr<loop::Loop> loop_;
   std::mutex mutex_;
   std::map<Key, std::shared_ptr<ForkServer>> servers_;
-  std::vector<std::shared_ptr<ForkServer>> ending_;  // replaced by others; their workers may be still there
+  std::vector<std::shared_ptr<ForkServer>> ending_;  // replaced by others; their workers may still be there
 };
 
 }  // namespace execnet::core

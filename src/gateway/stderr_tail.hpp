@@ -1,5 +1,5 @@
-// Reads what a started process says on stderr: keeps the last lines for error messages, and, once
-// the gateway is up, passes it on to this process's stderr.
+// Reads the stderr of a started process. It keeps the last lines for error messages and, once
+// the gateway is up, passes everything on to this process's stderr.
 //
 // Owner: its GatewayEnd. Any thread may call any method.
 #pragma once
@@ -21,10 +21,10 @@ class StderrTail : public std::enable_shared_from_this<StderrTail> {
   StderrTail& operator=(const StderrTail&) = delete;
 
   void start();
-  // From now on, and for what was said so far.
+  // Passes on what was said so far and everything from now on.
   void pass_on();
-  // The last lines, with what lies in the pipe now, or the last report of a crash; empty if
-  // nothing was said. UTF-8, whatever was said.
+  // The last lines, including what is in the pipe now, or the last report of a crash; empty if
+  // nothing was said. Always valid UTF-8.
   std::string text();
 
  private:

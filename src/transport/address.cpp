@@ -37,7 +37,7 @@ int parse_port(std::string_view port, std::string_view text) {
   return number;
 }
 
-// Connects a socket that does not block; 0, or the error.
+// Connects a non-blocking socket. Returns 0 or the error.
 int connect_one(const base::Fd& socket, const addrinfo& address, const base::Wait& wait) {
   if (::connect(socket.get(), address.ai_addr, address.ai_addrlen) == 0) {
     return 0;

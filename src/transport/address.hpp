@@ -20,8 +20,8 @@ Address parse_address(std::string_view text);
 // "host:port", with brackets where the host has colons.
 std::string to_string(const Address& address);
 
-// A TCP connection that does not wait to gather small messages. Throws HostNotFound, with what the
-// system says and with `advice`. Looking up a name counts within the deadline; see resolve.hpp.
+// A TCP connection without Nagle's delay for small messages. Throws HostNotFound, with the system's error
+// and `advice`. The deadline includes the look-up of the name; see resolve.hpp.
 base::Fd connect(const Address& address, const base::Wait& wait, std::string_view advice);
 
 }  // namespace execnet::transport

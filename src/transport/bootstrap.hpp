@@ -14,23 +14,23 @@ namespace execnet::transport {
 // serves on kStreamFd.
 std::string native_line(std::string_view native_module);
 
-// For a fork server on kStreamFd: imports the modules, then forks workers, which serve as those of native_line
-// and pure_line(false) do; pure ones if `native_module` is empty. Reads fork_server.py, and for pure
+// For a fork server on kStreamFd: imports the modules, then forks workers that serve like those of native_line
+// or, if `native_module` is empty, of pure_line(false). Reads fork_server.py, and for pure
 // workers worker.py, compressed, from there. On Python 2 it says that Python 3 is needed, and exits.
 std::string fork_server_line(const std::vector<std::string>& modules, std::string_view native_module);
 
-// What sh runs where only the standard descriptors can be given to a fork server: the program, an expression of the
-// shell's, with the arguments, and with the descriptors where they are for others before there is an interpreter.
+// A script for sh, for where a fork server can only be given the standard descriptors. It runs `program`, an expression
+// of the shell, with the arguments, after moving the descriptors to the usual numbers.
 std::string fork_server_script(const std::string& program);
 
 // Reads worker.py, compressed, from the stream and serves there: on descriptors 0 and 1, or on
-// kStreamFd. Before it comes the code, if there is some, which an interpreter of its version takes instead. Runs on
-// Python 2.7 and 3. Has no single quote in it.
+// kStreamFd. If there is `code`, it comes before the source, and an interpreter of its version runs that instead. The
+// line runs on Python 2.7 and 3 and contains no single quote.
 std::string pure_line(bool stream_on_stdio, const std::optional<WorkerCode>& code = {});
 
-// What a `socketserver.py` of the released execnet is sent: one line, and nothing after it until the
-// worker answers, as its reading might swallow that. The worker is served by a forked child, where the
-// server can, and finds the coordinator's HELLO, `hello`, in the line.
+// The line for a `socketserver.py` of the released execnet. Nothing may follow it until the
+// worker answers, because the server's buffered reader might swallow that. So the line also contains `hello`, the
+// coordinator's HELLO. If the server can fork, a child runs the worker.
 std::string server_line(std::string_view hello);
 
 // The path as a string literal that every Python 3 turns back into the same bytes for the system,

@@ -14,8 +14,8 @@ std::string shell_quote(std::string_view word) {
   if (!word.empty() && word.find_first_not_of(kNeedNoQuotes) == std::string_view::npos) {
     return std::string(word);
   }
-  // Single quotes around everything but what some shell treats specially between them: ' itself,
-  // the backslash (fish), the exclamation mark (csh). These stand outside, behind a backslash,
+  // Put single quotes around everything except characters that some shell treats specially between them: ' itself,
+  // the backslash (fish), the exclamation mark (csh). These are written outside of the quotes, behind a backslash,
   // where all shells agree.
   std::string result = "'";
   for (const char c : word) {
@@ -51,7 +51,7 @@ std::vector<std::string> shell_split(std::string_view text) {
       if (++at == text.size()) {
         fail("nothing after the backslash");
       }
-      // Between double quotes a backslash is one, unless it protects what is special there.
+      // Between double quotes a backslash stands for itself, unless it protects a special character.
       if (quote == '"' && std::string_view("\"\\$`").find(text[at]) == std::string_view::npos) {
         words.back().push_back('\\');
       }

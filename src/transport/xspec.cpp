@@ -134,7 +134,7 @@ std::string XSpec::type() const {
 
 void XSpec::validate_socket() const {
   if (has("via")) {
-    refuse("both socket and via=", text_, "a socket is connected to from here: leave out via=");
+    refuse("both socket and via=", text_, "sockets are connected from this machine: leave out via=");
   }
   if (has("installvia")) {
     if (get("socket")) {
@@ -211,7 +211,7 @@ void XSpec::validate() const {
     }
   }
   if (const auto nice = get("nice"); nice && !is_integer(*nice)) {
-    refuse("nice=" + *nice + " is no integer", text_, "the form is nice=10");
+    refuse("nice=" + *nice + " is not an integer", text_, "the form is nice=10");
   }
   static_cast<void>(window());
   static_cast<void>(limits());
@@ -223,7 +223,7 @@ void XSpec::validate() const {
       refuse("unknown isolate=" + *isolate, text_, "the form is isolate=pidns");
     }
     if (kind != "popen" || has("via")) {
-      refuse("isolate= on what another machine or gateway starts", text_, "it is for popen from here");
+      refuse("isolate= with a gateway that is not started here", text_, "it is for popen gateways of this machine");
     }
   }
   if (const auto python = get("python"); python && transport::shell_split(*python).empty()) {

@@ -24,7 +24,7 @@ std::weak_ordering order(std::span<const T* const> a, std::span<const T* const> 
                                                 [](const T* x, const T* y) { return *x <=> *y; });
 }
 
-// In sorted order, for what has none of its own.
+// Sorted, for types that have no order of their own.
 template <typename T>
 std::vector<const T*> sorted(const std::vector<T>& items) {
   std::vector<const T*> pointers;

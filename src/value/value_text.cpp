@@ -44,8 +44,8 @@ class Printer {
  private:
   [[nodiscard]] std::size_t left() const { return out_.size() < limit_ ? limit_ - out_.size() : 0; }
 
-  // The shortest digits that give the number back, laid out as Python does; `whole` is what a whole
-  // number gets appended.
+  // The shortest digits that read back as the same number, formatted as Python does. `whole` is appended to a whole
+  // number.
   void real(double number, const char* whole) {
     if (!std::isfinite(number)) {
       out_ += std::isnan(number) ? "nan" : number > 0 ? "inf" : "-inf";

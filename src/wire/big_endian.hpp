@@ -7,7 +7,7 @@
 
 namespace execnet::wire {
 
-// A loop over the bytes says the same, but becomes as many instructions.
+// A loop over the bytes would mean the same, but compiles to an instruction for each byte.
 inline std::uint32_t to_big_endian(std::uint32_t number) {
   return std::endian::native == std::endian::little ? __builtin_bswap32(number) : number;
 }
@@ -23,7 +23,7 @@ Unsigned get_big_endian(const char* at) {
   return to_big_endian(number);
 }
 
-// Returns where it ends.
+// Returns the end of what it has written.
 template <typename Unsigned>
 char* put_big_endian(char* at, Unsigned number) {
   number = to_big_endian(number);

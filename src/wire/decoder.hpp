@@ -9,16 +9,16 @@
 //     Item string(std::string_view utf8);                // to be checked
 //     Item latin1(std::string_view);                     // a str of these code points
 //     Item channel(std::uint32_t id);
-//     Item list(std::size_t size);                       // for so many items, of which it has none yet
+//     Item list(std::size_t size);                       // room for so many items, none of them set yet
 //     Item dict();
 //     Item tuple(std::size_t size, next);                // next() gives the items in order
 //     Item set(std::size_t size, next);  Item frozen_set(std::size_t size, next);
-//     void set_item(Item& list, std::size_t index, Item value);  // those before it that were not set are None
-//     void fill_up(Item& list, std::size_t size);        // the same of those that were not set at the end
+//     void set_item(Item& list, std::size_t index, Item value);  // items before it that were not set become None
+//     void fill_up(Item& list, std::size_t size);        // items at the end that were not set become None
 //     void set_item(Item& dict, Item key, Item value);
 //   };
 //
-// which throws Malformed for what it finds wrong. The bytes come from a stranger: no length is
+// which throws Malformed for what it finds wrong. The bytes are not trusted: no length is
 // believed before the bytes were seen, and memory stays within a small multiple of the input.
 // A decoder is used once, by one thread.
 #pragma once
@@ -80,8 +80,8 @@ class Decoder {
  private:
   enum class Kind : std::uint8_t { kSealed, kInteger, kList, kDict };
 
-  // What stands where a list has its indices is kept as a number until it is clear that it is one: of an index no
-  // object has to be made.
+  // An integer where a list may have an index stays a number until it is clear that it is an item. No object is made
+  // for an index.
   struct Slot {
     Item item{};
     std::int32_t number = 0;  // kInteger: itself; kList: its size
@@ -90,12 +90,12 @@ class Decoder {
     bool hashable = true;
   };
 
-  // What an item of a list takes besides the item: F, index, P.
+  // The bytes of a list item besides the item itself: F, index, P.
   static constexpr std::size_t kListItemSize = 6;
 
   [[noreturn]] void fail(const std::string& what) const { throw LoadError(what, op_at_); }
 
-  // Apart, so that those who call them are short enough to be inlined.
+  // Functions of their own, so that their callers are short enough to be inlined.
   [[noreturn, gnu::noinline]] void fail_negative(std::int64_t length) const {
     fail("negative length " + std::to_string(length));
   }
@@ -156,8 +156,8 @@ class Decoder {
 
   [[nodiscard]] bool is_next(Op op) const { return at_ < bytes_.size() && static_cast<Op>(bytes_[at_]) == op; }
 
-  // Takes the next item if it is plain: of those that are all there is to them, the frequent ones. Leaves everything
-  // for step() if not. Inlined, since a caller then knows that there is nothing yet in `item` to let go of.
+  // Takes the next item if it is plain, that is of a frequent type that contains no other items. Otherwise leaves
+  // everything to step(). It is inlined because a caller then knows that `item` holds nothing that must be released.
   [[gnu::always_inline]] bool take_plain(Item& item) {
     if (at_ == bytes_.size()) [[unlikely]] {
       return false;
@@ -176,8 +176,8 @@ class Decoder {
     }
   }
 
-  // Takes plain items up to something else. Most of those in lists and dicts have SETITEM behind them, and never come
-  // on the stack.
+  // Takes plain items until something else comes. Most items of lists and dicts are followed by SETITEM and are never
+  // put on the stack.
   void take_plain_ones() {
     for (;;) {
       const Kind kind = stack_.empty() ? Kind::kSealed : stack_.back().kind;
@@ -199,8 +199,8 @@ class Decoder {
     }
   }
 
-  // Sets items of the list of that size, which is on top of the stack, as long as they are plain. False: what is next
-  // is not.
+  // Sets items of the list of that size, which is on top of the stack, for as long as they are plain. False if the next
+  // one is not.
   bool fill(Item& list, std::int32_t size) {
     while (is_next(Op::kInt)) {
       op_at_ = at_++;
@@ -221,7 +221,7 @@ class Decoder {
     return true;
   }
 
-  // The same of a dict.
+  // The same for a dict.
   bool fill(Item& dict) {
     Item key{};
     while (take_plain(key)) {
@@ -276,7 +276,7 @@ class Decoder {
       fail_negative(number);
     }
     const auto size = static_cast<std::size_t>(number);
-    if (size > list_budget_) {  // counts all lists: one within the other must not share the same bytes
+    if (size > list_budget_) {  // one budget for all lists: nested lists must not count the same bytes twice
       fail("a list of " + std::to_string(size) + " items is more than the input can fill");
     }
     list_budget_ -= size;
@@ -342,7 +342,7 @@ class Decoder {
     stack_.pop_back();
   }
 
-  // Reads one opcode, of something that is not plain; false for STOP.
+  // Reads one opcode that is not of a plain item; false for STOP.
   bool step() {
     op_at_ = at_;
     if (at_ == bytes_.size()) {

@@ -74,7 +74,7 @@ class ValueSource {
     std::uint32_t id = 0;
     try {
       id = channels_->id_of(channel);
-    } catch (const DumpError& error) {  // knows why, but not where
+    } catch (const DumpError& error) {  // says why, but not where
       encoder.refuse(error.what());
     }
     encoder.channel(id);

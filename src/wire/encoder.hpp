@@ -40,7 +40,7 @@ inline void put_int4(base::Buffer& out, Op op, std::int32_t number) {
 
 inline constexpr std::size_t kMaxInt4 = std::numeric_limits<std::int32_t>::max();
 
-// The opcode and length in front of `size` bytes; `wide` where `op` cannot say so many.
+// The opcode and length in front of `size` bytes. `wide` is used when the length does not fit `op`.
 inline void put_length(base::Buffer& out, Op op, Op wide, std::size_t size) {
   if (size <= kMaxInt4) [[likely]] {
     put_int4(out, op, static_cast<std::int32_t>(size));
@@ -55,7 +55,7 @@ class Encoder {
   using Item = typename Source::Item;
 
   Encoder(Source& source, base::Buffer& out) : source_(source), out_(out) {}
-  // Large bytes and strings may be lent. When encode() throws, `out` is of no use any more.
+  // Large bytes and strings may be lent. After encode() has thrown, `out` is not usable.
   Encoder(Source& source, base::Rope& out) : source_(source), out_(out.own()), rope_(&out) {}
 
   // Appends the item and STOP. When it throws, a Buffer is as before. Throws DumpError.
@@ -101,7 +101,7 @@ class Encoder {
     put_length(out_, Op::kBytes, Op::kBytes8, bytes.size());
     out_.append(bytes);
   }
-  // The same of what owner(), a std::shared_ptr<const void>, keeps as it is.
+  // The same for bytes that owner(), a std::shared_ptr<const void>, keeps unchanged.
   template <typename Owner>
   void bytes(std::string_view bytes, Owner&& owner) {
     put_length(out_, Op::kBytes, Op::kBytes8, bytes.size());
@@ -140,7 +140,7 @@ class Encoder {
       if (++level.index == size) {
         break;
       }
-      // What ends one item and what begins the next are written at once.
+      // The end of one item and the beginning of the next are written together.
       put_big_endian(put(put(out_.extend(6), Op::kSetItem), Op::kInt), static_cast<std::uint32_t>(level.index));
     }
     out_.push_back(static_cast<char>(Op::kSetItem));
@@ -178,7 +178,7 @@ class Encoder {
     });
   }
 
-  // For an integer of more digits than decimal() takes.
+  // For an integer with more digits than decimal() takes.
   [[noreturn]] void refuse_digits() {
     refuse("can't serialize an integer of more than " + std::to_string(kMaxDigits) + " digits");
   }
@@ -186,7 +186,7 @@ class Encoder {
   // Throws DumpError: `what`, and where in the whole value the item is.
   [[noreturn]] void refuse(const std::string& what) { throw DumpError(what + path()); }
 
-  // " at [3]['status']"; of a long path only both ends; nothing for the outermost item.
+  // " at [3]['status']". Of a long path only both ends are shown, and for the outermost item nothing.
   std::string path() {
     constexpr std::size_t kEnd = 8;
     std::vector<Level*> levels;
@@ -214,7 +214,7 @@ class Encoder {
   enum class Step : std::uint8_t { kIndex, kKey, kValue, kMember };
 
   // One container that is being written. They are linked from the innermost outwards, so that an
-  // error can tell its path and nothing is spent on paths otherwise.
+  // error can name the path, and paths cost nothing otherwise.
   struct Level {
     Level(Encoder& owner, Step first) : encoder(owner), outer(owner.level_), step(first) {
       if (encoder.depth_ == kMaxDepth) {

@@ -163,7 +163,7 @@ std::optional<Frame> FrameParser::next(MessageAssembler* assembler) {
     return Frame{.header = header, .payload = base::Buffer({start + kHeaderSize, header.length})};
   }
   if (begin_ + size <= kCapacity || size <= kSmall) {
-    return std::nullopt;  // the rest will come to the same buffer, with the frames after it
+    return std::nullopt;  // the rest will be read into the same buffer, with the frames after it
   }
   const std::size_t payload_there = there - kHeaderSize;
   large_.emplace(Frame{.header = header, .payload = {}});

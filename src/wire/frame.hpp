@@ -28,7 +28,7 @@ inline constexpr std::uint8_t kProtocolVersion = 1;
 // What a worker sends first; the last byte is the protocol version.
 inline constexpr std::string_view kMagic{"EXECNET\x01", 8};
 
-// The other end does not keep to the protocol: nothing it sends can be trusted any more.
+// The other end violates the protocol. Nothing that it sends can be trusted any more.
 class ProtocolError : public Error {
  public:
   using Error::Error;
@@ -54,7 +54,7 @@ enum class FrameType : std::uint8_t {
 std::string_view name(FrameType type);
 
 inline constexpr std::uint8_t kMore = 1;   // the payload goes on in the next frame of this channel
-inline constexpr std::uint8_t kAbort = 2;  // the frames with kMore before this one are taken back
+inline constexpr std::uint8_t kAbort = 2;  // takes back the frames with kMore before it
 
 struct FrameHeader {
   FrameType type = FrameType::kData;
@@ -68,7 +68,7 @@ struct FrameHeader {
 std::array<char, kHeaderSize> pack(const FrameHeader& header);
 
 // A received header, checked: a known type, no unknown flag or reserved bit, a length that the type
-// may have, channel 0 exactly where it belongs. Throws ProtocolError that says what was seen.
+// may have, channel 0 exactly where it belongs. Throws a ProtocolError that says what was received.
 FrameHeader unpack(std::span<const char, kHeaderSize> bytes);
 
 struct Frame {
@@ -79,8 +79,8 @@ struct Frame {
 
 class MessageAssembler;
 
-// Cuts a stream into frames. Small frames are read many at a time into a buffer of this object's and
-// copied out of it; of a large one only what came together with its header is copied.
+// Cuts a stream into frames. Small frames are read many at a time into a buffer of this object and
+// copied out of it. Of a large frame only the part that came together with its header is copied.
 //
 //   const auto space = parser.space();
 //   parser.received(read(fd, space.data(), space.size()));
@@ -93,12 +93,12 @@ class FrameParser {
   [[nodiscard]] std::span<char> space();
   // `count` bytes were put at the start of space().
   void received(std::size_t count);
-  // The next complete frame, if there is one. Throws ProtocolError. To be called until there is none
-  // before space() is asked for again. With the assembler that the frames go to, a large chunk is read to
-  // where the chunks before it are.
+  // The next complete frame, if there is one. Throws ProtocolError. Call it until there is none
+  // before you call space() again. With the assembler that the frames go to, a large chunk is read
+  // directly behind the chunks before it.
   std::optional<Frame> next(MessageAssembler* assembler = nullptr);
 
-  // Whether the stream is within a frame: its end would be a truncation.
+  // Whether the stream is within a frame, so that its end now would be a truncation.
   [[nodiscard]] bool within_frame() const { return large_.has_value() || begin_ != end_; }
 
  private:
@@ -123,7 +123,7 @@ struct Message {
   std::uint32_t credit = 0;
 };
 
-// Puts the chunks of a message together. A message of one frame passes through uncopied.
+// Joins the chunks of messages. A message of one frame is not copied.
 class MessageAssembler {
  public:
   // The message that the frame completes, if it does. Throws ProtocolError for a frame of another

@@ -34,11 +34,11 @@ enum class Op : std::uint8_t {
 
 inline constexpr char kDumpVersion = 2;
 
-// Containers within containers; on writing and on reading. Destroying a value recurses.
+// How deep containers may be nested, on writing and on reading. Destroying a value recurses.
 inline constexpr std::size_t kMaxDepth = 1000;
 
-// The longest integer, in decimal digits. Turning digits into an integer costs more than linear
-// time, so that without a limit a few megabytes would keep a reader busy for hours.
+// The longest integer, in decimal digits. Converting digits into an integer takes more than linear
+// time, so without a limit a few megabytes would keep a reader busy for hours.
 inline constexpr std::size_t kMaxDigits = 1'000'000;
 
 }  // namespace execnet::wire

@@ -29,7 +29,7 @@ def here() -> str:
 
 @pytest.fixture(scope="session")
 def released() -> str:
-    """The interpreter of one with the released execnet, and otherwise the same."""
+    """The interpreter of an environment with the released execnet that is otherwise the same."""
     return environment("clients-released", ["execnet", *CLIENTS])
 
 

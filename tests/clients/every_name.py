@@ -1,4 +1,4 @@
-"""Uses every public name of execnet once and prints what comes of it.
+"""Uses every public name of execnet once and prints the results.
 
 Run by test_every_name.py with this execnet and with the released one: the output must be the same, but
 for the lines that begin with "differs:".
@@ -20,7 +20,7 @@ def show(what, *values):
 
 
 def raised(function, *arguments, **named):
-    """The name of what a call raises, and whether it is of the usual families."""
+    """The name of the exception that a call raises, and its usual base classes."""
     try:
         function(*arguments, **named)
     except Exception as error:
@@ -199,7 +199,7 @@ with tempfile.TemporaryDirectory() as directory:
     show("rsync", sync.send(), finished, sorted(progress), sorted(reported), sorted(os.listdir(directory + "/to")))
     show("rsync again", raised(sync.send)[1])
 
-# --- Where the two differ (shared contract, "Where upstream misbehaves") ---
+# --- Where the two differ (docs/compatibility.md, "What is different") ---
 nested = []
 for _ in range(100000):
     nested = [nested]

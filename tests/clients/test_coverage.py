@@ -1,4 +1,4 @@
-"""coverage that the start of the interpreter has begun sees forked workers as it sees fresh ones."""
+"""Coverage that begins at the start of an interpreter sees forked workers as it sees fresh ones."""
 
 from __future__ import annotations
 

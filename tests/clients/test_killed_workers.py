@@ -28,8 +28,8 @@ def test_short(number):
 """
 
 
-# Kills a worker when xdist has an outcome of it in hand and the next message of it in its queue, for which it sends
-# the worker more tests. The interpreter's lock is kept meanwhile: no thread can tell xdist of the end.
+# Kills a worker while xdist handles an outcome from it and has its next message queued, upon which xdist sends
+# the worker more tests. The interpreter's lock is held meanwhile, so no thread can tell xdist of the end.
 KILLED_BETWEEN = {
     "test_short.py": """
 import os, pathlib, time, pytest
@@ -73,7 +73,7 @@ def pytest_runtest_logstart():
 
 
 def test_a_worker_is_killed_right_before_it_is_sent_something(here: str, tmp_path: Path) -> None:
-    # On the released execnet xdist ends with an internal error: it takes no exception of `send` there.
+    # On the released execnet xdist ends with an internal error: it does not expect `send` to raise there.
     for name, text in KILLED_BETWEEN.items():
         (tmp_path / name).write_text(text)
     done = run(here, ["-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider"], tmp_path, 60)
@@ -91,7 +91,7 @@ def workers_of(session: int, what: str = "") -> list[int]:
 
 
 def outcome_counts(text: str) -> dict[str, int]:
-    """What the last line counts: passed -> 38, failed -> 2."""
+    """The counts in the last line: passed -> 38, failed -> 2."""
     summary = [line for line in text.splitlines() if re.search(r" in [0-9.]+s", line)]
     assert summary, text
     return {what: int(count) for count, what in re.findall(r"(\d+) (passed|failed|error|errors)", summary[-1])}
@@ -133,8 +133,8 @@ def test_sessions_whose_workers_are_killed_report_it_and_leave_nothing(here: str
         counts = outcome_counts(text)
         failed = counts.get("failed", 0)
         assert "INTERNALERROR" not in text, where
-        # Each test has an outcome; those that a dead worker was running are the failed ones. Of a test that had passed
-        # xdist tells both, if the worker was killed before it had said that it is through with it.
+        # Each test has an outcome. Tests that a dead worker was running have failed. xdist reports both outcomes of a
+        # test that had passed, if the worker was killed before it said that it was done with it.
         both = counts.get("passed", 0) + failed - TESTS
         assert 0 <= both <= failed, where
         assert failed <= killed, where

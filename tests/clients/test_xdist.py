@@ -66,7 +66,7 @@ RUNS = {
 
 
 def results(python: str, arguments: list[str], directory: Path) -> tuple[dict[str, list[str]], int]:
-    """Test -> its outcomes, one for each time it was run; and the exit status."""
+    """Test -> its outcomes, one for each run; and the exit status."""
     project = directory / "project"
     project.mkdir(parents=True)
     for name, text in PROJECT.items():
@@ -94,7 +94,7 @@ def test_a_run_has_the_same_results(environments: dict[str, str], name: str, tmp
 
 
 def test_a_proxy_serves_several_workers(here: str, tmp_path: Path) -> None:
-    # On the released execnet it does not: each takes the proxy's only place to run code.
+    # On the released execnet this fails: each gateway takes the proxy's only thread for running code.
     found, status = results(here, ["-d", "--px", "id=proxy//popen", "--tx", "3*popen//via=proxy"], tmp_path)
     assert status == 1
     assert len(found) >= 50

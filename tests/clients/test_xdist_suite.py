@@ -29,9 +29,9 @@ FAIL_ON_BOTH = {
     "test_newhooks.py::TestCrashItem::test_handlecrashitem_one": "pytest 9 adds the message to lines of its summary",
     "test_remote.py::test_remote_usage_prog": "calls Parser._getparser, which pytest 9.2 no longer has",
 }
-# These assert that the worker started first is ready first, which nobody promises: they fail now and then on
-# both (a quarter of the runs where two processors are idle). On one processor the order of the starts decides, and
-# there they have to pass, once in so many tries.
+# These assert that the worker that is started first is ready first, which nobody promises. They fail now and then on
+# both (in a quarter of the runs if two processors are idle). On one processor the order of the starts decides, and
+# there they must pass once in so many tries.
 TRIES = 12
 DEPEND_ON_TIMING = {
     "acceptance_test.py::TestLoadScope::test_workqueue_ordered_by_size",
@@ -61,7 +61,7 @@ _OUTCOMES = {"failure": "failed", "error": "error", "skipped": "skipped"}  # of 
 
 
 def outcomes(python: str, suite: Path, tests: Iterable[str], directory: Path) -> tuple[dict[str, str], str]:
-    """Test -> passed, failed, error (it could not be run) or skipped; and all that was printed."""
+    """Test -> passed, failed, error (it could not be run) or skipped; and everything that was printed."""
     directory.mkdir(exist_ok=True)
     report = directory / "report.xml"
     base = directory / "base"
@@ -91,7 +91,7 @@ def not_right(found: dict[str, str]) -> set[str]:
 
 @contextmanager
 def one_processor() -> Iterator[None]:
-    """What is started within shares one processor."""
+    """Processes that are started within share one processor."""
     allowed = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(allowed)})
     try:

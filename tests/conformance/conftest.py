@@ -1,5 +1,5 @@
-"""Every test here that asks for `worker` runs on the native worker, on the pure one of each interpreter, and on
-some that are reached another way: through proxies of both kinds, over a socket, and forked by fork servers."""
+"""Every test here that asks for `worker` runs with the native worker, with the pure worker of each interpreter, and
+with workers behind proxies of both kinds, behind a socket, and of fork servers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Worker:
 
     @property
     def has_stdout(self) -> bool:
-        """Whether there is one for what it prints. Where the stream was on it, that goes to stderr."""
+        """Whether it has a stdout for what it prints. If the stream was on stdout, it prints to stderr."""
         return self.name not in ("via-pure", "socket")
 
     def make(self, group: execnet.Group, more: str) -> execnet.Gateway:
@@ -67,8 +67,8 @@ OTHER_WAYS = {
     "preload-pure": (f"popen//preload=json//python={shlex.quote(sys.executable)}", None),
 }
 
-# EXECNET_TEST_WORKERS names the kinds to test, where not all are wanted: "native python3.11". The code of some runs
-# in greenlets, whose stacks sanitizers do not know of.
+# EXECNET_TEST_WORKERS names the kinds to test, if not all are wanted: "native python3.11". Some kinds run code
+# in greenlets, whose stacks sanitizers do not know.
 OWN = "python{}.{}".format(*sys.version_info)
 KINDS = os.environ.get("EXECNET_TEST_WORKERS", " ".join(["native", *interpreters.NAMES, *OTHER_WAYS])).split()
 if "EXECNET_TEST_SANITIZER" not in os.environ:
@@ -93,8 +93,8 @@ def worker(request: pytest.FixtureRequest, shared_group: execnet.Group) -> Worke
     if name not in shared_group:  # pytest sets a parameter up again when it comes back to it
         gateway = worker.make(shared_group, f"id={name}")
 
-        # From its first callback on a gateway has a thread for them, and this from its first wait on an eventfd: not
-        # one test's to leave behind. It waits here for what never comes: an answer may be there before it waits.
+        # A gateway has a thread for callbacks from its first callback on, and that thread has an eventfd from its first
+        # wait on. No single test may be blamed for them, so make both here. This wait times out.
         def wait(_: object) -> None:
             with pytest.raises(execnet.TimeoutError):
                 gateway.newchannel().receive(timeout=0.001)
@@ -113,13 +113,13 @@ def _not_in_greenlets(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture
 def gw(worker: Worker) -> execnet.Gateway:
-    """The shared gateway. A test that ends the worker, or changes it for good, makes one of its own."""
+    """The shared gateway. A test that ends the worker or changes it permanently makes its own."""
     return worker.gateway
 
 
 @pytest.fixture
 def fresh(worker: Worker, group: execnet.Group) -> Callable[[str], execnet.Gateway]:
-    """Makes a gateway of the test's own to the same kind of worker: ``fresh("nice=5")``."""
+    """Makes a gateway to the same kind of worker for this test alone: ``fresh("nice=5")``."""
     return lambda more="": worker.make(group, more)
 
 

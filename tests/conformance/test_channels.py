@@ -42,7 +42,7 @@ def test_a_big_item_on_one_channel_does_not_hold_up_another(gw: execnet.Gateway)
 
 
 def test_both_sides_send_big_items_at_the_same_time(gw: execnet.Gateway) -> None:
-    # Two ends that only write, while nobody reads, would wait for each other for ever.
+    # If both ends only wrote and neither read, they would wait for each other for ever.
     channel = gw.remote_exec("channel.send(b'y' * 3000000); channel.send(len(channel.receive()))")
     channel.send(b"x" * 3_000_000)
     assert len(channel.receive()) == 3_000_000

@@ -1,4 +1,4 @@
-"""What the code finds around it on the other side."""
+"""The environment that code finds on the other side."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Fresh = Callable[..., execnet.Gateway]
 
 
 def ask(gateway: execnet.Gateway, expression: str) -> Any:
-    """What an expression is on the other side; `os` and `sys` are known there."""
+    """The value of an expression on the other side, where `os` and `sys` are imported."""
     return gateway.remote_exec(f"import os, sys; channel.send({expression})").receive(timeout=20)
 
 
@@ -162,7 +162,7 @@ def test_the_code_has_no_descriptors_of_the_coordinator(fresh: Fresh, tmp_path: 
 
 
 def test_the_code_s_own_children_do_not_get_the_connection(gw: execnet.Gateway) -> None:
-    # What a child held open would keep the end of the worker from being noticed.
+    # If a child held the stream open, nobody would notice the end of the worker.
     listing = ask(gw, "__import__('subprocess').check_output(['ls', '-l', '/proc/self/fd'], close_fds=False).decode()")
     assert "socket:" not in listing
 

@@ -1,4 +1,4 @@
-"""What is raised on the other side arrives here, with the real file and line."""
+"""Exceptions of the other side arrive here, with the real file and line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import execnet
 
 
 def raised(channel: execnet.Channel) -> str:
-    """The text of the error that a channel ends with."""
+    """The text of the error with which a channel ends."""
     with pytest.raises(execnet.RemoteError) as caught:
         channel.receive(timeout=10)
     assert caught.value.formatted in str(caught.value)

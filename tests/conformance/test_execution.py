@@ -26,7 +26,7 @@ channel.receive()
 """
 
 
-# Room for what runs, none for the stack of a thread.
+# Enough address space for the code that runs, too little for the stack of another thread.
 NO_MORE_MEMORY = """
 import resource
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
@@ -71,7 +71,7 @@ def test_what_cannot_have_a_thread_is_refused_and_says_so(fresh: Fresh) -> None:
     gateway = fresh()
     occupied = gateway.remote_exec(NO_MORE_MEMORY)
     assert occupied.receive(timeout=10) == "no more"
-    # Stacks of threads that have ended may be used again.
+    # Stacks of ended threads may be reused.
     beside = [gateway.remote_exec("channel.send(1); channel.receive()") for _ in range(3)]
     occupied.send("go on")
     with pytest.raises(execnet.RemoteError, match="thread"):
@@ -92,8 +92,8 @@ def test_two_can_wait_for_each_other(gw: execnet.Gateway) -> None:
 
 @pytest.mark.needs_threads
 def test_programs_that_code_beside_the_main_thread_starts_can_be_signalled(gw: execnet.Gateway) -> None:
-    # They inherit the signal mask of the thread that starts them. The main thread waits for something
-    # else than the connection, so that another one reads what is to run beside it.
+    # Threads inherit the signal mask of the thread that starts them. Here the main thread does not wait for
+    # the connection, so another thread reads the EXEC and starts the task.
     occupied = gw.remote_exec(
         """
         import sys, threading

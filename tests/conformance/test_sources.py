@@ -1,4 +1,4 @@
-"""What can be executed: text, functions with arguments, modules."""
+"""Sources that can be executed: text, functions with arguments, modules."""
 
 from __future__ import annotations
 

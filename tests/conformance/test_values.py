@@ -51,14 +51,14 @@ def test_what_is_sent_comes_back_as_it_was(echo: execnet.Channel, items: list[An
     for item in items:
         echo.send(item)
     for item in items:
-        # The representation tells types apart, and -0.0 from 0.0; sets have no order in it.
+        # The representation distinguishes types, and -0.0 from 0.0. Sets have no order in it.
         received = echo.receive()
         assert received == item
         assert shape(received) == shape(item)
 
 
 def shape(value: Any) -> Any:
-    """The value with the type of everything in it, to be compared."""
+    """The value with the types of everything in it, for comparison."""
     if isinstance(value, dict):
         return dict, sorted((repr(shape(key)), repr(shape(item))) for key, item in value.items())
     if isinstance(value, (list, tuple)):
@@ -73,7 +73,7 @@ def test_not_a_number_stays_one(echo: execnet.Channel) -> None:
     assert math.isnan(echo.receive())
 
 
-# Echoes alone would not show a mistake that is made twice: here each side makes the value by itself.
+# An echo would not show a mistake that is made in both directions. Here each side makes the value by itself.
 
 
 CASES = [vector for vector in vectors.values() if vector.mode == "both" and vector.value != "nan"]
@@ -109,7 +109,7 @@ def test_a_value_made_there_is_the_same_here(worker: Any, gw: execnet.Gateway) -
     )
     if worker.is_python2:
         channel.reconfigure(py2str_as_py3str=False)
-    # To Python 2, a dict with the keys b'k' and 'k' has one key.
+    # In Python 2 b'k' and 'k' are the same key of a dict.
     cases = [vector for vector in CASES if not (worker.is_python2 and "b'k'" in vector.value)]
     for vector in cases:
         channel.send(vector.value)

@@ -1,5 +1,5 @@
-"""Windows: what is on its way on a channel is bounded, a sender that waits can be seen and got out of it, and
-nothing else waits with it."""
+"""Windows bound what is on its way on a channel. A blocked sender can be seen and interrupted, and blocks
+nothing else."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ for item in channel:  # None asks for the sum
     else:
         sum += len(item)
 """
-# Receives one item for each that comes on the other channel.
+# Receives one item for each item on the other channel.
 STEPS = "steps = channel.receive()\nfor step in steps: channel.receive(); steps.send(step)"
 
 
 @pytest.fixture
 def windowed(fresh: Callable[[str], execnet.Gateway]) -> execnet.Gateway:
-    """A gateway of the test's own with a window on all channels."""
+    """A gateway for this test, with a window on all channels."""
     return fresh(f"window={WINDOW}")
 
 
 def fill(channel: execnet.Channel) -> int:
-    """Sends until the window is full; the number of items that it took."""
+    """Sends until the window is full. Returns the number of items that it took."""
     for sent in range(1000):
         try:
             channel.send(ITEM, timeout=0)
@@ -155,7 +155,7 @@ def test_a_small_item_does_not_overtake_a_large_one_that_waits(windowed: execnet
 
 
 def is_late(channel: execnet.Channel, item: bytes) -> bool:
-    """Sends an item if that can be done at once."""
+    """Sends an item if that does not have to wait."""
     try:
         channel.send(item, timeout=0)
     except execnet.TimeoutError:
@@ -255,7 +255,7 @@ channel.waitclose()
 def test_items_of_several_threads_are_sent_in_the_order_in_which_they_found_room(
     fresh: Callable[[str], execnet.Gateway],
 ) -> None:
-    """A large item may go after a small one, which would be one too many after the large one."""
+    """A large item may follow a small one, but not the other way round."""
     source = """
 import sys, threading, time
 def line_by_line(*_):
@@ -421,7 +421,7 @@ def test_a_channel_that_is_dropped_unread_lets_its_sender_go(windowed: execnet.G
     assert windowed.remote_status().numblocked == 0
 
 
-# --- What has no window, and what is no window ---
+# --- Items that do not count, and invalid windows ---
 
 
 def test_the_smaller_window_holds_and_none_lifts_it(gw: execnet.Gateway) -> None:

@@ -1,5 +1,5 @@
-// A peer that means no good, with rings (connection/link.hpp): it writes into the memory both share whatever it likes,
-// whenever it likes. That ends the connection, or is taken in as bytes are; nobody hangs or reads where nothing is.
+// A hostile peer with rings (connection/link.hpp): it writes anything into the shared memory, at any time. That ends
+// the connection or is taken as bytes. Nobody hangs, and nobody reads outside of the ring.
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/mman.h>
@@ -34,7 +34,7 @@ using testing::MemoryBound;
 constexpr std::chrono::seconds kPatience{30};
 constexpr std::size_t kMostMegabytes = 64;
 constexpr std::size_t kMostAddressMegabytes = 1024;
-// As docs/wire_format.md has it.
+// As in docs/wire_format.md.
 constexpr std::size_t kHeaders = 4096;
 constexpr std::size_t kCapacity = std::size_t{1} << 20;
 constexpr std::size_t kSize = kHeaders + 2 * kCapacity;
@@ -47,7 +47,7 @@ std::string frame(wire::FrameType type, std::uint32_t channel, std::string_view 
   return std::string(header.data(), header.size()).append(payload);
 }
 
-// The memory of both rings, seen by the peer.
+// The memory of both rings, as the peer sees it.
 class Scribbler {
  public:
   Scribbler(const base::Fd& memory, FrameMutator& frames)
@@ -60,7 +60,7 @@ class Scribbler {
   Scribbler(const Scribbler&) = delete;
   Scribbler& operator=(const Scribbler&) = delete;
 
-  // Frames, good and bad, into the data of a ring. Before anybody reads there.
+  // Puts frames, good and bad, into the data of a ring. REQUIRES: nobody reads there yet.
   void fill(std::size_t ring) {
     std::string bytes;
     while (bytes.size() < (std::size_t{16} << 10)) {
@@ -70,7 +70,7 @@ class Scribbler {
                 std::min(bytes.size(), kCapacity));
   }
 
-  // Until the other side reads there. Earlier bells are taken for frames.
+  // Waits until the other side reads there. It would take earlier bells for frames.
   [[nodiscard]] bool wait_for_reader(std::size_t ring) const {
     const base::RingHeader& header = static_cast<const base::RingHeader*>(memory_)[ring];
     const auto begin = base::Clock::now();
@@ -83,7 +83,7 @@ class Scribbler {
     return true;
   }
 
-  // One number of one of the two headers.
+  // Changes one number in one of the two headers.
   void scribble() {
     base::RingHeader& header = static_cast<base::RingHeader*>(memory_)[random().below(2)];
     switch (random().below(4)) {

@@ -1,5 +1,5 @@
-// Bytes of somebody who means no good: whatever they are, they end in a LoadError or a clean disconnect,
-// and take no more memory than they have earned. The long form is `make soak`.
+// Bytes of a hostile peer: whatever they are, they end in a LoadError or a clean disconnect,
+// and take memory in proportion to their size. The long form is `make soak`.
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/socket.h>
@@ -56,7 +56,7 @@ void send_all(int fd, std::string_view bytes) {
   while (!bytes.empty()) {
     const ssize_t count = ::send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL);
     if (count < 0) {
-      return;  // the other side has had enough
+      return;  // the other side has closed
     }
     bytes.remove_prefix(static_cast<std::size_t>(count));
   }
@@ -117,7 +117,7 @@ class HostilePeer final : public core::ConnectionOwner, public std::enable_share
   std::size_t marks = 0;  // guarded by the connection's mutex
 };
 
-// What the frame reader alone makes of a stream.
+// The result of the frame reader alone for a stream.
 enum class Reading : std::uint8_t { kComplete, kWithinFrame, kRefused };
 
 Reading read_alone(std::string_view stream) {
@@ -146,7 +146,7 @@ class Sink final : public core::Callback {
   void on_end() override {}
 };
 
-// One connection, and what it is fed until it has had enough.
+// One connection, which is fed with streams until it ends.
 class Conversation {
  public:
   Conversation(std::shared_ptr<loop::Loop> loop, bool with_callback) {
@@ -171,7 +171,7 @@ class Conversation {
   Conversation(const Conversation&) = delete;
   Conversation& operator=(const Conversation&) = delete;
 
-  // Feeds streams, a mark after each, until one of them must or did end the connection; how many were taken in.
+  // Feeds streams, with a mark after each, until one of them must or did end the connection. Returns how many it took.
   std::size_t run(FrameMutator& frames, std::size_t most) {
     constexpr std::size_t kBatch = 16 * 1024;  // fits into the socket whatever the peer does
     std::size_t taken = 0;
@@ -266,7 +266,7 @@ TEST(HostileBytes, EndACoordinatorsConnectionWithACauseOrAreTakenIn) {
   EXPECT_TRUE(memory.holds(kMostMegabytes)) << memory.growth() << " MB more";
 }
 
-// Takes stderr away while it lives: a worker's end complains there about each stream.
+// Hides stderr while the object lives: a worker's end complains there about each stream.
 class WithoutStderr {
  public:
   WithoutStderr() : before_(::fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0)) {
@@ -283,7 +283,7 @@ class WithoutStderr {
 
 std::string hello_of_a_coordinator() { return frame(wire::FrameType::kHello, 0, testing::coordinator_hello().view()); }
 
-// What a worker in C++ would do with a request: decode it and use the channels that come out of it.
+// Does what a worker in C++ would do with a request: decodes it and uses the channels in it.
 std::optional<std::string> run_request(const core::WorkerEnd::Task& task) {
   try {
     Connection& connection = task.channel->connection();
@@ -295,7 +295,7 @@ std::optional<std::string> run_request(const core::WorkerEnd::Task& task) {
   }
 }
 
-// Two that run with one channel would both end it.
+// Two tasks with one channel would both end it.
 TEST(HostileBytes, OneChannelIsUsedForOneExec) {
   const std::string exec = frame(wire::FrameType::kExec, 1, core::encode_value(Value("run this")).view());
   auto [here, there] = base::socket_pair();
@@ -349,7 +349,7 @@ TEST(HostileBytes, EndAWorkersConnectionOrAreTakenIn) {
   EXPECT_TRUE(memory.holds(kMostMegabytes)) << memory.growth() << " MB more";
 }
 
-// A program that says what is in a file, instead of being an interpreter.
+// A program in place of an interpreter that prints the content of a file.
 class FileAsWorker {
  public:
   FileAsWorker() {

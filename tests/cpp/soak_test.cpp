@@ -33,7 +33,7 @@ constexpr std::chrono::seconds kPatience{60};
 
 base::Wait soon() { return {.deadline = base::Clock::now() + kPatience}; }
 
-// Runs `run(number)` as often as asked for and reports how long that took.
+// Runs `run(number)` as often as requested and reports how long that took.
 void repeat(const std::string& what, std::size_t short_form, const std::function<void(std::size_t)>& run) {
   const std::size_t runs = testing::soak_runs(short_form);
   const testing::MemoryBound memory(std::size_t{4} << 10);
@@ -125,7 +125,7 @@ class Coordinator final : public core::ConnectionOwner, public std::enable_share
 
   const std::shared_ptr<loop::Loop> loop;
   const std::shared_ptr<Connection> connection;
-  std::promise<void> served;  // the worker has said HELLO: what comes before that is noise
+  std::promise<void> served;  // the worker has said HELLO; anything before that is noise
 };
 
 // A connection with a worker's end on a thread of its own.
@@ -174,7 +174,7 @@ class Pair {
   std::thread worker_;
 };
 
-// Counts what it is called with, and how often after the end.
+// Counts the items it is called with, and calls after the end.
 class Counting final : public core::Callback {
  public:
   std::optional<std::string> on_item(base::Buffer payload, StringConfig) override {
@@ -381,7 +381,7 @@ TEST(Soak, TerminateAgainstSendOfAGateway) {
       } catch (const EndOfChannel&) {
       }
     };
-    // Nobody tells the code in time, or at all: it is killed while it sends.
+    // Nothing tells the code to stop in time, or at all. It is killed while it sends.
     at_once({send, send, receive, [&] { group.terminate(std::chrono::milliseconds(number % 2 == 0 ? 0 : 20)); }});
     EXPECT_EQ(group.size(), 0U);
   });

@@ -24,7 +24,7 @@ namespace {
 using namespace std::chrono_literals;
 using Clock = std::chrono::steady_clock;
 
-constexpr double kMostMegabytes = 32;    // resident, above idle, of either side
+constexpr double kMostMegabytes = 32;    // resident, more than when idle, on either side
 constexpr double kMostMilliseconds = 5;  // for a round trip on another channel
 
 double resident_megabytes(std::int64_t pid) {
@@ -34,7 +34,7 @@ double resident_megabytes(std::int64_t pid) {
   return pages * static_cast<double>(::sysconf(_SC_PAGESIZE)) / (1 << 20);
 }
 
-// How long the threads of both have ever stood ready to run while the kernel ran others, in all.
+// How long, in all, threads of both processes have been ready to run while the kernel ran others.
 double milliseconds_without_a_processor(const std::array<std::int64_t, 2>& pids) {
   double milliseconds = 0;
   for (const std::int64_t pid : pids) {
@@ -98,10 +98,10 @@ TEST(Windows, ASenderThereIsSeen) {
   EXPECT_EQ(count, 50);
 }
 
-// In both directions at the same time, each with a channel of its own. In the long form each single round trip is
-// looked at, less the time for which threads were ready and had no processor: now and then the kernel lets one wait for
-// a time slice of others (3 to 5 ms), with slow readers or without. The short form runs beside other tests, where
-// single times say nothing.
+// In both directions at the same time, each with a channel of its own. The long form checks each single round trip,
+// less the time for which threads were ready but had no processor: now and then the kernel makes one wait for a time
+// slice of others (3 to 5 ms), with or without slow readers. The short form runs beside other tests, where single
+// times mean nothing.
 TEST(Windows, ASlowReaderCostsNeitherMemoryNorTheTimeOfOthers) {
   constexpr std::size_t kShort = 3;
   const std::chrono::seconds length(testing::soak_seconds(kShort));
@@ -133,7 +133,7 @@ TEST(Windows, ASlowReaderCostsNeitherMemoryNorTheTimeOfOthers) {
     }
   });
   std::vector<double> trips;
-  double ours = 0;  // of those that took longer, the most that was not for want of a processor
+  double ours = 0;  // the longest, without the time that it waited for a processor, of those that took too long
   std::array most{0.0, 0.0};
   for (const auto begin = Clock::now(); Clock::now() - begin < length; std::this_thread::sleep_for(1ms)) {
     const double waited = milliseconds_without_a_processor(pids);

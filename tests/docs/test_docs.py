@@ -1,4 +1,4 @@
-"""Runs the code of README.md, docs/ and the other documents: what is printed there is true.
+"""Runs the code of README.md, docs/ and the other documents, so that what they show is true.
 
 The language of a block says how it is run:
 
@@ -28,7 +28,7 @@ import pytest
 import execnet
 
 ROOT = Path(__file__).resolve().parents[2]
-# Of the build that this package belongs to. The package is links: unresolved, the path is in the build.
+# The build that this package belongs to. The package consists of links; its unresolved path is in the build.
 BUILD = Path(execnet.__file__).parents[2]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md"))]
 COMPILER = [os.environ.get("CXX", "g++"), "-std=c++20", "-Wall", "-Wextra", "-Werror"]
@@ -69,14 +69,14 @@ BLOCKS = [block for document in DOCUMENTS for block in blocks_of(document)]
 
 
 def each(language: str, *, ssh: bool = False) -> pytest.MarkDecorator:
-    """The blocks of a language; those that need a server, or those that do not."""
+    """The blocks of a language: those that need an ssh server, or those that do not."""
     chosen = [block for block in BLOCKS if block.language == language and block.needs_ssh == ssh]
     assert chosen, f"no {language} to test"
     return pytest.mark.parametrize("block", chosen, ids=[block.where for block in chosen])
 
 
 def run(command: list[str | Path], cwd: Path, timeout: float = 120) -> str:
-    """Runs a command to its end, which must be a good one; its output."""
+    """Runs a command, which must succeed, and returns its output."""
     done = subprocess.run(command, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout)
     assert done.returncode == 0, f"{command} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
     return done.stdout
@@ -106,6 +106,18 @@ def test_links_lead_to_files() -> None:
     assert not broken
 
 
+def test_paths_that_the_text_names_exist() -> None:
+    folders = "bench|cmake|docs|examples|fuzz|guard|include|python|src|tests|tools|worker"
+    broken = []
+    for document in DOCUMENTS:
+        if document.name == "CHANGELOG.md":  # has what there was
+            continue
+        for path in re.findall(rf"`((?:{folders})/[\w./]+)`", document.read_text(encoding="utf-8")):
+            if not (ROOT / path).exists():
+                broken.append(f"{document.relative_to(ROOT)}: {path}")
+    assert not broken
+
+
 def test_readme_has_the_sessions_of_the_demo() -> None:
     def statements(text: str) -> list[tuple[str, str]]:
         return [(example.source, example.want) for example in doctest.DocTestParser().get_examples(text)]
@@ -113,6 +125,32 @@ def test_readme_has_the_sessions_of_the_demo() -> None:
     readme = [block.code for block in blocks_of(ROOT / "README.md") if block.language == "python"]
     sessions = (ROOT / "examples/python/reference_page.txt").read_text(encoding="utf-8")
     assert statements("\n".join(readme)) == statements(sessions)
+
+
+def test_the_figures_of_the_readme_are_those_of_the_guide() -> None:
+    guide = (ROOT / "docs/performance.md").read_text(encoding="utf-8")
+    measured = {cells[0]: cells[1:3] for cells in map(cells_of, guide.splitlines()) if len(cells) == 5}
+    shown = (ROOT / "README.md").read_text(encoding="utf-8").split("## Installation")[0]
+    for row, readme_row in {
+        "start 100 popen": "Starts fast",
+        "start 100 popen//preload": "Starts fast",
+        "echo of a small int": "Answers fast",
+        "64 MiB from the worker": "Carries much",
+        "64 MiB from the worker, as a view": "Carries much",
+    }.items():
+        line = next(line for line in shown.splitlines() if readme_row in line)
+        seconds = [seconds_of(figure) for figure in re.findall(r"[\d.]+ (?:s|ms|us|ns)\b", line)]
+        for figure in map(seconds_of, measured[row]):
+            assert any(abs(each - figure) <= 0.1 * figure for each in seconds), f"{row}: {figure} s is not in {line}"
+
+
+def cells_of(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def seconds_of(figure: str) -> float:
+    number, unit = figure.split()
+    return float(number) * {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}[unit]
 
 
 # --- Python -----------------------------------------------------------------------------------------
@@ -166,7 +204,7 @@ def compile_cpp(source: str, directory: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def snippets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One program of all C++ blocks that are not programs; its argument is the block to run."""
+    """One program of all C++ blocks that are not programs. Its argument is the block to run."""
     source = [f"#include <{header}>" for header in HEADERS]
     cases = []
     for number, block in enumerate(BLOCKS):
@@ -206,7 +244,7 @@ def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def cmake() -> Path:
-    # Of the environment that the build was made with.
+    # The cmake of the environment that the build was made with.
     cache = (BUILD / "CMakeCache.txt").read_text(encoding="utf-8")
     found = re.search(r"^CMAKE_COMMAND:INTERNAL=(.*)$", cache, re.M)
     assert found, f"{BUILD} is no build"

@@ -1,4 +1,4 @@
-"""Runs the examples, as whoever reads them would."""
+"""Runs the examples as a reader would."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sessions import Session, SessionError, read_sessions, run_session
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON_EXAMPLES = ROOT / "examples" / "python"
-# Of the build that this package belongs to. The package is links: unresolved, the path is in the build.
+# The build that this package belongs to. The package consists of links; its unresolved path is in the build.
 CPP_EXAMPLES = Path(execnet.__file__).parents[2] / "examples" / "cpp"
 
 pytestmark = pytest.mark.timeout(120)
@@ -42,7 +42,7 @@ def python(example: str, *arguments: str | Path, **environment: str) -> subproce
 
 @pytest.fixture
 def some_files(tmp_path: Path) -> Path:
-    """A directory with 100 files of 2 words each, and some that do not count."""
+    """A directory with 100 files of 2 words each, and some files that must not be counted."""
     for number in range(100):
         directory = tmp_path / f"part{number % 7}"
         directory.mkdir(exist_ok=True)

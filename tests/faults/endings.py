@@ -1,4 +1,4 @@
-"""A coordinator to be ended: `endings.py COLUMN ENDING`, started by test_endings.py.
+"""A coordinator that a test ends: `endings.py COLUMN ENDING`, started by test_endings.py.
 
 Makes a gateway for each way of being busy (ROWS), prints one line of JSON for each: the pids that have to be gone. Then
 it waits for the word on its stdin: row by row the test starts one of these and ends it.
@@ -14,7 +14,7 @@ import time
 
 import execnet
 
-# What a worker does when its coordinator ends. Each sends the pids that it has started, and may keep on running.
+# What a worker does when its coordinator ends. Each sends the pids that it has started, and may keep running.
 IDLE = "channel.send([])"
 SLEEPING = "import time; channel.send([]); time.sleep(1000)"
 PYTHON_LOOP = "channel.send([])\nwhile True: pass"
@@ -88,7 +88,7 @@ def main(column: str, row: str, ending: str) -> None:
         channel = group[-1].newchannel()
         for target in (channel.receive, channel.waitclose, lambda: send_for_ever(group[-1].newchannel())):
             threading.Thread(target=target, daemon=True).start()
-        # One that Python waits for before it ends.
+        # A thread that Python waits for before it ends.
         threading.Thread(target=time.sleep, args=(0.01,)).start()
     sys.stdin.readline()
     if ending == "os._exit":

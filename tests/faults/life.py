@@ -1,7 +1,7 @@
-"""The life of a gateway, short: start, code, items both ways, long messages, a callback, a channel over a channel, a
-question, the end.
+"""A short life of a gateway: start, code, items both ways, long messages, a callback, a channel over a channel, a
+status request, the end.
 
-`life.py SPEC` is a program that lives one, for tests that break it.
+`life.py SPEC` is a program that lives it, for tests that break it.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ channel.send(b"x" * 600000)
 
 
 class WrongItem(Exception):
-    """Not the one that was sent. Frames have no checksum: that may happen where bytes are corrupted, only there."""
+    """An item is not the one that was sent. Frames have no checksum, so corrupted bytes may cause this."""
 
 
 def live(group: execnet.Group, spec: str) -> None:
-    """The life of a gateway. Ends, or raises what ended it."""
+    """Lives the life of a gateway. Raises the error that ended it, if one did."""
     gateway = group.makegateway(spec)
     channel = gateway.remote_exec(LIFE)
     channel.send(41)

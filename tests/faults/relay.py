@@ -77,7 +77,7 @@ class Line:
 
 
 def read(source, size):
-    """So many bytes; fewer only at the end of the stream."""
+    """`size` bytes; fewer only at the end of the stream."""
     data = b""
     while len(data) < size:
         more = source.recv(size - len(data))

@@ -1,4 +1,4 @@
-"""Starting and terminating again and again takes nothing for good. Few times here, 10,000 in `make soak`."""
+"""Starting and terminating again and again leaks nothing. A few times here, 10,000 in `make soak`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from belongings import Belongings, eventually
 from endings import tell
 
 CYCLES = int(os.environ.get("EXECNET_SOAK_CYCLES", "30"))
-WARM_UP = max(10, CYCLES // 10)  # cycles until memory is as it stays
+WARM_UP = max(10, CYCLES // 10)  # cycles until memory has settled
 
 
 def resident_bytes() -> int:
@@ -43,5 +43,5 @@ def test_starting_and_terminating_takes_nothing_for_good() -> None:
         f"memory grew by {growth / 1024:.0f} KB, {len(after.descriptors)} descriptors, {len(after.threads)} threads "
         f"and {len(after.processes)} other processes, as before\n"
     )
-    # An object of a few hundred bytes that is left by each cycle would be megabytes in the long form.
+    # If each cycle left an object of a few hundred bytes, it would be megabytes in the long form.
     assert growth < 2 << 20

@@ -33,7 +33,7 @@ PATIENCE = 10.0  # seconds; what is still there then is left behind
 
 @dataclass
 class Coordinator:
-    """A program with a gateway whose worker is busy."""
+    """A program with a gateway to a busy worker."""
 
     process: subprocess.Popen[str]
     pids: list[int]  # what the worker has started, the worker itself, the last one
@@ -44,18 +44,18 @@ class Coordinator:
 
     @property
     def guards(self) -> tuple[int, int]:
-        """Of the worker: the outer and the inner one."""
+        """The outer and the inner guard of the worker."""
         inner = parent_of(self.worker)
         return parent_of(inner), inner
 
     def family(self) -> set[int]:
-        """It, and everything it has started, here and where the worker is."""
+        """The coordinator and everything it has started, here and where the worker is."""
         return {self.process.pid, *descendants_of(self.process.pid), *self.pids, *self.guards}
 
 
 @contextlib.contextmanager
 def coordinators(column: str, ending: str) -> Iterator[dict[str, Coordinator]]:
-    """One for each row, all ready."""
+    """A coordinator for each row, all ready."""
     program = [sys.executable, str(Path(__file__).parent / "endings.py"), column]
     with contextlib.ExitStack() as stack:
         started = {}
@@ -77,7 +77,7 @@ def coordinators(column: str, ending: str) -> Iterator[dict[str, Coordinator]]:
 
 
 def left_after(act: Callable[[], None], family: set[int], end_of: int | None) -> tuple[int, float, float]:
-    """Does it, and waits: how many of the family are left, and after how many milliseconds the last one was gone.
+    """Acts and waits. Returns how many of the family are left, and the milliseconds until the last one was gone.
 
     These count from the end of the process `end_of`, if there is one, else from the deed; third, milliseconds between.
     """
@@ -121,7 +121,7 @@ ENDINGS: dict[str, Callable[[Coordinator], None]] = {
 }
 
 
-# Python waits in these for its threads, and its `atexit` for busy workers: a second, as programs rely on.
+# Here Python waits for its threads, and our `atexit` handler gives busy workers a second.
 ORDERLY = ("unhandled exception", "sys.exit with threads alive")
 
 
@@ -155,6 +155,11 @@ def test_nothing_is_left(ending: str, sshd: PrivateSshd) -> None:
                 cells[row, column] = left_after(lambda c=coordinator: ENDINGS[ending](c), family, end_of)
     tell(table(ending, cells))
     assert [(cell, left) for cell, (left, _, _) in cells.items() if left] == []
+
+
+def test_the_readme_says_how_many_combinations_are_tried() -> None:
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    assert f" in {len(ROWS) * len(COLUMNS) * len(ENDINGS)} combinations " in readme
 
 
 @pytest.mark.parametrize("name", interpreters.NAMES)

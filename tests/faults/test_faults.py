@@ -35,7 +35,7 @@ AT_ONCE = 2.0  # seconds within which a death is known; far more than it takes, 
 
 @dataclass
 class Line:
-    """How a worker is started with relay.py in front, and what that says."""
+    """Starts workers with relay.py in front, and reads its reports."""
 
     worker: str
     relay: Path
@@ -43,7 +43,7 @@ class Line:
     reports: int = field(default=-1)
 
     def told(self) -> str:
-        """What was reported since the last look."""
+        """The reports since the last call."""
         said = b""
         with contextlib.suppress(BlockingIOError):
             while more := os.read(self.reports, 4096):
@@ -52,7 +52,7 @@ class Line:
 
     @contextlib.contextmanager
     def group(self, fault: str, patch: pytest.MonkeyPatch) -> Iterator[execnet.Group]:
-        """A group whose plain gateways have that fault."""
+        """A group whose plain gateways have this fault."""
         patch.setenv("EXECNET_FAULT", fault)
         if self.worker == "native":
             patch.setattr(sys, "executable", str(self.relay))
@@ -91,7 +91,7 @@ class Outcome:
 
 
 def outcome_of(line: Line, fault: str, patch: pytest.MonkeyPatch) -> Outcome:
-    """Lives with that fault in a thread; what becomes of it, in bounded time."""
+    """Lives a life with that fault in a thread. Returns what becomes of it, in bounded time."""
     outcome = Outcome()
     with line.group(fault, patch) as group:
 
@@ -155,7 +155,7 @@ def frames_of_a_life(line: Line, patch: pytest.MonkeyPatch) -> dict[str, int]:
 
 
 def faults(frames: dict[str, int]) -> Iterator[str]:
-    """Each frame, with one kind of fault or with all. Bytes that are corrupted: of the header, and behind it."""
+    """Each frame, with one kind of fault or with all. Corrupted bytes are in the header, and behind it."""
     kinds = itertools.cycle(KINDS)
     positions = itertools.cycle([0, 1, 2, 4, 8, 12, 16, 20])
     for direction, count in frames.items():

@@ -1,4 +1,4 @@
-"""Many gateways, half of them hostile: `terminate` is in time all the same, and nothing is left."""
+"""Many gateways, half of them hostile: `terminate` is still in time, and nothing is left."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
 channel.send([])
 while True: pass
 """
-# The interpreter's lock is never let go of.
+# Never releases the interpreter's lock.
 SPINS_IN_C = "import itertools; channel.send([]); sum(itertools.repeat(1))"
 FORKS = """
 import subprocess
@@ -39,7 +39,7 @@ def test_terminate_is_in_time_whatever_half_of_the_members_do() -> None:
     group = execnet.Group([f"popen//id=m{i}" for i in range(MEMBERS)])
     try:
         channels = []
-        # The quiet ones first: the others leave little time to anybody.
+        # The quiet ones come first, because the others leave little processor time.
         for i, gateway in enumerate(group):
             source = WELL_BEHAVED if i < MEMBERS / 2 else (IGNORES_SIGNALS, SPINS_IN_C, FORKS)[i % 3]
             channels.append(gateway.remote_exec(source))
@@ -54,7 +54,7 @@ def test_terminate_is_in_time_whatever_half_of_the_members_do() -> None:
     assert len(group) == 0
 
 
-# Each generation forks the next one and ends at once: nobody who reads /proc catches up with it for certain.
+# Each generation forks the next one and ends at once. A reader of /proc cannot be sure to catch up with it.
 FORK_RUNNER = """
 import os, time
 read, write = os.pipe()
@@ -72,7 +72,7 @@ channel.send(1)
 
 
 def namespaces(pids: Iterable[int | str]) -> set[str]:
-    """The PID namespaces that these are in."""
+    """The PID namespaces of these processes."""
     found = set()
     for pid in pids:
         with contextlib.suppress(OSError):

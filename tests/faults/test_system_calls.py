@@ -33,20 +33,20 @@ pytestmark = [
 
 @dataclass
 class Strike:
-    """A system call of a program's main thread, as a recorded life had it."""
+    """A system call of a program's main thread, from a recorded life."""
 
     name: str
     which: int  # of that name, from 1
     line: str
 
     def command(self) -> list[str]:
-        """What comes before a command to have it killed there."""
+        """The prefix of a command that has it killed at this call."""
         assert STRACE is not None
         return [STRACE, "-qq", "-o", "/dev/null", "-e", f"inject={self.name}:signal=KILL:when={self.which}"]
 
 
 def strikes(record: Path, begin: str) -> list[Strike]:
-    """From the first system call that says `begin` on: before it there is only an interpreter."""
+    """The calls from the first that contains `begin` on. Before it there is only an interpreter."""
     seen: Counter[str] = Counter()
     found: list[Strike] = []
     for line in record.read_text(errors="replace").splitlines():

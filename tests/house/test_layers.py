@@ -1,4 +1,4 @@
-"""The layers of ARCHITECTURE.md hold, and the check that says so can fail."""
+"""The layers of ARCHITECTURE.md hold, and the check of that finds violations."""
 
 from __future__ import annotations
 

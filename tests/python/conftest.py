@@ -1,4 +1,4 @@
-"""Fork servers for tests, wherever they can be."""
+"""Fork servers for tests, in every place where there can be one."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from sshd import PrivateSshd
 
 @pytest.fixture(params=HERE)
 def preload(request: pytest.FixtureRequest, group: execnet.Group, tmp_path: Path) -> Preload:
-    """One whose fork server is on this host, and no proxy's."""
+    """Forked workers whose fork server is on this host, without a proxy."""
     return Preload(group, tmp_path, request.param)
 
 
 @pytest.fixture(params=ELSEWHERE)
 def far(request: pytest.FixtureRequest, sshd: PrivateSshd, group: execnet.Group, tmp_path: Path) -> Preload:
-    """One whose fork server a proxy has started."""
+    """Forked workers whose fork server was started by a proxy."""
     return Preload(group, tmp_path, request.param)
 
 

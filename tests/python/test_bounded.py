@@ -1,4 +1,4 @@
-"""Whatever the workers do, a call that has a time-out returns within it and 0.2 s: calls and states, in a matrix."""
+"""A call with a time-out returns at most 0.2 s after it, whatever the workers do: a matrix of calls and states."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ child.wait()
 
 @dataclass
 class Trouble:
-    """A gateway that will not do as it is told."""
+    """A gateway whose worker does not obey."""
 
     group: execnet.Group
     gateway: execnet.Gateway
@@ -158,7 +158,7 @@ def nobody_reads(group: execnet.Group, worker: str) -> Trouble:
 
 
 def sleeps_in(thread: threading.Thread) -> bool:
-    """Whether the thread waits, and not only for the interpreter's lock: that wakes up every five milliseconds."""
+    """Whether the thread waits for something other than the interpreter's lock, for which it wakes up every 5 ms."""
     assert thread.native_id is not None
     before = doings(os.getpid(), thread.native_id)
     time.sleep(0.02)
@@ -193,7 +193,7 @@ def within(seconds: float, call: Callable[[], object]) -> None:
 
 
 def check_waits(trouble: Trouble) -> None:
-    """All that waits for the gateway and has a time-out, and what does not wait."""
+    """All calls that wait for the gateway with a time-out, and those that do not wait."""
     gateway, channel = trouble.gateway, trouble.channel
     waits = {
         "receive": lambda: channel.receive(timeout=0.1),
@@ -225,7 +225,7 @@ def test_terminate_and_what_waits_are_in_time(group: execnet.Group, state: str, 
     check_gone(trouble)
 
 
-# A thread that sends refers to its group.
+# A sending thread refers to its group.
 @pytest.mark.parametrize("state", [state for state in STATES if state != "nobody reads"])
 def test_the_end_of_a_group_that_nobody_refers_to_is_in_time(state: str) -> None:
     trouble = STATES[state](execnet.Group(), "")
@@ -265,7 +265,7 @@ def test_the_end_of_the_interpreter_takes_about_a_second(last_words: str) -> Non
         with Stopwatch() as watch:
             coordinator.stdin.close()
             coordinator.wait(timeout=30)
-    # Three groups share the second. `del` ends one after the other.
+    # Three groups share that second. `del` ends one after the other.
     seconds = 3.0 if last_words.startswith("del") else 1.0
     assert watch.seconds < seconds + 3 * GRACE + watch.late
     assert ends_gone(pids, patience=2.0)
@@ -301,7 +301,7 @@ def test_an_ssh_server_that_is_stopped(sshd: PrivateSshd, group: execnet.Group, 
 
 @dataclass(frozen=True)
 class BlackHole:
-    """A port that takes connections, or not even that, and never says a word."""
+    """A port that accepts connections, or not even that, and never answers."""
 
     listener: socket.socket
 
@@ -325,7 +325,7 @@ def black_hole(request: pytest.FixtureRequest) -> Iterator[BlackHole]:
 
 
 def starting(group: execnet.Group, spec: str) -> tuple[threading.Thread, list[str]]:
-    """Makes a gateway in a thread of its own; what comes of it."""
+    """Makes a gateway in a thread of its own. Returns the result."""
     said: list[str] = []
 
     def make() -> None:

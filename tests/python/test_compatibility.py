@@ -1,4 +1,4 @@
-"""The modules that programs of execnet 2.1 import from, and what they find there."""
+"""The modules that programs of execnet 2.1 import from, and their content."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why a gateway is gone, and that everybody who waits for it learns so, after what had arrived before."""
+"""Everybody who waits for a gateway that is gone learns why, after the items that had arrived before."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ KINDS = {
     "via-pure": [PURE + "//id=proxy", "popen//via=proxy"],
     "socket": ["popen//id=proxy", "socket//installvia=proxy"],
 }
-# Where the kernel tells us, or a proxy, how the process has ended, and where its stderr can be read.
+# Where the kernel or a proxy tells us how the process has ended, and where its stderr can be read.
 TOLD = ["popen", "pure", "via-native", "via-pure"]
 HEARD = [*TOLD, "ssh"]
 
 
 @pytest.fixture
 def doomed(request: pytest.FixtureRequest, sshd: PrivateSshd, group: execnet.Group) -> execnet.Gateway:
-    """A gateway of the kind that the test asks for. Its end leaves no core file."""
+    """A gateway of the requested kind. Its end leaves no core file."""
     del sshd
     for spec in KINDS[request.param]:
         gateway = group.makegateway(spec)
@@ -48,7 +48,7 @@ def doomed(request: pytest.FixtureRequest, sshd: PrivateSshd, group: execnet.Gro
     return gateway
 
 
-# A sanitizer has handlers of its own for fatal signals, and an appetite for memory.
+# A sanitizer has its own handlers for fatal signals and takes much memory.
 not_sanitized = pytest.mark.skipif("EXECNET_TEST_SANITIZER" in os.environ, reason="the process is the sanitizer's")
 
 
@@ -57,7 +57,7 @@ def of_kinds(*names: str) -> pytest.MarkDecorator:
 
 
 def last_words(gateway: execnet.Gateway, code: str) -> str:
-    """What GatewayGone says after this has run."""
+    """The text of GatewayGone after this code has run."""
     with pytest.raises(execnet.GatewayGone) as caught:
         gateway.remote_exec(code).receive(timeout=20)
     return str(caught.value)
@@ -135,7 +135,7 @@ def test_what_ssh_means_by_its_exit_status_is_told(doomed: execnet.Gateway) -> N
 # --- The out-of-memory killer ---
 
 LIMIT = 128 << 20
-# Not without end: where the limit does not hold, the machine must not pay for it.
+# It allocates a bounded amount: if the limit does not hold, the machine must not run out of memory.
 EAT = """
 hoard = [bytearray(b"x") * (8 << 20) for _ in range(64)]
 channel.send("not killed")
@@ -155,7 +155,7 @@ def own_memory_group() -> tuple[Path, str]:
 
 @pytest.fixture
 def cramped() -> Iterator[Path]:
-    """A control group with little memory; skipped where none can be made."""
+    """A control group with little memory. Skips the test where none can be made."""
     parent, limit = own_memory_group()
     group = parent / f"execnet-test-{secrets.token_hex(4)}"
     try:
@@ -253,7 +253,7 @@ def test_everybody_who_waits_learns_it_at_once(doomed: execnet.Gateway) -> None:
     threads = [threading.Thread(target=wait, args=(name,)) for name in WAITS]
     for thread in threads:
         thread.start()
-    # All of them are under way when nothing moves any more: each sleeps in the kernel.
+    # All calls are under way when nothing moves any more: each thread sleeps in the kernel.
     while not all(is_asleep(thread) for thread in threads):
         pass
     os.kill(pid, signal.SIGKILL)
@@ -283,7 +283,7 @@ def test_what_had_arrived_is_delivered_first(doomed: execnet.Gateway) -> None:
 
 @of_kinds()
 def test_a_callback_is_told_before_send_raises(doomed: execnet.Gateway) -> None:
-    # pytest-xdist sends to a worker until its callback has been told, and takes no exception from it.
+    # pytest-xdist sends to a worker until its callback has been told of the end, and does not expect `send` to raise.
     channel = doomed.remote_exec("channel.send(1); channel.receive(); import os; os.kill(os.getpid(), 9)")
     called, goes_on, told = threading.Event(), threading.Event(), threading.Event()
 
@@ -320,7 +320,7 @@ def test_the_error_of_a_lost_channel_is_not_an_eoferror_and_has_the_cause(gatewa
 
 
 def test_a_killed_coordinator_of_a_reporting_worker_leaves_nothing() -> None:
-    # The worker has the pipe for its reports still: nothing may wait for its end.
+    # The worker still holds the pipe for its reports, so nothing may wait for the end of that.
     program = "import execnet, os; g = execnet.makegateway('popen'); print(g._rinfo().pid, flush=True); os._exit(0)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20, check=True)
     assert int(done.stdout) > 0

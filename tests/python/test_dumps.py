@@ -1,4 +1,4 @@
-"""dumps and loads: round trips, golden bytes, and what is refused, with path or offset."""
+"""dumps and loads: round trips, golden bytes, and refusals with their path or offset."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def value_of(vector: vectors.Vector) -> Any:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether the values are equal with the same types in them, NaN being equal to itself."""
+    """Whether the values are equal and have the same types in them. NaN equals itself here."""
     return type(one) is type(other) and repr(one) == repr(other)
 
 
@@ -83,7 +83,7 @@ def test_every_value_comes_back(value: Any) -> None:
 
 
 def offset_of_damage(data: bytes) -> int:
-    """Where loads() finds the bytes wrong; 0 where it does not. Everything but LoadError passes through."""
+    """The offset of the error that loads() finds; 0 if there is none. Exceptions other than LoadError pass through."""
     try:
         execnet.loads(data)
     except execnet.LoadError as error:
@@ -174,7 +174,7 @@ def test_the_errors_are_of_one_family() -> None:
 
 
 def test_strings_that_come_again_are_not_mistaken_for_others() -> None:
-    """loads() knows short ones again: of each length, one that differs at each place, and all of them twice."""
+    """loads() recognises short strings. For each length: one that differs at each place, and all of them twice."""
     strings = []
     for size in range(40):
         text = "a" * size
@@ -201,7 +201,7 @@ def test_loads_leaves_the_garbage_collector_as_it_is(enabled: bool) -> None:
 
 
 def arenas(capfd: pytest.CaptureFixture[str]) -> dict[str, int]:
-    """Of the interpreter's memory for small objects: how many it has made in "total", and has "current"ly."""
+    """Arenas for small objects: how many the interpreter has made in "total", and has "current"ly."""
     capfd.readouterr()
     sys._debugmallocstats()
     return {
@@ -226,8 +226,8 @@ def test_a_large_value_finds_the_memory_of_the_one_before(value: object, capfd: 
     before = arenas(capfd)
     for _ in range(10):
         execnet.loads(dumped)
-    # Each time all of its arenas, which are four at least, if none stayed.
+    # If no arena stayed, each value would need all of its arenas anew, at least four.
     assert arenas(capfd)["total"] <= before["total"] + 10
-    # And it is bounded.
+    # And the memory that stays is bounded.
     execnet.loads(execnet.dumps(list(range(1000, 2_000_000))))
     assert arenas(capfd)["current"] <= before["current"] + 40

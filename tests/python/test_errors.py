@@ -1,4 +1,4 @@
-"""Bad input: each with the right error, a text that helps, and nothing started or left.
+"""Bad input gets the right error and a helpful text, and leaves nothing started.
 
 That nothing is left is looked after for every test; see conftest.py.
 """
@@ -19,7 +19,7 @@ from sshd import PrivateSshd
 
 @pytest.fixture
 def nothing_started() -> Iterator[None]:
-    """Fails if a process was started, even if it is gone again: the children's resources count it."""
+    """Fails if a process was started, even if it is gone again: the resource usage of children shows it."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     yield
     assert resource.getrusage(resource.RUSAGE_CHILDREN) == before
@@ -100,7 +100,7 @@ def test_what_is_no_specification_is_a_typeerror(group: execnet.Group, bad: obje
 
 
 def not_found(group: execnet.Group, spec: str) -> str:
-    """The text of the error with which the gateway does not come to be."""
+    """The text of the error with which makegateway fails."""
     with pytest.raises(execnet.HostNotFound) as caught:
         group.makegateway(spec)
     assert isinstance(caught.value, ConnectionError)

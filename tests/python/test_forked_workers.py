@@ -100,7 +100,7 @@ def test_ctrl_c_does_not_end_the_fork_server_and_interrupts_code(anywhere: Prelo
     os.kill(fork_server_of(gateway), signal.SIGINT)
     channel = anywhere.gateway("json").remote_exec("import os, time; channel.send(os.getpid()); time.sleep(1000)")
     worker = channel.receive(timeout=20)
-    # Of a signal that comes right before the sleep, CPython hears after it.
+    # CPython handles a signal that comes right before the sleep only after the sleep.
     assert eventually(lambda: sleeps(worker), 20)
     os.kill(worker, signal.SIGINT)
     with pytest.raises(execnet.RemoteError, match="KeyboardInterrupt"):
@@ -122,7 +122,7 @@ def test_random_numbers_of_numpy_differ(preload: Preload) -> None:
 def test_no_descriptor_of_the_fork_server_is_open(preload: Preload) -> None:
     setup = "links = [f'/proc/self/fd/{fd}' for fd in os.listdir('/proc/self/fd')]"
     kinds = "sorted(os.readlink(link).partition(':')[0] for link in links if os.path.exists(link))"
-    # Not those that a worker makes for itself, of which one comes with its first wait. The fork server has none.
+    # Without those that a worker makes for itself, such as the one of its first wait. The fork server has none.
     fresh, forked = ([kind for kind in all if kind != "anon_inode"] for all in ask_both(preload, "json", kinds, setup))
     assert forked == fresh
 
@@ -212,7 +212,7 @@ def test_multiprocessing_works_and_has_a_secret_of_its_own(anywhere: Preload) ->
 def test_profilers_of_the_interpreters_start_see_workers_and_write_a_file_for_each(
     anywhere: Preload, tmp_path: Path
 ) -> None:
-    # As coverage does, whose .pth file does this; tests/clients/test_coverage.py has it do so itself.
+    # Like the .pth file of coverage. tests/clients/test_coverage.py tests coverage itself.
     anywhere.module(
         "sitecustomize",
         f"""

@@ -17,7 +17,7 @@ from belongings import eventually
 
 
 def in_child(check: Callable[[], object], leave: Callable[[int], object] = os._exit) -> int:
-    """The exit status of a forked child that runs `check`: 0 if that raised nothing."""
+    """The exit status of a forked child that runs `check`: 0 if it raised nothing."""
     sys.stdout.flush()
     pid = os.fork()
     if pid:
@@ -79,7 +79,7 @@ class TestForkedChild:
         assert channel.receive() == 5
 
     def test_it_forgets_threads_that_had_ended(self) -> None:
-        # Of those nobody has joined yet the copy has no stacks: to touch them ends it.
+        # The copy has no stacks of threads that nobody has joined yet. Touching these would crash it.
         groups = [execnet.Group(["popen"]) for _ in range(8)]
         try:
             for number, group in enumerate(groups):
@@ -100,7 +100,7 @@ class TestForkedChild:
 
     def test_its_end_leaves_the_gateways_alone(self, channel: execnet.Channel) -> None:
         def end_in_the_ordinary_way(status: int) -> None:
-            # What the interpreter does at its end, without the rest of the test run in this copy.
+            # Does what the interpreter does at its end, without the rest of the test run in this copy.
             import atexit
             import gc
 

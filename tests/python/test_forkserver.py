@@ -1,4 +1,4 @@
-"""Fork servers on this host: what starts them, what goes wrong, how they end."""
+"""Fork servers on this host: their start, their failures, their end."""
 
 from __future__ import annotations
 
@@ -324,7 +324,7 @@ def test_a_forked_copy_of_the_coordinator_leaves_them_alone(preload: Preload) ->
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_copy_ends_whatever_threads_that_it_does_not_have_have_held(preload: Preload) -> None:
-    """On one processor who is woken runs before the thread that has woken it lets go of a mutex, and then forks."""
+    """On one processor, a woken thread runs and forks before the thread that woke it releases its mutex."""
     allowed = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(allowed)})
     try:

@@ -1,4 +1,4 @@
-"""Fork servers on other hosts, started by a proxy (`via=`) or by one that `ssh=` has for them."""
+"""Fork servers on other hosts, started by a proxy (`via=`) or by the carrier of `ssh=`."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_an_import_that_never_ends_far_away_can_be_interrupted(far: Preload, tmp
 
 
 def proxy_of(gateway: execnet.Gateway, group: execnet.Group) -> int:
-    """The process of the worker that has started the fork server."""
+    """The worker process that has started the fork server."""
     return group["proxy"]._rinfo().pid if "proxy" in group else parent_of(fork_server_of(gateway))
 
 

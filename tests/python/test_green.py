@@ -1,4 +1,4 @@
-"""Programs of gevent and eventlet: what waits blocks a greenlet, and not its thread. See greenlets.py."""
+"""Programs of gevent and eventlet: a wait blocks a greenlet and not its thread. See greenlets.py."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ each_worker = pytest.mark.parametrize("worker", ["native", "pure"])
 
 
 def run(*arguments: str) -> str:
-    """The output of a program, which must end well."""
+    """The output of a program, which must succeed."""
     done = subprocess.run(
         [sys.executable, greenlets.__file__, *arguments],
         stdin=subprocess.DEVNULL,

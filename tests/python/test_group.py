@@ -1,4 +1,4 @@
-"""Membership and ids of a group, and what makes its gateways."""
+"""Membership and ids of a group, and how it makes gateways."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def test_members_can_be_given_at_once_as_texts_and_specifications() -> None:
 
 
 def test_when_one_of_several_cannot_start_none_stays() -> None:
-    # That no process stays is looked after for every test; see conftest.py.
+    # conftest.py checks for every test that no process stays.
     with pytest.raises(execnet.HostNotFound, match="/no/such/python"):
         execnet.Group(["popen", "popen", "popen//python=/no/such/python"])
 
@@ -197,7 +197,7 @@ def test_when_one_of_several_is_specified_wrongly_none_starts() -> None:
 
 
 def test_members_given_at_once_start_at_once(tmp_path: Path) -> None:
-    # Each says that it has been started and then waits for a line that comes when all have said so.
+    # Each reports its start and then waits for a line, which comes when all have reported.
     count = 8
     started, gate = (tmp_path / "started", tmp_path / "gate")
     ends = []

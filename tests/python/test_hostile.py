@@ -1,4 +1,4 @@
-"""Bytes of somebody who means no good, for what reads them in Python: `loads`, and both workers.
+"""Bytes of a hostile peer, for everything that reads bytes in Python: `loads`, and both workers.
 
 The long form is `make soak`; what reads in C++ is tested by tests/cpp/hostile_test.cpp.
 """
@@ -56,14 +56,14 @@ soaks = pytest.mark.timeout(3000 if "EXECNET_SOAK_INPUTS" in os.environ else 60)
 
 @pytest.fixture(scope="module")
 def worker() -> dict[str, Any]:
-    """The names of the pure worker, executed the way a worker does."""
+    """The names of the pure worker, executed as in a worker."""
     names: dict[str, Any] = {"__name__": "execnet_worker"}
     exec(compile(SOURCE, "worker.py", "exec"), names)
     return names
 
 
 class Figures:
-    """Measures a test: a line that `make soak` collects, and whether memory stayed in its bounds."""
+    """Measures a test: prints a line that `make soak` collects, and checks that memory stayed within bounds."""
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -79,7 +79,7 @@ class Figures:
 
 
 def feed(what: str, load: Callable[[bytes], object], error: type[Exception]) -> None:
-    """Gives mutated dumps to a function, which has to load them or raise that error and no other."""
+    """Gives mutated dumps to a function, which must load them or raise that error and no other."""
     inputs, values = soak_inputs(20_000), 0
     mutator = Mutator(soak_seed())
     figures = Figures(what)
@@ -113,7 +113,7 @@ def test_mutated_bytes_end_the_load_of_the_pure_worker_in_a_load_error_or_a_valu
 
 @soaks
 def test_both_loaders_make_the_same_of_mutated_bytes(worker: dict[str, Any]) -> None:
-    """Both have short ways for what is frequent, and each its own."""
+    """Both readers have short cuts for frequent items, and they differ."""
 
     def refuse_channels(number: int) -> None:
         raise worker["LoadError"]("a channel outside of a connection")
@@ -218,7 +218,7 @@ def test_mutated_frames_end_a_worker_process_in_order(worker: dict[str, Any], so
                     process.kill()
             said.seek(0)
             text = said.read().decode()
-            # SIGINT is what it sends itself when, on a busy machine, its end takes longer than it should.
+            # It sends itself SIGINT if its end takes too long, as it may on a busy machine.
             assert status in (0, 1, -signal.SIGINT), (status, text, stream.hex())
             assert "Traceback" not in text or status == -signal.SIGINT, (text, stream.hex())
             refused += "execnet worker" in text

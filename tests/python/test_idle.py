@@ -1,4 +1,4 @@
-"""What is idle costs nothing: no thread of either side is woken."""
+"""Idle gateways cost nothing: no thread of either side is woken."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ QUIET = 1.0  # seconds; that nothing happens can only be seen by waiting
 
 
 def switches(pids: list[int]) -> dict[tuple[int, int], int]:
-    """How often each thread of these has given up its processor by itself: once for each time it was woken."""
+    """How often each thread of these processes has gone to sleep, which is once for each time it was woken."""
     found = {}
     for pid in pids:
         for task in Path(f"/proc/{pid}/task").iterdir():
@@ -49,6 +49,6 @@ def test_idle_gateways_wake_nobody(many_descriptors: None, worked: bool) -> None
                 if after.get(thread, count) != count and thread != (me, me)  # which sleeps here
             }
 
-        # What the start has begun is over after some time. From then on there is nothing.
+        # Activity from the start ends after some time. From then on there is none.
         assert eventually(lambda: not woken(), patience=20), f"woken in {QUIET:.0f} s, by process and thread: {woken()}"
         print(f"soak: {GATEWAYS} idle gateways, {'after work' if worked else 'new'}: no thread woken in {QUIET:.0f} s")

@@ -1,4 +1,4 @@
-"""Ctrl-C gets a program out of every wait, at once, and the library goes on working after it."""
+"""Ctrl-C ends every wait at once, and the library keeps working after it."""
 
 from __future__ import annotations
 

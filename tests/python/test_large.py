@@ -1,4 +1,4 @@
-"""Large bytes and strings: written from where they are, and let go of as soon as they are written."""
+"""Large bytes and strings are written from where they are, and released as soon as they are written."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ECHO = "for item in channel: channel.send(item)"
 
 
 def values(size: int) -> list[object]:
-    """As they are alone, and among others."""
+    """Large items by themselves, and inside of others."""
     data = os.urandom(size)
     text = data.hex()[:size]
     umlauts = "\u00e4" * size
@@ -81,7 +81,7 @@ def test_nobody_holds_them_afterwards(worker: str, group: execnet.Group) -> None
 
 
 def buffers() -> list[tuple[object, bytes]]:
-    """What has the buffer protocol, small and large, and the bytes it holds."""
+    """Objects with the buffer protocol, small and large, and the bytes they hold."""
     pairs: list[tuple[object, bytes]] = []
     for size in (0, 12, 3 * CHUNK):
         data = os.urandom(size)
@@ -173,7 +173,7 @@ class Interrupted(Exception):
 
 @pytest.mark.parametrize("worker", WORKERS, ids=["native", "pure"])
 def test_a_send_that_is_interrupted_keeps_what_it_has_begun_to_write(worker: str, group: execnet.Group) -> None:
-    """Of the item either all arrives or nothing, though its sender has dropped it meanwhile."""
+    """Either the whole item arrives or nothing, even if its sender has dropped it meanwhile."""
     gateway = group.makegateway(worker)
     channel = gateway.remote_exec(ECHO)
     channel.send(0)

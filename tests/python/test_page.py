@@ -1,4 +1,4 @@
-"""The reference page comes true: every session of it, with its exact output."""
+"""Every session of the reference page runs with its exact output."""
 
 from __future__ import annotations
 

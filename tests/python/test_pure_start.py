@@ -1,4 +1,4 @@
-"""How a pure worker starts: what it compiles, and what it need not."""
+"""What a pure worker compiles at its start, and what it does not."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OTHERS = [name for name in interpreters.NAMES if name != "python{}.{}".format(*s
 
 
 def compiled_by(group: execnet.Group, python: str, directory: Path) -> list[str]:
-    """The files, or what stands for them, that a worker with that interpreter has compiled to start."""
+    """The files that a worker with that interpreter has compiled at its start, or their stand-ins."""
     (directory / "sitecustomize.py").write_text(HOOK)
     spec = f"popen//python={shlex.quote(python)}//env:PYTHONPATH={directory}"
     channel = group.makegateway(spec).remote_exec("import sys; channel.send([str(f) for f in sys.compiled])")

@@ -1,4 +1,4 @@
-"""Rings between native ends on one host: who has them, and that what a socket promises holds with them, too."""
+"""Rings between native ends on one host: who has them, and that they keep the promises of a socket."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MUCH = b"x" * 5_000_000  # several rings full
 
 
 def rings_of(pid: int | str) -> int:
-    """How many pairs of rings a process has in its memory."""
+    """How many pairs of rings a process has mapped."""
     return Path(f"/proc/{pid}/maps").read_text().count("/memfd:execnet")
 
 
@@ -89,7 +89,7 @@ def test_a_sender_that_waits_for_room_learns_of_the_end(group: execnet.Group) ->
 
 
 def test_a_reader_that_stands_still_delays_and_loses_nothing(group: execnet.Group) -> None:
-    """Both rings are full while it does, and others use the same gateway after."""
+    """Both rings are full meanwhile, and others use the same gateway afterwards."""
     gateway = group.makegateway()
     channels = [gateway.remote_exec("for item in channel: channel.send(item)") for _ in range(4)]
     for channel in channels:

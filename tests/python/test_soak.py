@@ -23,14 +23,14 @@ soaks = pytest.mark.timeout(3000 if "EXECNET_SOAK_RUNS" in os.environ else 60)
 
 
 def repeat(what: str, short_form: int) -> Iterator[int]:
-    """The numbers of the runs; after the last, a line with figures that `make soak` collects."""
+    """The numbers of the runs. After the last it prints a line with figures that `make soak` collects."""
     runs, begin = soak_runs(short_form), time.monotonic()
     yield from range(runs)
     print(f"soak: {what}: {runs} runs; {time.monotonic() - begin:.1f} s")
 
 
 def at_once(*functions: Callable[[], object]) -> None:
-    """Runs all functions at the same time, each in a thread; raises what one of them raised."""
+    """Runs all functions at the same time, each in a thread. Raises what one of them raised."""
     start = threading.Barrier(len(functions))
     errors: list[BaseException] = []
 
@@ -53,7 +53,7 @@ def at_once(*functions: Callable[[], object]) -> None:
 
 @pytest.fixture
 def gateways(group: execnet.Group) -> Iterator[Callable[[int], execnet.Gateway]]:
-    """The gateway for the run of a number; now and then a fresh one."""
+    """The gateway for a run; now and then a fresh one."""
 
     def gateway(number: int) -> execnet.Gateway:
         if number % AGAIN == 0:

@@ -44,13 +44,13 @@ class Server:
 
 @pytest.fixture(scope="session")
 def released_python() -> str:
-    """An interpreter that has the released execnet, from the package index, and nothing else."""
+    """An interpreter with the released execnet from the package index, and nothing else."""
     return environment("released-execnet-{}.{}".format(*sys.version_info), ["execnet"])
 
 
 @pytest.fixture
 def server(released_python: str, tmp_path: Path) -> Iterator[Server]:
-    """The script as it was released; it says on its stdout where it listens."""
+    """The script as it was released. It prints where it listens."""
     environ = clean_environ()
     where = "import execnet.script.socketserver as s; print(s.__file__)"
     script = subprocess.check_output([released_python, "-c", where], env=environ, text=True, timeout=30).strip()

@@ -1,4 +1,4 @@
-"""The private OpenSSH server that the other tests stand on, with the real client."""
+"""The private OpenSSH server that other tests use, with the real client."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_the_end_takes_sessions_along() -> None:
     with PrivateSshd() as server:
         directory = server.directory
         client = subprocess.Popen(
-            # The second one is detached and deaf; both hold the pipe of the wrapper's output.
+            # The second one is detached and ignores signals. Both hold the pipe of the wrapper's output.
             ["ssh", "localhost", "trap '' HUP TERM; setsid sleep 300 & echo $!; exec sleep 300"],
             env=server.env(),
             stdin=subprocess.DEVNULL,

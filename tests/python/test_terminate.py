@@ -127,7 +127,7 @@ def test_an_ssh_connection_that_is_shared_is_not_started_by_a_gateway_and_not_en
     spec = f"ssh=localhost//ssh_config={config}"
 
     def ssh(*arguments: str) -> int:
-        # The connection goes to the background, with whatever it has for output.
+        # The connection goes to the background, with its stdout and stderr.
         nothing = subprocess.DEVNULL
         command = ["ssh", "-F", str(config), *arguments]
         return subprocess.run(command, stdin=nothing, stdout=nothing, stderr=nothing).returncode
@@ -307,8 +307,8 @@ print("goes on")
     "specs", [["popen"], ["popen//preload"], [PURE], [f"{PURE}//id=proxy", f"{PURE}//via=proxy"]], ids=str
 )
 def test_a_program_without_a_terminal_is_not_hung_up(specs: list[str]) -> None:
-    # When of a process group the last member that has its parent outside ends, and another member is stopped, the
-    # kernel sends SIGHUP to all of them, unless that parent is of another session.
+    # A process group becomes orphaned when its last member with a parent outside of the group, in the same session,
+    # ends. If a member is stopped then, the kernel sends SIGHUP to all of them.
     run = subprocess.run(
         [sys.executable, "-c", STOPPED_CHILD, *specs],
         start_new_session=True,

@@ -11,7 +11,7 @@ import execnet
 
 
 def at_once(functions: Iterable[Callable[[], object]]) -> None:
-    """Runs all functions at the same time, each in a thread; raises what the first of them raised."""
+    """Runs all functions at the same time, each in a thread. Raises what the first of them raised."""
     functions = list(functions)
     start = threading.Barrier(len(functions))
     errors: list[BaseException] = []
@@ -46,7 +46,7 @@ def test_threads_each_have_a_channel_of_one_gateway(gateway: execnet.Gateway) ->
 
 def test_threads_send_on_one_channel_without_mixing_items_up(gateway: execnet.Gateway) -> None:
     channel = gateway.remote_exec("[channel.send(len(set(channel.receive()))) for _ in range(8 * 10)]")
-    # Long enough to be sent in several frames.
+    # Long enough for several frames.
     at_once(lambda number=number: [channel.send(bytes([number]) * 600_000) for _ in range(10)] for number in range(8))
     assert [channel.receive(timeout=30) for _ in range(80)] == [1] * 80
 

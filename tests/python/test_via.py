@@ -194,7 +194,7 @@ def test_terminate_of_a_chain_takes_no_longer_the_longer_it_is(stopped: int, gro
 def test_what_is_idle_is_terminated_at_once_and_orderly(group: execnet.Group, tmp_path: Path) -> None:
     for spec in ("popen//id=a", "popen//via=a//id=b", "popen//via=b//id=c"):
         gateway = group.makegateway(spec)
-        # Each leaves a note when it ends in order, and in the order in which they end.
+        # Each leaves a note when it ends normally. The notes show the order.
         gateway.remote_exec(
             "import atexit, os\n"
             f"atexit.register(lambda: os.write(os.open({str(tmp_path / 'notes')!r},"
@@ -233,7 +233,7 @@ def test_a_native_proxy_relays_while_its_interpreter_is_held(group: execnet.Grou
     for number in range(100):
         echo.send(number)
         assert echo.receive(timeout=10) == number
-    # New ones can be started meanwhile, too.
+    # New gateways can be started meanwhile.
     assert group.makegateway("popen//via=proxy").remote_exec("channel.send(1)").receive(timeout=10) == 1
     os.kill(proxy._rinfo().pid, signal.SIGUSR1)
 

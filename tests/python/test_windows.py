@@ -1,4 +1,4 @@
-"""Windows: a sender at full speed against a slow reader, in figures; what windows do not bound; wrong sizes."""
+"""Windows: a sender at full speed against a slow reader, in figures; items that windows do not bound; wrong sizes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def resident_megabytes(pid: int) -> float:
 
 
 def seconds_without_a_processor(pids: Iterable[int]) -> float:
-    """How long the threads of these have ever stood ready to run while the kernel ran others, in all."""
+    """How long, in all, threads of these processes have been ready to run while the kernel ran others."""
     nanoseconds = 0
     for pid in pids:
         for thread in os.listdir(f"/proc/{pid}/task"):
@@ -200,7 +200,7 @@ def test_a_wrong_window_is_refused_before_anything_is_started(text: str, group: 
 
 @each_worker
 def test_a_send_to_a_worker_that_stands_still_gives_up_in_time(worker: str, group: execnet.Group) -> None:
-    """Without a window: it is the stream that is full."""
+    """Without a window, when the stream itself is full."""
     gateway = group.makegateway(WORKERS[worker])
     channel = gateway.remote_exec("channel.send(len(channel.receive()))")
     stop(gateway._rinfo().pid)

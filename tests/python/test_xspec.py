@@ -1,4 +1,4 @@
-"""Specifications: their text, their attributes, and what is refused."""
+"""Specifications: their text, their attributes, and refusals."""
 
 from __future__ import annotations
 

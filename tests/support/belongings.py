@@ -21,13 +21,13 @@ MARK = "EXECNET_TEST_SESSION"
 
 
 def mark_children() -> None:
-    """Makes the processes that are started from now on known as ours, wherever they end up."""
+    """Marks the processes that are started from now on, so that we find them wherever they end up."""
     os.environ[MARK] = f"{os.getpid()}-{secrets.token_hex(8)}"
 
 
 @dataclass(frozen=True)
 class Belongings:
-    """A look at one moment: pid -> command line, (number, target) of descriptors, thread ids.
+    """One moment: pid -> command line, (number, target) of descriptors, thread ids.
 
     A quick look sees of the processes the children only.
     """
@@ -48,7 +48,7 @@ class Belongings:
 
 
 def left_behind(before: Belongings, patience: float = 5.0) -> list[str]:
-    """What is there now that was not there before, a line for each thing; empty when all is gone.
+    """A line for each thing that is there now and was not there before; empty when all is gone.
 
     What is on its way out (a process that was killed, a thread that was joined) has `patience`
     seconds to be gone; what only a reference cycle keeps alive is collected.
@@ -70,7 +70,7 @@ def left_behind(before: Belongings, patience: float = 5.0) -> list[str]:
 
 
 def eventually(condition: Callable[[], bool], patience: float = 5.0) -> bool:
-    """Whether the condition has become true in time. For what /proc shows: it tells of no event."""
+    """Polls whether the condition becomes true in time. Only for what /proc shows, which has no events."""
     deadline = time.monotonic() + patience
     while not condition():
         if time.monotonic() > deadline:
@@ -105,7 +105,7 @@ def has_ended(fd: int) -> bool:
 
 
 def children() -> list[int]:
-    """Children of this process, zombies included. Costs next to nothing, unlike a look at all processes."""
+    """Children of this process, zombies included. It costs next to nothing, unlike looking at all processes."""
     pids = []
     for task in Path("/proc/self/task").iterdir():
         with contextlib.suppress(OSError):  # a thread that has just ended
@@ -126,7 +126,7 @@ def all_parents() -> dict[int, int]:
 def descendants_of(root: int, parents: dict[int, int] | None = None) -> set[int]:
     parents = all_parents() if parents is None else parents
     found = {root}
-    # A child has mostly a higher pid than its parent; where pids have wrapped around, look again.
+    # Most children have a higher pid than their parent. Where pids have wrapped around, look again.
     while more := {pid for pid, parent in parents.items() if parent in found and pid not in found}:
         found |= more
     return found - {root}
@@ -144,12 +144,12 @@ def our_processes() -> list[int]:
 
 
 def parent_of(pid: int) -> int:
-    # After the command's name, which may have anything in it: state, parent, ...
+    # After the name of the command, which may contain anything: state, parent, ...
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def starter_of(worker: int) -> int:
-    """Who has started a worker: above it are its two guards."""
+    """The process that has started a worker, above its two guards."""
     return parent_of(parent_of(parent_of(worker)))
 
 
@@ -182,7 +182,7 @@ def thread_name(tid: int) -> str:
 
 
 def stop(pid: int) -> None:
-    """Stops a process, and waits until none of its threads runs any more: the signal alone does not."""
+    """Stops a process and waits until none of its threads runs any more. The signal alone does not ensure that."""
     os.kill(pid, signal.SIGSTOP)
 
     def stopped() -> bool:
@@ -196,12 +196,12 @@ def stop(pid: int) -> None:
 
 
 def sleeps(pid: int) -> bool:
-    """Whether the main thread sleeps in the kernel, and has not run between two looks."""
+    """Whether the main thread sleeps in the kernel and has not run between two looks."""
     return doings(pid)[0] == "S" and doings(pid) == doings(pid)
 
 
 def doings(pid: int, thread: int | None = None) -> tuple[str, ...]:
-    """State, user and system time, and switches of a thread, the main one if not told."""
+    """State, user and system time, and context switches of a thread; by default the main thread."""
     task = Path(f"/proc/{pid}/task/{thread or pid}")
     stat = (task / "stat").read_text().rpartition(")")[2].split()
     switches = [line for line in (task / "status").read_text().splitlines() if "ctxt" in line]

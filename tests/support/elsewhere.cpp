@@ -66,7 +66,7 @@ std::string in_pid_namespace(const std::function<std::string()>& part) {
 
 void refuse_system_call(long number, int error, unsigned mask) {
   constexpr auto kNumber = static_cast<unsigned>(offsetof(seccomp_data, nr));
-  // Its lower half: seccomp_data has the machine's order of bytes.
+  // The lower half of the argument: seccomp_data has the machine's byte order.
   constexpr auto kFlags =
       static_cast<unsigned>(offsetof(seccomp_data, args[1])) + (__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__ ? 4 : 0);
   const auto refusal = SECCOMP_RET_ERRNO | static_cast<unsigned>(error);

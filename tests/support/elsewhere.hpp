@@ -1,4 +1,4 @@
-// Runs a part of a test in a process of its own, where it may change what holds for all of a process.
+// Runs a part of a test in a process of its own, where it may change settings of the whole process.
 #pragma once
 
 #include <functional>
@@ -6,15 +6,15 @@
 
 namespace execnet::testing {
 
-// What `part` returned there, or the text of the exception that it threw.
+// Returns what `part` returned there, or the text of the exception that it threw.
 std::string elsewhere(const std::function<std::string()>& part);
 
-// The same in the first process of a new PID namespace, with a /proc that shows it. Who may not have one gets
-// a text that begins with "skipped: " and the reason.
+// The same in the first process of a new PID namespace, with its own /proc. Where such a namespace is not allowed,
+// returns a text that begins with "skipped: " and the reason.
 std::string in_pid_namespace(const std::function<std::string()>& part);
 
-// From now on a system call fails with `error` in this process and all that it starts, if bits of `mask` are set in its
-// second argument; without a mask always. For the rest of the life of this process. Throws std::system_error.
+// Makes a system call fail with `error` in this process and all that it starts, for the rest of its life. With a mask
+// it fails only if one of these bits is set in its second argument. Throws std::system_error.
 void refuse_system_call(long number, int error, unsigned mask = 0);
 
 }  // namespace execnet::testing

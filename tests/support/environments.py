@@ -1,4 +1,4 @@
-"""Virtual environments of their own for what is tested or measured from outside, under build/."""
+"""Separate virtual environments, under build/, for programs that are tested or measured from outside."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def environment(name: str, packages: Sequence[str | Path], interpreter: str = sys.executable) -> str:
-    """The interpreter of build/<name>, where these packages are installed, from the index or from files.
+    """The interpreter of build/<name>, which has these packages, from the index or from files.
 
     What is there already is not made again.
     """
@@ -43,14 +43,14 @@ def _identity(package: str | Path) -> str:
 
 
 def clean_environ(**more: str) -> dict[str, str]:
-    """What a program of somebody else's is to see: nothing of how the tests themselves are run, but their mark."""
+    """The environment for a program of others: without the settings of the tests themselves, except their mark."""
     own = ("PYTHONPATH", "PYTEST_", "COV_CORE_", "EXECNET_")
     kept = {name: value for name, value in os.environ.items() if name == MARK or not name.startswith(own)}
     return {**kept, **more}
 
 
 def run(python: str, arguments: Sequence[str | Path], cwd: Path, timeout: float) -> subprocess.CompletedProcess[str]:
-    """Runs an interpreter of one of the environments; its standard output and error are captured as one."""
+    """Runs an interpreter of one of the environments. Its standard output and error are captured together."""
     path = f"{Path(python).parent}{os.pathsep}{os.environ['PATH']}"
     return subprocess.run(
         [python, *arguments],

@@ -57,7 +57,7 @@ def turns(count: int = 50) -> None:
 
 
 def released(call: Callable[[], Any], release: Callable[[], object]) -> Any:
-    """What the call returns, which has to wait until another greenlet has called `release`."""
+    """What the call returns. The call has to wait until another greenlet has called `release`."""
     over = []
 
     def releaser() -> None:
@@ -212,7 +212,7 @@ def installvia(group: execnet.Group) -> None:
 
 
 def rsync(group: execnet.Group) -> None:
-    """To a gateway whose callbacks run in a greenlet, and to one that has had none; it has them there afterwards."""
+    """For a gateway whose callbacks run in a greenlet, and for one without callbacks, which later has them there."""
     first, second = group.makegateway(popen()), group.makegateway(popen())
     items: list[object] = []
     first.remote_exec("channel.send(1)").setcallback(items.append, endmarker=None)
@@ -277,7 +277,7 @@ def timed(call: Callable[[], object]) -> None:
 
 
 def timeouts_and_kills(group: execnet.Group) -> None:
-    """What is raised in a waiting greenlet ends the wait, and nothing else."""
+    """An exception in a waiting greenlet ends the wait, and nothing else."""
     channel = group.makegateway(popen()).remote_exec(ECHO)
     for call in (channel.receive, channel.waitclose, channel.gateway.join):
         raised(green.Timeout, lambda call=call: timed(call))
@@ -322,7 +322,7 @@ def lost_worker(group: execnet.Group) -> None:
 
 
 def callbacks(group: execnet.Group) -> None:
-    """They run in the thread of the hub, in order, one at a time, and may wait."""
+    """Callbacks run in the thread of the hub, in order, one at a time, and may wait."""
     gateway = group.makegateway(popen())
     calls: list[object] = []
     running = []
@@ -366,7 +366,7 @@ def receive_queue(group: execnet.Group) -> None:
 
 
 def other_thread(group: execnet.Group) -> None:
-    """A thread that has no hub blocks, and keeps no greenlet from running."""
+    """A thread without a hub blocks, and prevents no greenlet from running."""
     if PACKAGE == "gevent":
         start_thread = importlib.import_module("gevent.monkey").get_original("_thread", "start_new_thread")
     else:
@@ -522,9 +522,9 @@ def errors_there(group: execnet.Group) -> None:
 
 
 def interrupt_there(group: execnet.Group) -> None:
-    """Ctrl-C is for the code that runs; the worker serves on."""
+    """Ctrl-C interrupts the running code. The worker goes on."""
     gateway = there(group)
-    # What has been sent has arrived before send() returns.
+    # Items have arrived before send() returns.
     source = "try: channel.send(1); channel.receive()\nexcept KeyboardInterrupt: channel.send('interrupted')"
     channels = [gateway.remote_exec(source) for _ in range(2)]
     for channel in channels:
@@ -539,7 +539,7 @@ def interrupt_there(group: execnet.Group) -> None:
 
 
 def terminate_there(group: execnet.Group) -> None:
-    """Told to end, code that waits for its channel gets EOF; what it says last arrives, and the worker ends."""
+    """When the worker is told to end, waiting code gets EOF. Its last item still arrives, and the worker ends."""
     gateway = there(group)
     channel = gateway.remote_exec(
         "channel.send(1)\n"

@@ -1,4 +1,4 @@
-// What a coordinator says first, for tests that are one. Any thread.
+// The first frame of a coordinator, for tests that play one. Any thread.
 #pragma once
 
 #include "base/buffer.hpp"

@@ -56,7 +56,7 @@ def iteration(group: execnet.Group) -> None:
 
 
 def receive_beside_another_thread(group: execnet.Group) -> None:
-    """The other thread is the one that reads the connection; the main thread waits for its word."""
+    """Another thread reads the connection. The main thread waits to be woken by it."""
     import threading
 
     gateway = group.makegateway("popen")
@@ -84,7 +84,7 @@ def join(group: execnet.Group) -> None:
 
 
 def send(group: execnet.Group) -> None:
-    """The worker is stopped, so that nobody reads what is sent."""
+    """The worker is stopped, so nobody reads what is sent."""
     gateway = group.makegateway("popen")
     channel = gateway.remote_exec("channel.send(channel.receive())")
     pid = gateway._rinfo().pid
@@ -120,7 +120,7 @@ def terminate(group: execnet.Group) -> None:
     channel.receive()
     interrupted(group.terminate)
     group.terminate(timeout=0.1)
-    # Killed they are, but on a busy machine the kernel may take longer than terminate() waits for it.
+    # They are killed, but on a busy machine the kernel may take longer than terminate() waits for it.
     say(after="goes on" if eventually(lambda: not children()) else "processes are left")
 
 

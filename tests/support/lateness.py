@@ -1,4 +1,4 @@
-"""How long a call takes, less what the machine was late in the same moment.
+"""How long a call takes, less the time that the machine was late meanwhile.
 
 A bound of some 0.2 s cannot be told on a machine whose CPUs are taken: there all that sleeps wakes up late. So
 beside the call a thread on each CPU does nothing but sleep for ten milliseconds at a time, and what they wake up too
@@ -21,7 +21,7 @@ _NORMAL = 0.001
 
 
 class Stopwatch:
-    """Measures what runs between ``__enter__`` and ``__exit__``."""
+    """Measures the code between ``__enter__`` and ``__exit__``."""
 
     seconds: float
     """How long it has taken."""

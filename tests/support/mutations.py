@@ -1,4 +1,4 @@
-"""Wrong inputs made out of right ones; the same seed gives the same inputs. What C++ has in mutator.hpp."""
+"""Makes wrong inputs out of right ones. The same seed gives the same inputs. C++ has mutator.hpp for this."""
 
 from __future__ import annotations
 
@@ -15,40 +15,40 @@ HELLO, EXEC, DATA, CLOSE, CLOSE_ERROR, LAST, TERMINATE, STATUS, RECONFIGURE, CRE
 
 
 def soak_inputs(short_form: int) -> int:
-    """How many inputs a test takes: EXECNET_SOAK_INPUTS, or in the short form so many."""
+    """How many inputs a test takes: EXECNET_SOAK_INPUTS, or the given number in the short form."""
     return int(os.environ.get("EXECNET_SOAK_INPUTS", short_form))
 
 
 def soak_runs(short_form: int) -> int:
-    """How often a test runs: EXECNET_SOAK_RUNS, or in the short form so often."""
+    """How often a test runs: EXECNET_SOAK_RUNS, or the given number in the short form."""
     return int(os.environ.get("EXECNET_SOAK_RUNS", short_form))
 
 
 def soak_seconds(short_form: int) -> int:
-    """How many seconds a test takes that measures: EXECNET_SOAK_SECONDS, or in the short form so many."""
+    """How many seconds a test measures: EXECNET_SOAK_SECONDS, or the given number in the short form."""
     return int(os.environ.get("EXECNET_SOAK_SECONDS", short_form))
 
 
 def soak_gateways(short_form: int) -> int:
-    """How many gateways a group has: EXECNET_SOAK_GATEWAYS, or in the short form so many."""
+    """How many gateways a group has: EXECNET_SOAK_GATEWAYS, or the given number in the short form."""
     return int(os.environ.get("EXECNET_SOAK_GATEWAYS", short_form))
 
 
 def soak_seed() -> int:
-    """Where the random numbers start: EXECNET_SOAK_SEED. Says so on stdout, which a failing test shows."""
+    """The seed of the random numbers: EXECNET_SOAK_SEED. Prints it; a failing test shows stdout."""
     seed = int(os.environ.get("EXECNET_SOAK_SEED", 1))
     print(f"seed {seed} (EXECNET_SOAK_SEED=... for another)")
     return seed
 
 
 def peak_megabytes() -> float:
-    """The most memory this process has had in RAM, ever."""
+    """The most memory that this process has ever had in RAM."""
     with open("/proc/self/status", encoding="ascii") as status:
         return next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM:"))
 
 
 class Mutator:
-    """Gives mutants of seeds: one to four bits, bytes, lengths, pieces changed, or the end cut off."""
+    """Makes mutants of seeds: one to four changes of bits, bytes, lengths or pieces, or the end cut off."""
 
     def __init__(self, seed: int) -> None:
         self._bits = random.Random(seed).getrandbits
@@ -92,7 +92,7 @@ class Mutator:
 
 
 class FrameMutator:
-    """Streams of a coordinator that means no good: mostly well formed, so that all of a worker sees them."""
+    """Streams of a hostile coordinator: mostly well formed, so that they reach every part of a worker."""
 
     def __init__(self, seed: int, payloads: Sequence[bytes], dump: Callable[[object], bytes]) -> None:
         self._mutator = Mutator(seed)

@@ -10,7 +10,7 @@ namespace {
 
 using wire::FrameType;
 
-constexpr std::size_t kLongest = 4096;  // of what a mutant may grow to
+constexpr std::size_t kLongest = 4096;  // bytes that a mutant may grow to
 constexpr std::array<std::uint32_t, 12> kNumbers{0,     1,      2,        6,          0x7F,       0xFF,
                                                  0x100, 0xFFFF, 0x100000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF};
 
@@ -123,7 +123,7 @@ std::string FrameMutator::frame() {
   wire::FrameHeader header;
   header.type = type();
   header.channel = channel(header.type);
-  // What was not sent cannot have been taken: most credit has to be none.
+  // Most frames must have no credit, because bytes that were not sent cannot have been taken.
   header.credit =
       header.type == FrameType::kCredit && !mutator_.one_in(40) ? 0 : kNumbers[mutator_.below(kNumbers.size())];
   std::string content = payload(header.type);

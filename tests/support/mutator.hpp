@@ -1,5 +1,5 @@
-// Makes wrong inputs out of right ones. The same seed gives the same inputs, on any machine: what a
-// test finds can be found again. Owned and used by one thread.
+// Makes wrong inputs out of right ones. The same seed gives the same inputs on any machine, so a
+// finding can be reproduced. Owned and used by one thread.
 #pragma once
 
 #include <cstddef>
@@ -31,8 +31,8 @@ class Mutator {
   std::mt19937_64 random_;
 };
 
-// Streams of one to three frames of a peer that means no good: mostly well formed, so that what lies behind
-// the frame reader sees them, too.
+// Streams of one to three frames of a hostile peer: mostly well formed, so that they also get past the frame
+// reader.
 class FrameMutator {
  public:
   enum class From : std::uint8_t { kCoordinator, kWorker };

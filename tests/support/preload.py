@@ -1,4 +1,4 @@
-"""Forked workers for tests: gateways with modules of the test preloaded, here and behind proxies."""
+"""Forked workers for tests: gateways with preloaded modules of the test, here and behind proxies."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ELSEWHERE = ["via native", "via pure", "ssh"]  # who starts the fork server
 
 
 class Preload:
-    """Makes gateways, fresh ones and such as are forked from an interpreter that has imported modules of the test."""
+    """Makes gateways: fresh ones, and ones that are forked from an interpreter with modules of the test."""
 
     def __init__(self, group: execnet.Group, directory: Path, kind: str) -> None:
         self.group, self.directory = group, directory
@@ -72,7 +72,7 @@ sys.stdin.read()
 
 
 def end_with_their_coordinator(specs: list[str], number: int) -> bool:
-    """Whether two workers and their fork server end when a program that has made them gets this signal."""
+    """Whether two workers and their fork server end when the program that made them gets this signal."""
     with subprocess.Popen(
         [sys.executable, "-c", COORDINATOR, *specs], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as coordinator:

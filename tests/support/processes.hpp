@@ -5,10 +5,10 @@
 
 namespace execnet::testing {
 
-// Of a process that there is.
+// REQUIRES: the process exists.
 pid_t parent_of(pid_t pid);
 
-// Who has started a worker: above it are its two guards.
+// The process that has started a worker, above its two guards.
 pid_t starter_of(pid_t worker);
 
 // Whether a thread of this process waits for something in the kernel.

@@ -1,6 +1,6 @@
 #!/bin/sh
-# run_sanitized.sh DIRECTORY COMMAND...: runs a command; reports of AddressSanitizer and ThreadSanitizer, its
-# own and those of its children, go to files in DIRECTORY, are shown at the end, and any is a failure.
+# run_sanitized.sh DIRECTORY COMMAND...: runs a command. Reports of AddressSanitizer and ThreadSanitizer, its
+# own and those of its children, go to files in DIRECTORY and are shown at the end. Any report is a failure.
 # UndefinedBehaviorSanitizer has no such files beside the others: it ends the process, with its report on stderr.
 set -u
 reports=$1

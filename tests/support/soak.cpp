@@ -55,7 +55,7 @@ void soak_report(const std::string& what) {
 }
 
 MemoryBound::MemoryBound(std::size_t more_megabytes) {
-  // The peak so far is that of other tests: forget it, where the system allows that.
+  // The peak so far comes from other tests. Forget it, where the system allows that.
   std::ofstream("/proc/self/clear_refs") << 5;
   resident_at_start_ = kilobytes("VmHWM");
   if (kSanitized) {

@@ -1,4 +1,4 @@
-"""A private OpenSSH server for tests, and the client's configuration that leads to it.
+"""A private OpenSSH server for tests, and the client configuration that leads to it.
 
     with PrivateSshd() as sshd, sshd.in_front():
         subprocess.run(["ssh", "localhost", "echo hi"])      # never reaches the machine's own sshd
@@ -39,7 +39,7 @@ _STANDARD_PATH = "/usr/local/bin:/usr/bin:/bin"
 
 
 class SshdError(Exception):
-    """The server cannot be started; the text says why and what to do."""
+    """The server cannot be started. The text says why and what to do."""
 
 
 class PrivateSshd:
@@ -102,7 +102,7 @@ class PrivateSshd:
                 os.environ["PATH"] = before
 
     def session_pids(self) -> list[int]:
-        """The processes that logins have started and that still run, detached ones included."""
+        """The processes that logins have started and that still run, including detached ones."""
         mark = f"{_MARK}={self.directory}".encode()
         found = []
         for entry in Path("/proc").iterdir():
@@ -124,8 +124,8 @@ class PrivateSshd:
         self._make_login("nopython", str(self.directory / "bare"))
 
     def _make_login(self, host: str, path: str) -> None:
-        # What sshd runs instead of the command that was asked for: that command, in the user's shell
-        # as ever, but away from the user's real home and PATH.
+        # sshd runs this instead of the requested command. It runs that command in the user's shell
+        # as usual, but away from the user's real home and PATH.
         _write_program(
             self.directory / f"login-{host}",
             f"cd {self.home} || exit 1\n"
@@ -150,7 +150,7 @@ class PrivateSshd:
     def _start(self) -> None:
         if os.geteuid() == 0:
             os.makedirs("/run/sshd", mode=0o755, exist_ok=True)  # Where sshd of root confines itself.
-        # The port may be taken between our look and sshd's; then another one is tried.
+        # Somebody may take the port before sshd does; then another one is tried.
         for _ in range(10):
             self._port = _free_port()
             if self._started():
@@ -240,13 +240,13 @@ Host *
   ControlPath none
 """
         )
-        # A later -F wins, so that ssh_config= of a specification still does what it says.
+        # A later -F wins, so ssh_config= of a specification still has its effect.
         _write_program(self.directory / "client/ssh", f'exec {self._ssh} -F {config} "$@"')
 
     # -- the end -----------------------------------------------------------------------------------
 
     def _stop(self) -> None:
-        # The listener last: while it lives, its connections are its children and are found.
+        # The listener comes last: while it lives, its connections are its children and are found.
         for pid in _descendants(self._process.pid):
             _kill(pid)
         self._process.kill()
@@ -310,7 +310,7 @@ def _descendants(root: int) -> list[int]:
 
 
 def _kill(pid: int) -> None:
-    """SIGKILL, and waits until it has taken effect."""
+    """Sends SIGKILL and waits until it has taken effect."""
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:

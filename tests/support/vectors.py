@@ -20,7 +20,7 @@ class Vector:
 
 @dataclass(frozen=True)
 class Malformed:
-    """Bytes that are refused, and the offset of what is wrong with them."""
+    """Bytes that are refused, and the offset of the error."""
 
     name: str
     offset: int

@@ -1,4 +1,4 @@
-"""What a type checker makes of the names in execnet's modules that programs import. Never run."""
+"""The types that a type checker sees for the modules of execnet that programs import. Never run."""
 
 from __future__ import annotations
 

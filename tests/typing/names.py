@@ -1,4 +1,4 @@
-"""What a type checker makes of every public name. Never run: `make lint` has mypy look at it."""
+"""The types that a type checker sees for every public name. Never run: `make lint` has mypy check it."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def errors(error: Exception) -> None:
 
 
 class Pipe:
-    """All that load() and dump() need of a file."""
+    """Everything that load() and dump() need of a file."""
 
     def read(self, size: int) -> bytes:
         return bytes(size)

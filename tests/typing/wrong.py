@@ -1,4 +1,4 @@
-"""What a type checker must refuse: mypy complains of a `type: ignore` that is not needed. Never run."""
+"""Errors that a type checker must find: mypy complains of a `type: ignore` that is not needed. Never run."""
 
 from __future__ import annotations
 

@@ -110,10 +110,12 @@ wheel: ## a wheel of the Python package, in build/wheel
 	$(BIN)/python -m pip wheel --no-deps --disable-pip-version-check -w build/wheel .
 
 .PHONY: install
+install: export PATH := $(CURDIR)/$(BIN):$(PATH)
+install: CMAKE := cmake
 install: ## the C++ library, its headers and its CMake package, into PREFIX
-	@tools/setup
-	@$(call build,release,build/setup.cmake)
-	$(CMAKE) --install build/release --prefix $(PREFIX)
+	@tools/setup library
+	@$(call build,library,build/library.cmake)
+	cmake --install build/library --prefix $(PREFIX)
 
 .PHONY: clean
 clean: ## removes all that was built

@@ -13,7 +13,7 @@ import pytest
 
 import execnet
 import interpreters
-from belongings import eventually
+from captured import Captured
 
 Fresh = Callable[..., execnet.Gateway]
 
@@ -109,19 +109,12 @@ def test_what_is_printed_reaches_standard_output_and_error_here(
     )
     channel.receive(timeout=10)
     channel.waitclose(10)
-    printed, said = "", ""
-
-    def all_there() -> bool:
-        nonlocal printed, said
-        out, err = capfd.readouterr()
-        printed, said = printed + out, said + err
-        return (printed + said).count("\n") >= 3
-
-    assert eventually(all_there), (printed, said)
+    captured = Captured(capfd)
+    assert captured.shows(lambda all: (all.out + all.err).count("\n") >= 3), vars(captured)
     if worker.has_stdout:
-        assert (printed, said) == ("from print\nfrom a child\n", "from stderr\n")
+        assert (captured.out, captured.err) == ("from print\nfrom a child\n", "from stderr\n")
     else:
-        assert (printed, said) == ("", "from print\nfrom a child\nfrom stderr\n")
+        assert (captured.out, captured.err) == ("", "from print\nfrom a child\nfrom stderr\n")
 
 
 @pytest.mark.needs_threads
@@ -146,7 +139,8 @@ def test_what_is_printed_reaches_nobody_where_that_is_wanted(
 @pytest.mark.needs_threads
 def test_main_thread_only_can_print_all_the_same(fresh: Fresh, capfd: pytest.CaptureFixture[str]) -> None:
     fresh("execmodel=main_thread_only//stdout=inherit").remote_exec("print('from print')").waitclose(10)
-    assert eventually(lambda: "from print\n" in "".join(capfd.readouterr()))
+    captured = Captured(capfd)
+    assert captured.shows(lambda all: "from print\n" in all.out + all.err), vars(captured)
 
 
 def test_the_code_has_no_descriptors_of_the_coordinator(fresh: Fresh, tmp_path: Path) -> None:

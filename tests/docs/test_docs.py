@@ -35,6 +35,8 @@ COMPILER = [os.environ.get("CXX", "g++"), "-std=c++20", "-Wall", "-Wextra", "-We
 BLOCK = re.compile(r"^(?:<!-- test: (?P<note>.*) -->\n)?```(?P<language>\S*)\n(?P<code>.*?)^```$", re.M | re.S)
 HEADERS = ["cassert", "chrono", "filesystem", "fstream", "future", "iostream", "string", "thread", "vector"]
 HEADERS += ["sys/wait.h", "unistd.h", "execnet/execnet.hpp"]
+# A fresh machine has no pip but that of the environment that runs this.
+PROGRAMS = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
 LANGUAGES = {"python", "cpp", "cmake", "console", "text"}
 
 
@@ -56,6 +58,10 @@ class Block(NamedTuple):
     @property
     def needs_ssh(self) -> bool:
         return "ssh=localhost" in self.code
+
+    @property
+    def needs_namespace(self) -> bool:
+        return "isolate=pidns" in self.code
 
 
 def blocks_of(document: Path) -> Iterator[Block]:
@@ -120,6 +126,8 @@ def test_readme_has_the_sessions_of_the_demo() -> None:
 
 @each("python")
 def test_python(block: Block, tmp_path: Path) -> None:
+    if block.needs_namespace and not namespaces_are_allowed():
+        pytest.skip("the text says that this takes namespaces, and here they are not allowed")
     run_python(block, tmp_path)
 
 
@@ -127,6 +135,19 @@ def test_python(block: Block, tmp_path: Path) -> None:
 @each("python", ssh=True)
 def test_python_over_ssh(block: Block, tmp_path: Path) -> None:
     run_python(block, tmp_path)
+
+
+def namespaces_are_allowed() -> bool:
+    """Whether ``isolate=pidns`` works; where it does not, its error is the one that the text promises."""
+    group = execnet.Group()
+    try:
+        group.makegateway("popen//isolate=pidns")
+    except execnet.HostNotFound as error:
+        assert "isolate=pidns takes root or user namespaces" in str(error)
+        return False
+    finally:
+        group.terminate(timeout=1.0)
+    return True
 
 
 def run_python(block: Block, directory: Path) -> None:
@@ -241,7 +262,7 @@ def test_console(block: Block) -> None:
             assert wanted <= recipes(), f"{block.where}: {line}"
         else:
             assert block.note.startswith("not run: "), f"{block.where}: say why this is not run: {line}"
-            assert shutil.which(program), f"{block.where}: there is no program {program}"
+            assert shutil.which(program, path=PROGRAMS), f"{block.where}: there is no program {program}"
 
 
 def test_recipes_that_the_text_names_exist() -> None:

@@ -18,6 +18,7 @@ import pytest
 
 import execnet
 from belongings import eventually
+from captured import Captured
 from sshd import PrivateSshd
 
 pytestmark = pytest.mark.timeout(60)
@@ -100,7 +101,7 @@ def test_a_fatal_signal_comes_with_the_traceback(
 @of_kinds("popen", "pure")
 def test_the_traceback_is_on_stderr_too(doomed: execnet.Gateway, capfd: pytest.CaptureFixture[str]) -> None:
     last_words(doomed, "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
-    assert "Fatal Python error: " in capfd.readouterr().err
+    assert Captured(capfd).shows(lambda all: "Fatal Python error: " in all.err)
 
 
 @not_sanitized

@@ -11,6 +11,7 @@ import pytest
 
 import execnet
 from belongings import eventually, sleeps
+from captured import Captured
 from preload import Preload, ask, ask_both, fork_server_of
 
 # --- What is as in a fresh worker -----------------------------------------------------------------
@@ -145,7 +146,7 @@ def test_standard_descriptors_are_those_of_the_coordinator_at_that_time(
     assert channel.receive(timeout=20) == ""
     channel.waitclose(timeout=20)
     assert (tmp_path / "out").read_text() == "out\n"
-    assert capfd.readouterr().err == "err\n"
+    assert Captured(capfd).shows(lambda all: all.err == "err\n")
 
 
 def test_what_modules_print_comes_once(preload: Preload, capfd: pytest.CaptureFixture[str]) -> None:

@@ -117,6 +117,10 @@ install: ## the C++ library, its headers and its CMake package, into PREFIX
 	@$(call build,library,build/library.cmake)
 	cmake --install build/library --prefix $(PREFIX)
 
+.PHONY: fresh
+fresh: ## both commands on fresh machines: bare trees of Debian, as root and as a user without sudo; for root
+	tools/fresh
+
 .PHONY: clean
 clean: ## removes all that was built
 	rm -rf build

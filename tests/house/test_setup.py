@@ -152,10 +152,11 @@ def test_an_environment_behind_a_link_is_used(machine: Machine, linked: Path) ->
     assert (machine.directory / "build/venv").resolve() == linked
 
 
-def test_an_environment_behind_a_link_is_not_changed(machine: Machine, linked: Path) -> None:
-    (linked / "made-for").write_text("/another/python\n")
+@pytest.mark.parametrize("stamp", ["made-for", "installed-build.txt"])
+def test_an_environment_behind_a_link_is_not_changed(machine: Machine, linked: Path, stamp: str) -> None:
+    (linked / stamp).write_text("another\n")
     done = machine.setup()
     assert done.returncode == 0, done
     assert not (machine.directory / "build/venv").is_symlink()
-    assert (linked / "made-for").read_text() == "/another/python\n"
+    assert (linked / stamp).read_text() == "another\n"
     assert (linked / "bin/python").is_symlink()

@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <ctime>
 #include <execnet/error.hpp>
@@ -648,7 +649,7 @@ class RawEnd {
   std::size_t read_some() { return something_comes() ? link_.read(space_).count : 0; }
   bool something_comes() {
     pollfd fd{link_.fd(), POLLIN, 0};
-    return !link_.may_sleep_reading() || ::poll(&fd, 1, 5000) == 1;
+    return !link_.may_sleep_reading() || ::poll(&fd, 1, 30'000) == 1;
   }
 
   Link link_;

@@ -107,9 +107,7 @@ def test_it_says_what_it_installs_and_services_are_forbidden_meanwhile(machine: 
     policy = machine.directory / "policy-rc.d"
     if os.geteuid() != 0:
         machine.fakes("sudo", 'shift; exec "$@"')
-    machine.fakes(
-        "apt-get", f'echo "apt-get $*"; if [ "$1" = install ]; then {policy}; echo "policy $?"; exit 100; fi'
-    )
+    machine.fakes("apt-get", f'echo "apt-get $*"; if [ "$1" = install ]; then {policy}; echo "policy $?"; exit 100; fi')
     done = machine.setup("demo", EXECNET_POLICY_RC_D=str(policy))
     assert done.returncode == 100, done
     said, update, installs, allowed = [

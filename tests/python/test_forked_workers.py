@@ -382,7 +382,6 @@ def test_each_worker_has_what_is_held_over_a_fork_and_lets_go_of_it_once(preload
         assert ask(preload.gateway("holder"), "holder.lock.locked()", "import holder") is False
 
 
-@pytest.mark.timeout(60)
 def test_what_a_module_holds_over_a_fork_is_let_go_of_when_nothing_is_to_be_forked(preload: Preload) -> None:
     hooks = "before=lock.acquire, after_in_parent=lock.release"
     preload.module("shared", f"import multiprocessing, os; lock = multiprocessing.Lock(); os.register_at_fork({hooks})")

@@ -44,8 +44,8 @@ def test_members_of_one_host_share_a_connection_that_is_no_member(sshd: PrivateS
         assert eventually(lambda: connections(sshd) == before + 2)
     finally:
         before_end = time.monotonic()
-        group.terminate(timeout=5)
-        assert time.monotonic() - before_end < 4
+        group.terminate(timeout=100)
+        assert time.monotonic() - before_end < 50
     assert ends_gone(sshd.session_pids())
 
 

@@ -17,8 +17,6 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 from belongings import eventually
 from sshd import PrivateSshd, SshdError
 
-pytestmark = pytest.mark.timeout(60)
-
 
 @pytest.fixture(scope="module")
 def sshd() -> Iterator[PrivateSshd]:
@@ -113,6 +111,6 @@ def test_from_a_shell() -> None:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
     )
     assert (done.returncode, done.stdout) == (0, "hi\n"), done.stderr

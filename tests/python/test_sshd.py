@@ -63,6 +63,12 @@ def test_refused_key(sshd: PrivateSshd) -> None:
     assert "Permission denied (publickey)" in done.stderr
 
 
+def test_a_login_works_after_many_were_refused(sshd: PrivateSshd) -> None:
+    for _ in range(5):
+        assert "Permission denied (publickey)" in ssh(sshd, "refused", "true").stderr
+    assert ssh(sshd, "localhost", "echo hi").stdout == "hi\n"
+
+
 def test_unknown_host(sshd: PrivateSshd) -> None:
     done = ssh(sshd, "unknown.invalid", "echo hi")
     assert (done.returncode, done.stdout) == (255, "")

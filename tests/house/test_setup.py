@@ -91,6 +91,16 @@ def test_the_library_alone_is_set_up_without_a_python(machine: Machine, build_to
     assert sorted(path.name for path in (machine.directory / "build").iterdir()) == ["library.cmake"]
 
 
+def test_the_library_needs_a_new_cmake(machine: Machine, build_tools: Callable[[str], str]) -> None:
+    machine.has("g++")
+    machine.has("ninja", build_tools("ninja"))
+    for version, status in (("3.24.9", 1), ("3.25.1", 0), ("4.0.0", 0)):
+        machine.fakes("cmake", f"echo cmake version {version}")
+        done = machine.setup("library")
+        assert done.returncode == status, (version, done)
+        assert ("CMake 3.25 or later is needed" in done.stderr) == bool(status)
+
+
 @pytest.fixture
 def build_tools() -> Callable[[str], str]:
     """The path of a program that the build uses: of the environment, or of this machine."""

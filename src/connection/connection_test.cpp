@@ -472,10 +472,11 @@ TEST(Connection, AWorkerThatIsAskedForSomethingBeforeHelloEnds) {
 TEST(Connection, AWorkerEndsThoughNobodyTakesWhatItHasToSay) {
   auto [here, there] = base::socket_pair();
   const auto [unread, full] = base::make_pipe();
-  base::check("fcntl", [&full = full] { return ::fcntl(full.get(), F_SETFL, O_NONBLOCK); });
+  const int to_fill = full.get();
+  base::check("fcntl", [to_fill] { return ::fcntl(to_fill, F_SETFL, O_NONBLOCK); });
   while (::write(full.get(), "much", 4) > 0) {
   }
-  base::check("fcntl", [&full = full] { return ::fcntl(full.get(), F_SETFL, 0); });
+  base::check("fcntl", [to_fill] { return ::fcntl(to_fill, F_SETFL, 0); });
   const base::Fd stderr_before(::dup(STDERR_FILENO));
   ::dup2(full.get(), STDERR_FILENO);
   const auto end = WorkerEnd::open(std::move(there), run_task, {kPatience, kPatience});

@@ -8,7 +8,7 @@ BIN := build/venv/bin
 CMAKE := $(BIN)/cmake
 CTEST := $(BIN)/ctest
 # Tests wait more than they compute.
-JOBS := $(shell expr $$(nproc) + 1)
+JOBS := $(shell expr $$(nproc) + 2)
 # Directory of the package built for the interpreter of build/venv.
 PACKAGE = $(CURDIR)/build/$(1)/python-$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
@@ -84,6 +84,12 @@ tsan: ## C++ and Python tests with ThreadSanitizer
 	@$(call build,tsan,build/setup.cmake)
 	$(FIXED_ADDRESSES) $(CTEST) --preset tsan -j $(JOBS)
 
+.PHONY: races
+races: ## C++ tests with ThreadSanitizer, the part of tsan that is run for every change
+	@tools/setup test
+	@$(call build,races,build/setup.cmake)
+	$(FIXED_ADDRESSES) $(CTEST) --preset races -j $(JOBS)
+
 .PHONY: soak
 soak: wheel ## races, wrong inputs, faults, slow readers, starts, sessions, each for long; the log is build/soak.log
 	@tools/setup test
@@ -104,16 +110,26 @@ docs: ## runs the code in the documentation
 	PYTHONPATH=$(call PACKAGE,dev) $(BIN)/python -m pytest tests/docs
 
 .PHONY: wheel
+# The library in it is compiled as in the preset release.
+wheel: export CMAKE_CXX_COMPILER_LAUNCHER = $(shell command -v ccache)
+wheel: export CCACHE_DIR := $(CURDIR)/build/ccache
+wheel: export CCACHE_BASEDIR := $(CURDIR)
 wheel: ## a wheel of the Python package, in build/wheel
 	@tools/setup
 	rm -rf build/wheel
 	$(BIN)/python -m pip wheel --no-deps --disable-pip-version-check -w build/wheel .
 
 .PHONY: install
+install: export PATH := $(CURDIR)/$(BIN):$(PATH)
+install: CMAKE := cmake
 install: ## the C++ library, its headers and its CMake package, into PREFIX
-	@tools/setup
-	@$(call build,release,build/setup.cmake)
-	$(CMAKE) --install build/release --prefix $(PREFIX)
+	@tools/setup library
+	@$(call build,library,build/library.cmake)
+	cmake --install build/library --prefix $(PREFIX)
+
+.PHONY: fresh
+fresh: ## both commands on fresh machines: bare trees of Debian, as root and as a user without sudo; for root
+	tools/fresh
 
 .PHONY: clean
 clean: ## removes all that was built

@@ -4,9 +4,7 @@ cmake_minimum_required(VERSION 3.25...4.0)
 cmake_path(GET INPUT FILENAME name)
 if(GZIP)
   set(archive ${OUTPUT}.gz)
-  cmake_path(GET INPUT PARENT_PATH directory)
-  file(ARCHIVE_CREATE OUTPUT ${archive} PATHS ${name} WORKING_DIRECTORY ${directory}
-       FORMAT raw COMPRESSION GZip COMPRESSION_LEVEL 9)
+  file(ARCHIVE_CREATE OUTPUT ${archive} PATHS ${INPUT} FORMAT raw COMPRESSION GZip COMPRESSION_LEVEL 9)
   file(READ ${archive} hex HEX)
   file(REMOVE ${archive})
   # Bytes 4 to 7 of a gzip header are the time of compression; zero, so that the same source makes the same library.

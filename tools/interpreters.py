@@ -54,11 +54,16 @@ def find(version: str) -> tuple[Path | None, str]:
 
 
 def make_environment(python: Path, environment: Path) -> None:
-    """Makes a virtual environment with what the tests import, unless it is there already."""
+    """Makes a virtual environment with what the tests import, unless it is there already.
+
+    One behind a link is somebody else's: it is used if it fits, and never changed.
+    """
     stamp = environment / "installed.txt"
     content = f"{python}\n{REQUIREMENTS.read_text()}"
     if stamp.exists() and stamp.read_text() == content:
         return
+    if environment.is_symlink():
+        environment.unlink()
     print(f"setup: making {environment} for {python}", file=sys.stderr)
     subprocess.run([python, "-m", "venv", "--clear", environment], check=True, stdout=sys.stderr)
     pip = [str(environment / "bin/python"), "-m", "pip", "install", "-q", "--disable-pip-version-check"]

@@ -82,7 +82,7 @@ TEST(Group, ReachesGatewaysThroughOthersAndOverSockets) {
     starters.push_back(testing::starter_of(static_cast<pid_t>(gateway.rinfo().pid)));
   }
   EXPECT_EQ(starters, (std::vector<std::int64_t>{::getpid(), pids[0], pids[1], pids[0]}));
-  EXPECT_LT(seconds_for([&] { group.terminate(5s); }), 3);
+  EXPECT_LT(seconds_for([&] { group.terminate(100s); }), 50);
   for (const std::int64_t pid : pids) {
     EXPECT_FALSE(is_running(pid));
   }
@@ -157,9 +157,9 @@ TEST(Group, TerminatesAMemberThatIgnoresEverythingInItsTime) {
   EXPECT_EQ(channel.receive<int>(), 1);
   const std::int64_t pid = group[0].rinfo().pid;
   const base::Fd end = process::pidfd_open(static_cast<pid_t>(pid));
-  EXPECT_LT(seconds_for([&] { group.terminate(1s); }), 3);
+  EXPECT_LT(seconds_for([&] { group.terminate(1s); }), 30);  // how exactly is measured in ending_test.cpp
   pollfd gone{end.get(), POLLIN, 0};
-  EXPECT_EQ(::poll(&gone, 1, 5000), 1);
+  EXPECT_EQ(::poll(&gone, 1, 30'000), 1);
   EXPECT_THROW(static_cast<void>(channel.receive()), GatewayGone);
 }
 

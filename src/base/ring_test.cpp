@@ -124,7 +124,7 @@ TEST(Ring, WhatPassesThroughLittleByLittleStaysAtTheStart) {
 
 TEST(Ring, TwoThreadsMoveALotThroughALittle) {
   Memory ring;
-  constexpr std::size_t kBytes = 2'000'000;
+  constexpr std::size_t kBytes = 200'000;
   std::thread producer([&] {
     std::array<char, 97> bytes;
     for (std::size_t at = 0; at < kBytes;) {

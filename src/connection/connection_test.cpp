@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <ctime>
 #include <execnet/error.hpp>
@@ -471,10 +472,11 @@ TEST(Connection, AWorkerThatIsAskedForSomethingBeforeHelloEnds) {
 TEST(Connection, AWorkerEndsThoughNobodyTakesWhatItHasToSay) {
   auto [here, there] = base::socket_pair();
   const auto [unread, full] = base::make_pipe();
-  base::check("fcntl", [&full = full] { return ::fcntl(full.get(), F_SETFL, O_NONBLOCK); });
+  const int to_fill = full.get();
+  base::check("fcntl", [to_fill] { return ::fcntl(to_fill, F_SETFL, O_NONBLOCK); });
   while (::write(full.get(), "much", 4) > 0) {
   }
-  base::check("fcntl", [&full = full] { return ::fcntl(full.get(), F_SETFL, 0); });
+  base::check("fcntl", [to_fill] { return ::fcntl(to_fill, F_SETFL, 0); });
   const base::Fd stderr_before(::dup(STDERR_FILENO));
   ::dup2(full.get(), STDERR_FILENO);
   const auto end = WorkerEnd::open(std::move(there), run_task, {kPatience, kPatience});
@@ -648,7 +650,7 @@ class RawEnd {
   std::size_t read_some() { return something_comes() ? link_.read(space_).count : 0; }
   bool something_comes() {
     pollfd fd{link_.fd(), POLLIN, 0};
-    return !link_.may_sleep_reading() || ::poll(&fd, 1, 5000) == 1;
+    return !link_.may_sleep_reading() || ::poll(&fd, 1, 30'000) == 1;
   }
 
   Link link_;

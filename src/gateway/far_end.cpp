@@ -1,5 +1,6 @@
 #include "gateway/far_end.hpp"
 
+#include <algorithm>
 #include <utility>
 
 #include "connection/value_message.hpp"

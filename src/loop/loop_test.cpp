@@ -135,7 +135,7 @@ TEST(Waiter, AWakeUpBeforeTheSleepIsNotLost) {
 
 // The wake-up of stop() must not be taken for that of a timer that was set just before.
 TEST(Loop, StopsAlsoWhileItIsAboutToNoticeATimer) {
-  for (int round = 0; round < 50; ++round) {
+  for (int round = 0; round < 10; ++round) {
     auto [read_end, write_end] = base::make_pipe();
     Loop loop;
     std::promise<void> busy;

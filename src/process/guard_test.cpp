@@ -160,7 +160,8 @@ TEST(Guard, WhatAProgramLeavesBehindHasAMomentToEndByItself) {
     out.reset();
     EXPECT_EQ(process->wait(soon()), ExitStatus{});
     char text[8]{};
-    said.assign(text, base::check("read", [&] { return ::read(in.get(), text, sizeof text); }));
+    const ssize_t size = base::check("read", [&] { return ::read(in.get(), text, sizeof text); });
+    said.assign(text, static_cast<std::size_t>(size));
   }
   EXPECT_EQ(said, "cleaned\n");
 }

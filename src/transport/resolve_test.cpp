@@ -53,7 +53,7 @@ TEST_F(OtherGetent, ThatDoesNotAnswerIsKilledAtTheDeadline) {
   is("echo $$ > " + directory_ + "/pid; exec sleep 1000");
   const auto begin = base::Clock::now();
   EXPECT_THROW(resolve("name", {.deadline = begin + 300ms}), std::runtime_error);
-  EXPECT_LT(base::Clock::now() - begin, 2s);
+  EXPECT_LT(base::Clock::now() - begin, 30s);
   std::string pid;
   if (std::ifstream(directory_ + "/pid") >> pid) {  // on a busy machine it may not have come so far
     EXPECT_FALSE(std::filesystem::exists("/proc/" + pid));

@@ -20,10 +20,10 @@ constexpr std::string_view kForm =
 constexpr std::string_view kSeparator = "//";
 constexpr std::string_view kEnvPrefix = "env:";
 
-std::string quoted(std::string_view text) { return '"' + std::string(text) + '"'; }
+std::string in_quotes(std::string_view text) { return '"' + std::string(text) + '"'; }
 
 [[noreturn]] void refuse(std::string_view what, std::string_view text, std::string_view hint = kForm) {
-  throw SpecError(std::string(what) + " in specification " + quoted(text) + "; " + std::string(hint));
+  throw SpecError(std::string(what) + " in specification " + in_quotes(text) + "; " + std::string(hint));
 }
 
 // nice(1) takes a sign, std::from_chars no plus.
@@ -59,7 +59,7 @@ XSpec::XSpec(std::string_view text) : text_(text) {
     throw SpecError("empty specification; " + std::string(kForm));
   }
   if (text.find('\0') != std::string_view::npos) {
-    throw SpecError("NUL byte in specification " + quoted(text.substr(0, text.find('\0'))) + "...; " +
+    throw SpecError("NUL byte in specification " + in_quotes(text.substr(0, text.find('\0'))) + "...; " +
                     std::string(kForm));
   }
   for (std::size_t begin = 0; begin <= text.size();) {
@@ -77,15 +77,15 @@ XSpec::XSpec(std::string_view text) : text_(text) {
       refuse("empty part", text);
     }
     if (key.empty()) {
-      refuse("no key before " + quoted(part), text);
+      refuse("no key before " + in_quotes(part), text);
     }
     if (key[0] == '_') {
-      refuse("key " + quoted(key) + " starts with an underscore", text, "such keys are reserved");
+      refuse("key " + in_quotes(key) + " starts with an underscore", text, "such keys are reserved");
     }
     const bool duplicate =
         key.starts_with(kEnvPrefix) ? env_.contains(key.substr(kEnvPrefix.size())) : settings_.contains(key);
     if (duplicate) {
-      refuse("duplicate key " + quoted(key), text, "give each key once");
+      refuse("duplicate key " + in_quotes(key), text, "give each key once");
     }
     if (key.starts_with(kEnvPrefix)) {
       if (key.size() == kEnvPrefix.size() || !value) {
@@ -207,7 +207,7 @@ void XSpec::validate() const {
   for (const auto& [name, value] : env_) {
     if (name.empty() || name.find_first_of(std::string_view("=\0", 2)) != std::string::npos ||
         value.find('\0') != std::string::npos) {
-      refuse("a name or value that no environment variable can have, of " + quoted(name.c_str()) + ',', text_);
+      refuse("a name or value that no environment variable can have, of " + in_quotes(name.c_str()) + ',', text_);
     }
   }
   if (const auto nice = get("nice"); nice && !is_integer(*nice)) {

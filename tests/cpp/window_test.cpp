@@ -133,7 +133,7 @@ TEST(Windows, ASlowReaderCostsNeitherMemoryNorTheTimeOfOthers) {
     }
   });
   std::vector<double> trips;
-  double ours = 0;  // the longest, without the time that it waited for a processor, of those that took too long
+  std::vector<double> ours;  // the same, where long less the time without a processor
   std::array most{0.0, 0.0};
   for (const auto begin = Clock::now(); Clock::now() - begin < length; std::this_thread::sleep_for(1ms)) {
     const double waited = milliseconds_without_a_processor(pids);
@@ -141,8 +141,9 @@ TEST(Windows, ASlowReaderCostsNeitherMemoryNorTheTimeOfOthers) {
     echo.send(1);
     static_cast<void>(echo.receive(30s));
     trips.push_back(std::chrono::duration<double, std::milli>(Clock::now() - start).count());
+    ours.push_back(trips.back());
     if (trips.back() >= kMostMilliseconds) {
-      ours = std::max(ours, trips.back() - (milliseconds_without_a_processor(pids) - waited));
+      ours.back() -= milliseconds_without_a_processor(pids) - waited;
     }
     if (trips.size() % 50 == 0) {
       for (std::size_t side = 0; side < pids.size(); ++side) {
@@ -160,6 +161,7 @@ TEST(Windows, ASlowReaderCostsNeitherMemoryNorTheTimeOfOthers) {
   reader.join();
 
   std::sort(trips.begin(), trips.end());
+  std::sort(ours.begin(), ours.end());
   const double median = trips.at(trips.size() / 2);
   std::array<char, 200> text{};
   std::snprintf(text.data(), text.size(),
@@ -169,9 +171,9 @@ TEST(Windows, ASlowReaderCostsNeitherMemoryNorTheTimeOfOthers) {
   testing::soak_report(text.data());
   if (!testing::is_sanitized()) {
     EXPECT_LT(std::max(most[0], most[1]), kMostMegabytes);
-    EXPECT_LT(median, kMostMilliseconds);
+    EXPECT_LT(ours.at(ours.size() / 2), kMostMilliseconds);
     if (length > std::chrono::seconds(kShort)) {
-      EXPECT_LT(ours, kMostMilliseconds);
+      EXPECT_LT(ours.back(), kMostMilliseconds);
     }
   }
 }

@@ -22,7 +22,7 @@ PYTHON_EXAMPLES = ROOT / "examples" / "python"
 # The build that this package belongs to. The package consists of links; its unresolved path is in the build.
 CPP_EXAMPLES = Path(execnet.__file__).parents[2] / "examples" / "cpp"
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(600)
 
 
 def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:

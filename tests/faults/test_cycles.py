@@ -20,7 +20,7 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-@pytest.mark.timeout(60 + CYCLES)
+@pytest.mark.timeout(300 + CYCLES)
 def test_starting_and_terminating_takes_nothing_for_good() -> None:
     def cycle() -> None:
         with execnet.Group(["popen"]) as group:

@@ -26,7 +26,7 @@ from belongings import descendants_of, ends_gone, parent_of
 from endings import COLUMNS, DAEMON, ROWS, tell
 from sshd import PrivateSshd
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(600)
 
 PATIENCE = 10.0  # seconds; what is still there then is left behind
 

@@ -25,7 +25,7 @@ from life import WrongItem, live
 
 LONG_FORM = "EXECNET_SOAK_RUNS" in os.environ
 pytestmark = [
-    pytest.mark.timeout(3600 if LONG_FORM else 120),
+    pytest.mark.timeout(3600 if LONG_FORM else 1800),
     pytest.mark.skipif("EXECNET_TEST_SANITIZER" in os.environ, reason="the relay stands in for the interpreter"),
 ]
 

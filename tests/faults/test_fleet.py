@@ -34,7 +34,7 @@ while True: pass
 
 
 @pytest.mark.alone
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_terminate_is_in_time_whatever_half_of_the_members_do() -> None:
     group = execnet.Group([f"popen//id=m{i}" for i in range(MEMBERS)])
     try:
@@ -102,7 +102,7 @@ def test_the_cause_comes_out_of_a_namespace(group: execnet.Group, code: str, cau
         pytest.skip(str(error))
     channel = gateway.remote_exec(f"import os; {code}")
     with pytest.raises(EOFError, match=cause):
-        channel.receive(timeout=10)
+        channel.receive(timeout=60)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ SOME = 25  # in the short form
 STRACE = shutil.which("strace")
 LIFE = Path(__file__).parent / "life.py"
 pytestmark = [
-    pytest.mark.timeout(7200 if LONG_FORM else 180),
+    pytest.mark.timeout(7200 if LONG_FORM else 1800),
     pytest.mark.skipif(STRACE is None, reason="no strace(1) on this machine"),
 ]
 

@@ -24,7 +24,7 @@ from lateness import Stopwatch
 from sshd import PrivateSshd
 
 pytestmark = [
-    pytest.mark.timeout(90),
+    pytest.mark.timeout(600),
     pytest.mark.skipif("EXECNET_TEST_SANITIZER" in os.environ, reason="slow on purpose: its times say nothing"),
 ]
 
@@ -348,7 +348,7 @@ def test_ssh_into_nothing_ends_with_the_group(
     thread, said = starting(group, f"ssh=-p {black_hole.port} 127.0.0.1")
     assert eventually(lambda: any(sleeps(pid) for pid in set(children()) - before))
     within(seconds, lambda: group.terminate(timeout=seconds))
-    thread.join(timeout=5)
+    thread.join(timeout=60)
     assert not thread.is_alive()
     assert "no usable Python for 'ssh=-p" in said[0]
 
@@ -386,6 +386,6 @@ def test_a_server_that_a_stopped_gateway_is_to_install(group: execnet.Group, sec
     thread, said = starting(group, "socket//installvia=host")
     assert eventually(lambda: sleeps_in(thread))
     within(seconds, lambda: group.terminate(timeout=seconds))
-    thread.join(timeout=5)
+    thread.join(timeout=60)
     assert not thread.is_alive()
     assert "gateway 'host' cannot listen: " in said[0]

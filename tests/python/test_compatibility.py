@@ -102,7 +102,7 @@ def test_command_lines_of_other_hosts() -> None:
 
 def test_rinfo_source_can_be_sent(group: execnet.Group) -> None:
     other = group.makegateway("popen")
-    assert other.remote_exec(gateway.rinfo_source).receive(timeout=10)["pid"] == other._rinfo().pid
+    assert other.remote_exec(gateway.rinfo_source).receive(timeout=60)["pid"] == other._rinfo().pid
 
 
 # --- Pools ------------------------------------------------------------------------------------------

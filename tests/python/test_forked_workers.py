@@ -11,6 +11,7 @@ import pytest
 
 import execnet
 from belongings import eventually, sleeps
+from captured import Captured
 from preload import Preload, ask, ask_both, fork_server_of
 
 # --- What is as in a fresh worker -----------------------------------------------------------------
@@ -145,7 +146,7 @@ def test_standard_descriptors_are_those_of_the_coordinator_at_that_time(
     assert channel.receive(timeout=20) == ""
     channel.waitclose(timeout=20)
     assert (tmp_path / "out").read_text() == "out\n"
-    assert capfd.readouterr().err == "err\n"
+    assert Captured(capfd).shows(lambda all: all.err == "err\n")
 
 
 def test_what_modules_print_comes_once(preload: Preload, capfd: pytest.CaptureFixture[str]) -> None:
@@ -381,7 +382,6 @@ def test_each_worker_has_what_is_held_over_a_fork_and_lets_go_of_it_once(preload
         assert ask(preload.gateway("holder"), "holder.lock.locked()", "import holder") is False
 
 
-@pytest.mark.timeout(60)
 def test_what_a_module_holds_over_a_fork_is_let_go_of_when_nothing_is_to_be_forked(preload: Preload) -> None:
     hooks = "before=lock.acquire, after_in_parent=lock.release"
     preload.module("shared", f"import multiprocessing, os; lock = multiprocessing.Lock(); os.register_at_fork({hooks})")

@@ -48,8 +48,8 @@ class TestForkedChild:
         def check() -> None:
             for use in (
                 lambda: channel.send(2),
-                lambda: channel.receive(timeout=5),
-                lambda: channel.waitclose(timeout=5),
+                lambda: channel.receive(timeout=60),
+                lambda: channel.waitclose(timeout=60),
                 lambda: channel.gateway.remote_exec("pass"),
             ):
                 with pytest.raises(OSError, match="forked from"):

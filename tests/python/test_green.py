@@ -34,7 +34,7 @@ def run(*arguments: str) -> str:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -113,5 +113,5 @@ with execnet.Group(["popen"], execmodel={package!r}) as group:
     assert group.execmodel.backend == group.remote_execmodel.backend == {package!r}
     assert group[0].remote_status().execmodel == {package!r}
 """.format
-    done = subprocess.run([sys.executable, "-c", program(package=package)], timeout=50, check=False)
+    done = subprocess.run([sys.executable, "-c", program(package=package)], timeout=120, check=False)
     assert done.returncode == 0

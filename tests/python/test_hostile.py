@@ -51,7 +51,7 @@ HELLO_OF_A_COORDINATOR = {
     "window": None,
 }
 
-soaks = pytest.mark.timeout(3000 if "EXECNET_SOAK_INPUTS" in os.environ else 60)
+soaks = pytest.mark.timeout(3000 if "EXECNET_SOAK_INPUTS" in os.environ else 300)
 
 
 @pytest.fixture(scope="module")

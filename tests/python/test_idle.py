@@ -29,7 +29,7 @@ def switches(pids: list[int]) -> dict[tuple[int, int], int]:
     return found
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("worked", [False, True], ids=["new", "after work"])
 def test_idle_gateways_wake_nobody(many_descriptors: None, worked: bool) -> None:
     del many_descriptors

@@ -56,4 +56,4 @@ assert channel.receive() == 1
 assert caught
 group.terminate()
 """
-    subprocess.run([sys.executable, "-c", program], check=True, stdin=subprocess.DEVNULL, timeout=30)
+    subprocess.run([sys.executable, "-c", program], check=True, stdin=subprocess.DEVNULL, timeout=120)

@@ -17,7 +17,7 @@ OLD = ("python2.7", "python3.6", "python3.7", "python3.8", "python3.9", "pypy3")
 
 
 @pytest.mark.skipif("EXECNET_TEST_WORKERS" in os.environ, reason="the first interpreter's tests do it")
-@pytest.mark.timeout(350)
+@pytest.mark.timeout(1200)
 def test_the_worker_passes_its_own_tests_under_older_versions() -> None:
     paths = [path for path in map(interpreters.find, OLD) if path is not None]
     if not paths:

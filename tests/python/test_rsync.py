@@ -382,7 +382,7 @@ def test_the_receiving_side_passes_its_own_tests_under(name: str) -> None:
     if path is None:
         pytest.skip(f"{name}: not found")
     tests = Path(__file__).parents[2] / "worker" / "rsync_target_test.py"
-    done = subprocess.run([path, "-B", tests], capture_output=True, text=True, timeout=50)
+    done = subprocess.run([path, "-B", tests], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
 
 
@@ -549,7 +549,7 @@ def test_interrupting_send(group: execnet.Group, source: Path, target: Path) -> 
             pass
         print(os.listdir({str(target)!r}))
     """)
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=40)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert (done.stdout, done.stderr) == ("interrupted\n[]\n", "")
 
 
@@ -577,7 +577,7 @@ def test_whoever_is_killed_the_file_is_the_old_or_the_new_one(
         except execnet.GatewayGone:
             print("gone")
     """)
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=40)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     worker, *rest = done.stdout.split()
     assert rest == (["gone"] if victim == "worker" else [])
     assert eventually(lambda: not Path(f"/proc/{worker}").exists())

@@ -17,8 +17,6 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 from belongings import eventually
 from sshd import PrivateSshd, SshdError
 
-pytestmark = pytest.mark.timeout(60)
-
 
 @pytest.fixture(scope="module")
 def sshd() -> Iterator[PrivateSshd]:
@@ -63,6 +61,12 @@ def test_refused_key(sshd: PrivateSshd) -> None:
     done = ssh(sshd, "refused", "echo hi")
     assert (done.returncode, done.stdout) == (255, "")
     assert "Permission denied (publickey)" in done.stderr
+
+
+def test_a_login_works_after_many_were_refused(sshd: PrivateSshd) -> None:
+    for _ in range(5):
+        assert "Permission denied (publickey)" in ssh(sshd, "refused", "true").stderr
+    assert ssh(sshd, "localhost", "echo hi").stdout == "hi\n"
 
 
 def test_unknown_host(sshd: PrivateSshd) -> None:
@@ -113,6 +117,6 @@ def test_from_a_shell() -> None:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
     )
     assert (done.returncode, done.stdout) == (0, "hi\n"), done.stderr

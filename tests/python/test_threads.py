@@ -41,7 +41,7 @@ def test_threads_each_have_a_channel_of_one_gateway(gateway: execnet.Gateway) ->
         channel.close()
 
     at_once(lambda number=number: converse(number) for number in range(12))
-    gateway.remote_exec("pass").waitclose(10)
+    gateway.remote_exec("pass").waitclose(60)
 
 
 def test_threads_send_on_one_channel_without_mixing_items_up(gateway: execnet.Gateway) -> None:
@@ -124,4 +124,4 @@ def test_a_close_wakes_the_thread_that_waits(gateway: execnet.Gateway) -> None:
 def test_channels_are_dropped_by_many_threads(gateway: execnet.Gateway) -> None:
     at_once([lambda: [gateway.newchannel() for _ in range(200)]] * 6)
     assert "0 active channels" in repr(gateway)
-    assert gateway.remote_exec("channel.send(1)").receive(timeout=10) == 1
+    assert gateway.remote_exec("channel.send(1)").receive(timeout=60) == 1

@@ -55,7 +55,7 @@ ECHO = "for item in channel: channel.send(item)"
 
 
 @pytest.mark.skipif("EXECNET_TEST_SANITIZER" in os.environ, reason="sanitizers take memory and time as they like")
-@pytest.mark.timeout(SECONDS + 60)
+@pytest.mark.timeout(SECONDS + 300)
 @each_worker
 def test_a_slow_reader_costs_neither_memory_nor_the_time_of_others(worker: str, group: execnet.Group) -> None:
     """In both directions at the same time, each with a channel of its own.

@@ -110,7 +110,7 @@ def test_any_attribute_can_be_set_and_what_is_read_for_a_gateway_counts(group: e
     channel = group.makegateway(spec).remote_exec(
         "import os, sys; channel.send((os.environ['EXECNET_B'], sys.dont_write_bytecode, os.nice(0)))"
     )
-    assert channel.receive(timeout=10) == ("2", True, min(19, os.nice(0) + 2))
+    assert channel.receive(timeout=60) == ("2", True, min(19, os.nice(0) + 2))
     spec.env = {}
     spec.mine = None
     assert (spec.env, spec.mine) == ({}, None)

@@ -47,7 +47,7 @@ class Belongings:
         )
 
 
-def left_behind(before: Belongings, patience: float = 5.0) -> list[str]:
+def left_behind(before: Belongings, patience: float = 20.0) -> list[str]:
     """A line for each thing that is there now and was not there before; empty when all is gone.
 
     What is on its way out (a process that was killed, a thread that was joined) has `patience`
@@ -69,7 +69,7 @@ def left_behind(before: Belongings, patience: float = 5.0) -> list[str]:
     return extra()
 
 
-def eventually(condition: Callable[[], bool], patience: float = 5.0) -> bool:
+def eventually(condition: Callable[[], bool], patience: float = 60.0) -> bool:
     """Polls whether the condition becomes true in time. Only for what /proc shows, which has no events."""
     deadline = time.monotonic() + patience
     while not condition():
@@ -79,7 +79,7 @@ def eventually(condition: Callable[[], bool], patience: float = 5.0) -> bool:
     return True
 
 
-def ends_gone(pids: Iterable[int], patience: float = 5.0) -> bool:
+def ends_gone(pids: Iterable[int], patience: float = 60.0) -> bool:
     """Waits for the ends of the processes; False if one still runs after `patience` seconds."""
     deadline = time.monotonic() + patience
     gone = True

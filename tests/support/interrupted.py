@@ -38,21 +38,21 @@ def receive(group: execnet.Group) -> None:
     channel = group.makegateway("popen").remote_exec("channel.send(channel.receive())")
     interrupted(channel.receive)
     channel.send("goes on")
-    say(after=channel.receive(timeout=10))
+    say(after=channel.receive(timeout=60))
 
 
 def receive_with_timeout(group: execnet.Group) -> None:
     channel = group.makegateway("popen").remote_exec("channel.send(channel.receive())")
     interrupted(lambda: channel.receive(timeout=50))
     channel.send("goes on")
-    say(after=channel.receive(timeout=10))
+    say(after=channel.receive(timeout=60))
 
 
 def iteration(group: execnet.Group) -> None:
     channel = group.makegateway("popen").remote_exec("channel.send(channel.receive())")
     interrupted(lambda: list(channel))
     channel.send("goes on")
-    say(after=channel.receive(timeout=10))
+    say(after=channel.receive(timeout=60))
 
 
 def receive_beside_another_thread(group: execnet.Group) -> None:
@@ -67,20 +67,20 @@ def receive_beside_another_thread(group: execnet.Group) -> None:
     other.send(None)
     thread.join()
     channel.send("goes on")
-    say(after=channel.receive(timeout=10))
+    say(after=channel.receive(timeout=60))
 
 
 def waitclose(group: execnet.Group) -> None:
     channel = group.makegateway("popen").remote_exec("channel.send(channel.receive())")
     interrupted(channel.waitclose)
     channel.send("goes on")
-    say(after=channel.receive(timeout=10))
+    say(after=channel.receive(timeout=60))
 
 
 def join(group: execnet.Group) -> None:
     gateway = group.makegateway("popen")
     interrupted(gateway.join)
-    say(after=gateway.remote_exec("channel.send('goes on')").receive(timeout=10))
+    say(after=gateway.remote_exec("channel.send('goes on')").receive(timeout=60))
 
 
 def send(group: execnet.Group) -> None:
@@ -95,7 +95,7 @@ def send(group: execnet.Group) -> None:
         os.kill(pid, signal.SIGCONT)
     # What was interrupted never happened.
     channel.send("goes on")
-    say(after=channel.receive(timeout=10))
+    say(after=channel.receive(timeout=60))
 
 
 def send_into_a_full_window(group: execnet.Group) -> None:
@@ -108,7 +108,7 @@ def send_into_a_full_window(group: execnet.Group) -> None:
     door.send(None)
     # What was interrupted never happened.
     channel.send("goes on")
-    say(after=channel.receive(timeout=10))
+    say(after=channel.receive(timeout=60))
 
 
 def terminate(group: execnet.Group) -> None:
@@ -128,7 +128,7 @@ def makegateway(group: execnet.Group) -> None:
     interrupted(lambda: group.makegateway("popen//python=sh -c 'exec sleep 1000'"))
     if len(group) or not eventually(lambda: not children()):
         raise SystemExit("something is left of the gateway")
-    say(after=group.makegateway("popen").remote_exec("channel.send('goes on')").receive(timeout=10))
+    say(after=group.makegateway("popen").remote_exec("channel.send('goes on')").receive(timeout=60))
 
 
 def remote_status(group: execnet.Group) -> None:
@@ -139,7 +139,7 @@ def remote_status(group: execnet.Group) -> None:
         interrupted(gateway.remote_status)
     finally:
         os.kill(pid, signal.SIGCONT)
-    say(after=gateway.remote_exec("channel.send('goes on')").receive(timeout=10))
+    say(after=gateway.remote_exec("channel.send('goes on')").receive(timeout=60))
 
 
 PROGRAMS = {

@@ -182,6 +182,11 @@ MaxSessions 1000
 LogLevel VERBOSE
 """
         )
+        # OpenSSH 9.8 and later shut out an address that has failed to log in, for a while; here that is everybody's.
+        lenient = "PerSourcePenalties no"
+        check = [self._sshd, "-t", "-f", str(config), "-o", lenient]
+        if subprocess.run(check, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0:
+            config.write_text(f"{config.read_text()}{lenient}\n")
         self._log.clear()
         self._process = subprocess.Popen(
             [*_ending_with_parent(), self._sshd, "-D", "-e", "-f", str(config)],

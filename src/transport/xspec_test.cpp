@@ -175,7 +175,7 @@ TEST(XSpec, ValidateRefusesWhatCannotWork) {
   }
   for (const char* text :
        {"popen//nice=high", "popen//nice=1.5", "popen//nice=+-1", "popen//nice= 1", "popen//nice=99999999999"}) {
-    EXPECT_TRUE(contains(validate_refusal(text), "no integer")) << text;
+    EXPECT_TRUE(contains(validate_refusal(text), "is not an integer")) << text;
   }
   for (const char* text :
        {"popen//window=0", "popen//window=0M", "popen//window=-1", "popen//window=8MB", "popen//window=8m",

@@ -60,7 +60,7 @@ class LocalProcess final : public FarEnd {
   LocalProcess(std::shared_ptr<process::Process> process, base::Fd stderr_pipe, std::shared_ptr<loop::Loop> loop);
 
   std::optional<std::string> ended() override;
-  [[nodiscard]] int end_fd() const override { return process_->pidfd(); }
+  [[nodiscard]] int end_fd() const override { return process_->end_fd(); }
   std::string said() override;
   void on_serving(std::optional<pid_t> worker) override;
   process::Process* process() override { return process_.get(); }

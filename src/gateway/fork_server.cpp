@@ -123,7 +123,7 @@ void ForkServer::watch() {
   stderr_->start();
   const std::lock_guard lock(mutex_);
   control_watch_ = watch(control_.get(), [](ForkServer& self) { self.read_answers(); });
-  process_watch_ = watch(process_->pidfd(), [](ForkServer& self) { self.on_process_ended(); });
+  process_watch_ = watch(process_->end_fd(), [](ForkServer& self) { self.on_process_ended(); });
 }
 
 loop::Loop::Id ForkServer::watch(int fd, std::function<void(ForkServer&)> what) {
@@ -352,7 +352,7 @@ void ForkServer::on_forked(std::uint32_t number, pid_t pid) {
   Child& child = found->second;
   child.process = std::make_shared<process::Process>(pid, std::move(pidfd));
   child.far_end->set_process(child.process);
-  child.end_watch = watch(child.process->pidfd(), [number](ForkServer& self) { self.on_worker_ended(number); });
+  child.end_watch = watch(child.process->end_fd(), [number](ForkServer& self) { self.on_worker_ended(number); });
 }
 
 void ForkServer::on_worker_ended(std::uint32_t number) {
@@ -417,7 +417,7 @@ void ForkServer::on_process_ended() {
   std::vector<process::Process*> running;
   std::vector<std::uint32_t> over;
   for (const auto& [number, child] : children_) {
-    if (child.process && !process::pidfd_ended(child.process->pidfd())) {
+    if (child.process && !process::pidfd_ended(child.process->end_fd())) {
       running.push_back(child.process.get());
     } else {
       over.push_back(number);

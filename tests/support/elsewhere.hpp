@@ -13,6 +13,9 @@ std::string elsewhere(const std::function<std::string()>& part);
 // a text that begins with "skipped: " and the reason.
 std::string in_pid_namespace(const std::function<std::string()>& part);
 
+// Puts an empty directory in the place of /proc, for this process and what it starts. False with errno set if it may not.
+bool hide_proc();
+
 // From now on a system call fails with `error` in this process and all that it starts, if bits of `mask` are set in its
 // second argument; without a mask always. For the rest of the life of this process. Throws std::system_error.
 void refuse_system_call(long number, int error, unsigned mask = 0);

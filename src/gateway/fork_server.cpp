@@ -42,8 +42,33 @@ base::Fd open_null() {
 
 ForkedProcess::ForkedProcess(std::weak_ptr<ForkServer> server, std::uint32_t number, base::Fd stderr_pipe,
                              const std::shared_ptr<loop::Loop>& loop)
-    : server_(std::move(server)), number_(number), stderr_(std::make_shared<StderrTail>(std::move(stderr_pipe), loop)) {
+    : server_(std::move(server)),
+      number_(number),
+      loop_(loop),
+      stderr_(std::make_shared<StderrTail>(std::move(stderr_pipe), loop)) {
   stderr_->start();
+}
+
+int ForkedProcess::end_fd() {
+  const std::lock_guard lock(mutex_);
+  if (!ended_event_) {
+    ended_event_.emplace();
+    if (how_) {
+      ended_event_->signal();
+    }
+  }
+  return ended_event_->fd();
+}
+
+// Not called right away: who ends it may hold a lock.
+loop::Loop::Id ForkedProcess::watch_end(loop::Loop& loop, std::function<void()> handler) {
+  const std::lock_guard lock(mutex_);
+  if (how_) {
+    loop.call_after({}, std::move(handler));
+  } else {
+    handler_ = std::move(handler);
+  }
+  return 0;
 }
 
 std::optional<std::string> ForkedProcess::ended() {
@@ -93,7 +118,12 @@ void ForkedProcess::set_ended(const std::string& how, const std::string& said) {
   if (!how_) {
     how_ = how;
     said_ = said;
-    ended_event_.signal();
+    if (ended_event_) {
+      ended_event_->signal();
+    }
+    if (const auto handler = std::exchange(handler_, nullptr)) {
+      loop_->call_after({}, handler);
+    }
   }
 }
 
@@ -346,7 +376,9 @@ void ForkServer::on_forked(std::uint32_t number, pid_t pid) {
     return;  // its end is next
   }
   if (!pidfd) {
+    requests_.push_back({ForkRequestKind::kKill, number, base::Fd(), base::Fd()});
     end_child(number, std::string("it cannot be watched: pidfd_open: ") + std::strerror(error));
+    send_requests();
     return;
   }
   Child& child = found->second;

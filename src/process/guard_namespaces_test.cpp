@@ -17,7 +17,7 @@
 #include <vector>
 
 #include "base/syscall.hpp"
-#include "children.hpp"
+#include "../../guard/children.hpp"
 #include "elsewhere.hpp"
 #include "process/pidfd.hpp"
 #include "process/spawn.hpp"
@@ -100,13 +100,13 @@ std::string in_strange_land(Proc proc, const std::function<std::string()>& part)
   });
 }
 
-#define EXPECT_NOTHING_WRONG(expression)         \
-  do {                                           \
-    const std::string wrong = (expression);      \
-    if (wrong.starts_with("skipped: ")) {        \
-      GTEST_SKIP() << wrong;                     \
-    }                                            \
-    EXPECT_EQ(wrong, "");                        \
+#define EXPECT_NOTHING_WRONG(expression)           \
+  do {                                             \
+    const std::string result_text = (expression);  \
+    if (result_text.starts_with("skipped: ")) {    \
+      GTEST_SKIP() << result_text;                 \
+    }                                              \
+    EXPECT_EQ(result_text, "");                    \
   } while (false)
 
 // A program whose guards, killed or not, have to find an orphan in a session of its own. All hold a pipe.

@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -16,6 +17,7 @@
 #include <optional>
 #include <string_view>
 
+#include "base/descriptor_limit.hpp"
 #include "base/fd.hpp"
 #include "base/syscall.hpp"
 #include "base/wait.hpp"
@@ -116,6 +118,12 @@ void reset_signals() {
     if (::dup2(source, target) < 0) {
       fail(report, Step::kDescriptors);
     }
+  }
+  rlimit limit{};
+  if (const std::size_t before = base::descriptor_limit_before();
+      before != 0 && ::getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+    limit.rlim_cur = before;
+    ::setrlimit(RLIMIT_NOFILE, &limit);
   }
   // All signals stay blocked, for the guard: it unblocks them in the program.
   reset_signals();

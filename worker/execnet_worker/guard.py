@@ -232,15 +232,18 @@ class Guard(object):
     def _children(self):
         """Their numbers, from /proc; where that shows none, by asking about all numbers that there may be."""
         try:
-            listed = [pid for pid in children_of_all().get(os.getpid(), ()) if self._is_child(pid)]
+            listed = children_of_all().get(os.getpid(), ())
+        except EnvironmentError:  # for want of a descriptor, say
+            listed = ()
+        try:
             if listed or not self._collect(os.WNOHANG):
                 return listed
             recent = range(os.getpid(), os.getpid() + 65536)
             return [pid for pid in recent if self._is_child(pid)] or [
                 pid for pid in range(1, highest_number() + 1) if self._is_child(pid)
             ]
-        except EnvironmentError:
-            return ()
+        except EnvironmentError:  # the kernel refuses to say
+            return listed
 
     def _is_child(self, pid):
         """Whether it is one that has not been collected. Raises EnvironmentError if that cannot be known."""

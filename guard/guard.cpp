@@ -1,12 +1,12 @@
-// The guard: the parent of a program that a group has started, and of all that this one starts and
-// leaves. It sees to it that none of them outlives the program, or who wanted it.
+// The guard: the parent of a program that a group has started, and of all that this one starts and leaves. It sees to it
+// that none of them outlives the program, or who wanted it.
 //
 //   execnet-guard SOCKET COORDINATOR ISOLATION COUNT CANDIDATE... ARGUMENT...
 //
-// SOCKET is the other end of the coordinator's (process/process.hpp), COORDINATOR a pidfd of it, ISOLATION "none" or
-// "pidns". Of the COUNT candidates, files, the first that can be executed is the program; the arguments are its own,
-// the environment and all other descriptors, too. The program has this program's signal dispositions, an empty signal
-// mask, and the process group that this one was started in.
+// SOCKET is the other end of the coordinator's (process/process.hpp), COORDINATOR a pidfd of it, or 0 where the kernel
+// has none. ISOLATION is "none" or "pidns". Of the COUNT candidates, files, the first that can be executed is the
+// program; the arguments are its own, the environment and all other descriptors, too. The program has this program's
+// signal dispositions, an empty signal mask, and the process group that this one was started in.
 //
 // Two processes of the same kind stand above the program, one the parent of the other, so that also
 // the end of either leaves nobody unguarded: the kernel hands orphans to the nearest of them
@@ -20,7 +20,18 @@
 //     the outer one to end: then all get a moment, and SIGKILL;
 //   - for a byte on SOCKET: all get SIGKILL now;
 //   - for a signal: the child gets it.
-// It ends when nothing is left, the outer one with the exit status or the signal of the program.
+// It ends when nothing is left, the outer one with the exit status or the signal of the program. SOCKET closes with the
+// last of the two.
+//
+// A guard that cannot watch guards nobody. If the kernel refuses it a system call (a filter, see seccomp(2), or want of
+// memory), it kills all that it guards, says so on SOCKET, and ends; it never tries again without an end. Some calls
+// have another that does as well: waitid(2) and waitpid(2), kill(2) and tkill(2), /proc and asking for each number
+// (children.hpp), a pidfd of the coordinator and looking for a new parent now and then.
+//
+// What is not promised then. Without PR_SET_CHILD_SUBREAPER orphans go elsewhere, and only the program itself is killed.
+// Without a pidfd of the coordinator, a copy that this has forked and that holds its descriptors delays the news of its
+// end, up to kLook. Where both ways to kill, or both to wait, are refused, the program still dies with the
+// inner guard (PR_SET_PDEATHSIG); what it has started may not.
 //
 // The group that the keyboard's signals and `kill -9 -GROUP` are for is the program's; the guards leave it, since those
 // are to be survived: the outer one before the program starts, so that there is always one that is out of it, and the
@@ -33,8 +44,10 @@
 // it the kernel ends all that is in there, also what forks faster than anybody can look. Who is not root gets a user
 // namespace for that, in which the user is the same.
 //
-// One thread, no allocation, nothing but system calls: it cannot fail later on for want of anything.
-#include <dirent.h>
+// One thread, no allocation, no lock, nothing but system calls: it cannot fail later on for want of anything. That also
+// lets it run in a forked copy of the coordinator, where it cannot be a program of its own (process/guard_program.hpp).
+#include "guard.hpp"
+
 #include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
@@ -57,21 +70,27 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "children.hpp"
 #include "process/guard_report.hpp"
 
+namespace execnet::guard {
 namespace {
 
-using execnet::process::Report;
-using execnet::process::Step;
+using process::Report;
+using process::Step;
 
 // For a worker whose coordinator has gone, to end by itself and clean up; and for what a program
 // leaves behind, such as multiprocessing's resource tracker, which cleans up after it.
 constexpr int kMoment = 100;  // milliseconds
 
-constexpr int kStillRuns = -1;  // no wait status
+// Between two looks at who our parent is, where nothing tells of the coordinator's end.
+constexpr int kLook = 100;  // milliseconds
+// An error that never ends looks like an interruption without end. Only a debugger interrupts a guard.
+constexpr int kMostInterruptions = 100;
 
-constexpr int kPidfdOpen = 434;  // SYS_pidfd_open; not every header we are built with has the name
-constexpr int kCloseRange = 436;
+constexpr unsigned kMostDescriptors = 1U << 20;  // as the kernel has it (fs.nr_open)
+
+constexpr int kCloseRange = 436;  // not every header we are built with has the name
 
 std::int64_t now() {  // milliseconds
   timespec time{};
@@ -79,9 +98,11 @@ std::int64_t now() {  // milliseconds
   return time.tv_sec * std::int64_t{1000} + time.tv_nsec / 1'000'000;
 }
 
-void report(int socket, Step step, int error = 0) {
+// Whether the coordinator can know it.
+bool report(int socket, Step step, int error = 0) {
   const Report report{step, error};
-  static_cast<void>(!::write(socket, &report, sizeof report));  // Who does not read it sees our end.
+  return ::write(socket, &report, sizeof report) == sizeof report ||
+         ::send(socket, &report, sizeof report, MSG_NOSIGNAL) == sizeof report;
 }
 
 // --- The program -------------------------------------------------------------------------------------
@@ -109,30 +130,43 @@ int become(const Program& program) {
   return denied ? EACCES : errno;
 }
 
-// -1 when it could not be started; that is reported then.
-pid_t start(const Program& program, int socket) {
-  const pid_t parent = ::getpid();
-  volatile int error = 0;
-  const pid_t pid = ::vfork();  // shares our memory until it is the program
-  if (pid == 0) {
-    // A guard that is killed takes the program along; the rest is the other one's.
-    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (::getppid() != parent) {
-      ::_exit(127);
-    }
-    report(socket, Step::kProgram);
-    sigset_t none;
-    ::sigemptyset(&none);
-    ::sigprocmask(SIG_SETMASK, &none, nullptr);
-    error = become(program);
+struct Start {
+  const Program& program;
+  int socket;
+  pid_t parent;
+  Step failed = Step::kExec;
+  int error = 0;
+};
+
+int run_program(void* argument) {
+  auto& start = *static_cast<Start*>(argument);
+  // A guard that is killed takes the program along; the rest is the other one's.
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  sigset_t none;
+  ::sigemptyset(&none);
+  start.failed = Step::kProcess;
+  if (::getppid() != start.parent || !report(start.socket, Step::kProgram) ||
+      ::sigprocmask(SIG_SETMASK, &none, nullptr) != 0) {
+    start.error = errno;
     ::_exit(127);
   }
+  start.failed = Step::kExec;
+  start.error = become(start.program);
+  ::_exit(127);
+}
+
+// -1 when it could not be started; that is reported then.
+pid_t start(const Program& program, int socket) {
+  // As vfork(2), which filters refuse more often: the child has our memory until it is the program.
+  alignas(16) static char stack[16384];
+  Start start{program, socket, ::getpid()};
+  const pid_t pid = ::clone(run_program, stack + sizeof stack, CLONE_VM | CLONE_VFORK | SIGCHLD, &start);
   if (pid < 0) {
     report(socket, Step::kProcess, errno);
     return -1;
   }
-  if (error != 0) {
-    report(socket, Step::kExec, error);
+  if (start.error != 0) {
+    report(socket, start.failed, start.error);
     return -1;
   }
   ::setsid();
@@ -181,8 +215,11 @@ bool mount_proc() {
 
 // --- Its end -----------------------------------------------------------------------------------------
 
-// Ends as the program has ended.
+// Ends as the program has ended. Of one of which nothing is known we know that we have killed it.
 [[noreturn]] void end_like(int status) {
+  if (status == kStillRuns) {
+    status = SIGKILL;
+  }
   if (WIFEXITED(status)) {
     ::_exit(WEXITSTATUS(status));
   }
@@ -199,154 +236,19 @@ bool mount_proc() {
   ::_exit(128 + number);
 }
 
-pid_t number_in(const char* text) {
-  pid_t number = 0;
-  for (; *text >= '0' && *text <= '9'; ++text) {
-    number = number * 10 + (*text - '0');
-  }
-  return *text == '\0' ? number : 0;
-}
-
-// Whether /proc/PID/stat names us as the parent: "PID (name) state parent ...", where the name may be anything.
-bool is_child(const char* pid) {
-  char path[32] = "/proc/";
-  std::size_t at = 6;
-  for (const char* digit = pid; *digit != '\0' && at < sizeof path - 6; ++digit) {
-    path[at++] = *digit;
-  }
-  for (const char* rest = "/stat"; (path[at] = *rest) != '\0'; ++rest) {
-    ++at;
-  }
-  const int file = ::open(path, O_RDONLY | O_CLOEXEC);
-  if (file < 0) {
-    return false;
-  }
-  char text[512];
-  ssize_t size = ::read(file, text, sizeof text - 1);
-  ::close(file);
-  for (ssize_t i = size; i-- > 0;) {
-    if (text[i] == ')') {
-      pid_t parent = 0;
-      for (i += 4; i < size && text[i] >= '0' && text[i] <= '9'; ++i) {
-        parent = parent * 10 + (text[i] - '0');
-      }
-      return parent == ::getpid();
-    }
-  }
-  return false;
-}
-
-struct Count {
-  int killed = 0;
-  int refused = 0;  // not ours to kill: they run as somebody else
-};
-
-void kill_child(pid_t pid, Count& count) {
-  // A child of ours that nobody but us collects: the number cannot be a stranger's.
-  if (::kill(pid, SIGKILL) == 0) {
-    ++count.killed;
-  } else {
-    ++count.refused;
-  }
-}
-
-// The kernel's own list of our children; false where it has none (CONFIG_PROC_CHILDREN).
-bool kill_listed_children(Count& count) {
-  const int file = ::open("/proc/thread-self/children", O_RDONLY | O_CLOEXEC);
-  if (file < 0) {
-    return false;
-  }
-  char text[4096];
-  pid_t pid = 0;
-  ssize_t size = 0;
-  while ((size = ::read(file, text, sizeof text)) > 0) {
-    for (ssize_t i = 0; i < size; ++i) {
-      if (text[i] >= '0' && text[i] <= '9') {
-        pid = pid * 10 + (text[i] - '0');
-      } else if (pid > 0) {
-        kill_child(pid, count);
-        pid = 0;
-      }
-    }
-  }
-  if (pid > 0) {
-    kill_child(pid, count);
-  }
-  ::close(file);
-  return true;
-}
-
-// The same from the table of processes.
-void kill_found_children(Count& count) {
-  struct Entry {
-    std::uint64_t inode;
-    std::int64_t offset;
-    std::uint16_t length;
-    std::uint8_t type;
-    char name[1];
-  };
-  const int directory = ::open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  alignas(Entry) char entries[4096];
-  long size = 0;
-  while ((size = ::syscall(SYS_getdents64, directory, entries, sizeof entries)) > 0) {
-    for (long at = 0; at < size;) {
-      const auto* entry = reinterpret_cast<const Entry*>(entries + at);
-      if (const pid_t pid = number_in(entry->name); pid > 0 && is_child(entry->name)) {
-        kill_child(pid, count);
-      }
-      at += entry->length;
-    }
-  }
-  ::close(directory);
-}
-
-// Collects what has ended of our children, and the status of the one. Whether there are more.
-bool collect(pid_t child, int& status, int options) {
-  for (;;) {
-    siginfo_t ended{};
-    if (::waitid(P_ALL, 0, &ended, WEXITED | WNOWAIT | options) < 0) {
-      return errno != ECHILD;
-    }
-    if (ended.si_pid == 0) {
-      return true;
-    }
-    // The kernel puts the status in its place as it takes the child away: whoever kills us cannot come between.
-    ::waitpid(ended.si_pid, ended.si_pid == child ? &status : nullptr, 0);
-    options |= WNOHANG;  // one is waited for, the others only taken along
-  }
-}
-
-// Kills all of them, again and again: a child that dies hands its own children to us.
-void sweep(pid_t child, int& status) {
-  for (;;) {
-    Count count;
-    if (!kill_listed_children(count)) {
-      kill_found_children(count);
-    }
-    if (count.killed == 0 && count.refused > 0) {
-      return;
-    }
-    // Where /proc shows none there may be some all the same: without /proc the child itself is all we know of.
-    if (count.killed == 0 && status == kStillRuns) {
-      ::kill(child, SIGKILL);
-    }
-    if (!collect(child, status, 0)) {
-      return;
-    }
-  }
-}
-
 // --- The watch ---------------------------------------------------------------------------------------
 
 struct Watched {
   int socket;
-  int coordinator;
-  int signals;  // a signalfd; it tells whoever reads it of his own
-  int outer;    // a pidfd; -1 for the outer one itself
+  int coordinator;   // a pidfd; -1 if there is none
+  int signals;       // a signalfd; it tells whoever reads it of his own
+  int outer;         // a pipe that ends with the outer one; -1 for the outer one itself
+  pid_t parent = 0;  // the coordinator, if it is to be looked for now and then
 };
 
-// Until nothing is left. `status` is kStillRuns at first, and then that of the child.
-void watch(pid_t child, const Watched& watched, int& status) {
+// Until it is time to kill all, or nothing is left to be killed. `status` is that of the child. The errno if it is time
+// because this cannot watch any more.
+int watch(pid_t child, Children& children, const Watched& watched, const int& status) {
   enum { kSocket, kCoordinator, kOuter, kSignals, kCount };
   pollfd entries[kCount] = {{watched.socket, POLLIN, 0},
                             {watched.coordinator, POLLIN, 0},
@@ -358,18 +260,31 @@ void watch(pid_t child, const Watched& watched, int& status) {
       deadline = now() + kMoment;
     }
   };
+  int interruptions = 0;
   for (;;) {
-    const std::int64_t left = deadline == INT64_MAX ? -1 : deadline - now();
-    if (deadline != INT64_MAX && left <= 0) {
-      break;
+    const bool ending = deadline != INT64_MAX;
+    const std::int64_t left = ending ? deadline - now() : watched.parent != 0 ? kLook : -1;
+    if (ending && left <= 0) {
+      return 0;
     }
-    if (::poll(entries, kCount, static_cast<int>(left)) < 0) {
-      continue;  // EINTR: SIGSTOP and SIGCONT cannot be blocked
+    const int count = ::poll(entries, kCount, static_cast<int>(left));
+    if (count < 0 && errno == EINTR && ++interruptions < kMostInterruptions) {
+      continue;  // SIGSTOP and SIGCONT cannot be blocked
+    }
+    if (count < 0) {
+      return errno;
+    }
+    if (count == 0 && ending) {
+      return 0;
+    }
+    interruptions = 0;
+    if (watched.parent != 0 && ::getppid() != watched.parent) {
+      in_a_moment();
     }
     char byte;
     // Left there for the other guard.
     if (entries[kSocket].revents != 0 && ::recv(watched.socket, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 1) {
-      break;
+      return 0;
     }
     for (int i = 0; i < kSignals; ++i) {
       if (entries[i].revents != 0) {
@@ -378,26 +293,47 @@ void watch(pid_t child, const Watched& watched, int& status) {
       }
     }
     signalfd_siginfo signal{};
-    while (::read(watched.signals, &signal, sizeof signal) == sizeof signal) {
+    ssize_t size = 0;
+    while ((size = ::read(watched.signals, &signal, sizeof signal)) == sizeof signal) {
       const int number = static_cast<int>(signal.ssi_signo);
       if (number != SIGCHLD && number != SIGCONT && status == kStillRuns) {
         ::kill(child, number);
       }
     }
-    if (!collect(child, status, WNOHANG)) {
-      return;
+    if (size < 0 && errno != EAGAIN) {
+      return errno;
+    }
+    const Children::Left left_over = children.collect(WNOHANG);
+    if (left_over != Children::Left::kSome) {
+      return left_over == Children::Left::kNone ? 0 : errno;
     }
     if (status != kStillRuns) {
       in_a_moment();
     }
   }
-  sweep(child, status);
 }
 
-// Leaves the program's descriptors to it: nobody must wait for the end of a pipe that a guard holds. Those that are
-// kept have higher numbers, since they were made later.
-void close_all_but(Watched kept) {
-  int fds[] = {kept.socket, kept.coordinator, kept.signals, kept.outer};
+// Returns when nothing is left.
+void see_to_the_end_of(pid_t child, const Watched& watched, int& status) {
+  Children children(child, status);
+  if (const int error = watch(child, children, watched, status); error != 0) {
+    report(watched.socket, Step::kWatch, error);
+  }
+  children.kill_all();
+}
+
+void close_range(unsigned first, unsigned last) {
+  if (::syscall(kCloseRange, first, last, 0) == 0) {
+    return;
+  }
+  for (unsigned fd = first; fd <= last && fd < kMostDescriptors; ++fd) {
+    ::close(static_cast<int>(fd));
+  }
+}
+
+// Leaves the program's descriptors to it: nobody must wait for the end of a pipe that a guard holds.
+void close_all_but(const Watched& kept, int also) {
+  int fds[] = {kept.socket, kept.coordinator, kept.signals, kept.outer, also};
   constexpr int kKept = sizeof fds / sizeof *fds;
   for (int i = 0; i < kKept; ++i) {
     for (int j = i + 1; j < kKept; ++j) {
@@ -410,94 +346,121 @@ void close_all_but(Watched kept) {
   }
   unsigned first = 0;
   for (const int fd : fds) {
-    if (fd < 0) {
-      continue;
-    }
-    if (static_cast<unsigned>(fd) > first) {
-      const auto last = static_cast<unsigned>(fd) - 1;
-      if (::syscall(kCloseRange, first, last, 0) != 0) {
-        for (unsigned one = first; one <= last; ++one) {
-          ::close(static_cast<int>(one));
-        }
+    if (fd >= 0) {
+      const auto number = static_cast<unsigned>(fd);
+      if (number > first) {
+        close_range(first, number - 1);
       }
+      first = number + 1;
     }
-    first = static_cast<unsigned>(fd) + 1;
   }
+  close_range(first, UINT_MAX);
 }
+
+// --- Both of them ------------------------------------------------------------------------------------
 
 void guard_what_follows() {
   ::prctl(PR_SET_CHILD_SUBREAPER, 1);
   ::prctl(PR_SET_NAME, "execnet-guard");
 }
 
+// Who has made the socket; our parent, as long as that is there.
+pid_t maker_of(int socket) {
+  ucred maker{};
+  socklen_t size = sizeof maker;
+  return ::getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &maker, &size) == 0 ? maker.pid : ::getppid();
+}
+
+[[noreturn]] void end_without(int socket, Step step) {
+  report(socket, step, errno);
+  ::_exit(127);
+}
+
 }  // namespace
 
-int main(int argc, char** argv, char** envp) {
+pid_t fork_plainly() {
+#ifdef __s390__
+  return static_cast<pid_t>(::syscall(SYS_clone, nullptr, SIGCHLD, nullptr, nullptr, nullptr));
+#else
+  return static_cast<pid_t>(::syscall(SYS_clone, SIGCHLD, nullptr, nullptr, nullptr, nullptr));
+#endif
+}
+
+void run(int argc, char** argv, char** envp, bool owns_arguments) {
   if (argc < 7) {
-    return 2;
+    ::_exit(2);
   }
   const int socket = number_in(argv[1]);
-  const int coordinator = number_in(argv[2]);
+  const int coordinator = number_in(argv[2]) > 0 ? number_in(argv[2]) : -1;
   const bool isolate = std::strcmp(argv[3], "pidns") == 0;
   const Program program{argv + 5, number_in(argv[4]), argv + 5 + number_in(argv[4]), envp};
-  ::fcntl(socket, F_SETFD, FD_CLOEXEC);
-  ::fcntl(coordinator, F_SETFD, FD_CLOEXEC);
+  const auto forget = [&] {
+    if (owns_arguments) {
+      forget_arguments(argc, argv);
+    }
+  };
   sigset_t all;
   ::sigfillset(&all);
-  ::sigprocmask(SIG_SETMASK, &all, nullptr);
-
-  const int signals = ::signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK);
-  const int outer = static_cast<int>(::syscall(kPidfdOpen, ::getpid(), 0));  // close-on-exec, as all of these
-  int left_group[2];  // its end tells the inner one that the outer one has left the group
+  int signals = -1;
+  int above[2];  // from the outer one to the inner one: a byte when it has left the group, and its end
   // Where the inner one leaves the program's status, since it may be killed, as the first process of a namespace cannot
   // end by a signal, and since only the outer one's end is looked at.
-  void* shared = ::mmap(nullptr, sizeof(int), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  if (signals < 0 || outer < 0 || ::pipe2(left_group, O_CLOEXEC) != 0 || shared == MAP_FAILED) {
-    report(socket, Step::kEquip, errno);
-    return 127;
+  void* shared = MAP_FAILED;
+  if (::fcntl(socket, F_SETFD, FD_CLOEXEC) != 0 ||
+      (coordinator >= 0 && ::fcntl(coordinator, F_SETFD, FD_CLOEXEC) != 0) ||
+      ::sigprocmask(SIG_SETMASK, &all, nullptr) != 0 ||
+      (signals = ::signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK)) < 0 || ::pipe2(above, O_CLOEXEC) != 0 ||
+      (shared = ::mmap(nullptr, sizeof(int), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0)) ==
+          MAP_FAILED) {
+    end_without(socket, Step::kEquip);
   }
   int& program_status = *static_cast<int*>(shared);
   program_status = kStillRuns;
 
   guard_what_follows();
   if (isolate && !enter_namespace()) {
-    report(socket, Step::kIsolate, errno);
-    return 127;
+    end_without(socket, Step::kIsolate);
   }
-  const pid_t inner = ::fork();
+  const pid_t inner = fork_plainly();
   if (inner < 0) {
-    report(socket, Step::kProcess, errno);
-    return 127;
+    end_without(socket, Step::kProcess);
   }
   if (inner > 0) {
     ::setsid();
-    forget_arguments(argc, argv);  // before the inner one goes on, and can say that all is done
-    const Watched watched{socket, coordinator, signals, -1};
-    close_all_but(watched);
-    ::close(outer);
-    ::close(left_group[0]);
-    ::close(left_group[1]);
+    forget();  // before the inner one goes on, and can say that all is done
+    const Watched watched{socket, coordinator, signals, -1, coordinator < 0 ? maker_of(socket) : 0};
     int status = kStillRuns;
-    watch(inner, watched, status);
+    if (::write(above[1], "", 1) == 1) {
+      close_all_but(watched, above[1]);
+      see_to_the_end_of(inner, watched, status);
+    } else {
+      report(socket, Step::kEquip, errno);
+      Children(inner, status).kill_all();
+    }
     end_like(program_status != kStillRuns ? program_status : status);
   }
   guard_what_follows();
   if (isolate && !mount_proc()) {
-    report(socket, Step::kIsolate, errno);
-    return 127;
+    end_without(socket, Step::kIsolate);
   }
-  ::close(left_group[1]);
-  char none;
-  static_cast<void>(!::read(left_group[0], &none, 1));
-  ::close(left_group[0]);
+  ::close(above[1]);
+  char byte;
+  if (::read(above[0], &byte, 1) != 1) {
+    end_without(socket, Step::kEquip);
+  }
   const pid_t child = start(program, socket);
   if (child < 0) {
-    return 127;
+    ::_exit(127);
   }
-  forget_arguments(argc, argv);
-  report(socket, Step::kRunning);
-  const Watched watched{socket, coordinator, signals, outer};
-  close_all_but(watched);
-  watch(child, watched, program_status);
-  return 0;
+  forget();
+  const Watched watched{socket, coordinator, signals, above[0]};
+  if (report(socket, Step::kRunning)) {
+    close_all_but(watched, -1);
+    see_to_the_end_of(child, watched, program_status);
+  } else {
+    Children(child, program_status).kill_all();
+  }
+  ::_exit(0);
 }
+
+}  // namespace execnet::guard

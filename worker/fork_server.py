@@ -11,7 +11,8 @@ to many. For pure ones Python does it, in answer_requests().
 
 Descriptor 3 is a unix stream socket to the coordinator, descriptor 4 the coordinator's stderr. What
 comes is REQUEST: what is wanted, and a number. FORK has four descriptors with it: the stream of the
-worker, its stderr until it is up, its stdout, and the coordinator's stderr. Each has one ANSWER, in order:
+worker, its stderr until it is up, its stdout, and the coordinator's stderr. KILL kills the worker of that
+number and collects it, as COLLECT does one that has ended. Each has one ANSWER, in order:
 kind, number, value, and the length of a text that follows. A worker that has ended stays a zombie until it
 is to be collected: so its pid, which the coordinator has its pidfd of, cannot become another process's.
 
@@ -30,7 +31,7 @@ import time
 
 CONTROL, STDERR = 3, 4
 STREAM = 3  # in a worker, in the place of CONTROL
-FORK, COLLECT = 1, 2
+FORK, COLLECT, KILL = 1, 2, 3
 READY, FORKED, REFUSED, ENDED = 1, 2, 3, 4
 REQUEST = "=II"
 ANSWER = "=IIiI"
@@ -108,7 +109,7 @@ def answer_requests():
                 return None
             data += more
             for _, _, passed in ancillary:
-                descriptors = struct.unpack("=4i", passed)
+                descriptors = struct.unpack("=%di" % (len(passed) // 4), passed)
         return request.unpack(data) + (descriptors,)
 
     def say(kind, number=0, value=0, text=""):
@@ -120,10 +121,14 @@ def answer_requests():
     try:
         say(READY, text=pid_namespace())
         for wanted, number, descriptors in iter(receive, None):
-            if wanted == COLLECT:
-                say(ENDED, number, collect(workers.pop(number)))
+            if wanted in (COLLECT, KILL):
+                pid = workers.pop(number)
+                if wanted == KILL:
+                    os.kill(pid, _signal.SIGKILL)
+                say(ENDED, number, collect(pid, 0 if wanted == KILL else os.WNOHANG))
                 continue
-            refusal = why_not_to_fork()
+            # The kernel drops those for which it finds no room in this process.
+            refusal = why_not_to_fork() if len(descriptors) == 4 else "it has no descriptors left"
             try:
                 pid = -1 if refusal else os.fork()
             except OSError as error:
@@ -145,9 +150,13 @@ def answer_requests():
 
 
 def take_descriptors(descriptors):
-    for index, number in enumerate((STREAM, 2, 1, STDERR)):
-        os.dup2(descriptors[index], number)
-        os.close(descriptors[index])
+    try:
+        for index, number in enumerate((STREAM, 2, 1, STDERR)):
+            os.dup2(descriptors[index], number)
+            os.close(descriptors[index])
+    except OSError as error:
+        os.write(2, b"execnet worker: its descriptors: %d\n" % error.errno)
+        os._exit(1)  # and not on as the fork server
 
 
 def preload(name):
@@ -187,10 +196,10 @@ def why_not_to_fork():
     ) % ", ".join(names)
 
 
-def collect(pid):
+def collect(pid, options):
     """The status of a worker that has ended, as waitpid() has it; -1 if that is not known."""
     try:
-        return os.waitpid(pid, os.WNOHANG)[1]
+        return os.waitpid(pid, options)[1]
     except OSError:
         return -1
 

@@ -2,6 +2,7 @@
 
 # The formatter would take away the u of strings, which Python 2 needs.
 # fmt: off
+import errno
 import functools
 import os
 import resource
@@ -94,9 +95,7 @@ class Guarding(LiveTest):
                 code()
             finally:
                 os._exit(3)
-        guard = worker["Guard"].__new__(worker["Guard"])
-        guard._child, guard._group, guard._status, guard._signals = child, None, None, []
-        return guard
+        return worker["Guard"](child, None)
 
     @without_other_children
     def test_a_signal_does_not_end_the_waiting_for_the_child(self):
@@ -131,7 +130,7 @@ class Guarding(LiveTest):
 
         def end_alike():
             crash()
-            guard = worker["Guard"].__new__(worker["Guard"])
+            guard = worker["Guard"](None, None)
             guard._status = signal.SIGSEGV
             guard._end_like_child()
 
@@ -147,6 +146,152 @@ class Guarding(LiveTest):
                 self.skipTest("nothing dumps a core here")
             self.assertEqual(os.WTERMSIG(guard._status), signal.SIGSEGV)
             self.assertEqual(os.WCOREDUMP(guard._status), dumps)
+
+    def run_guard(self, refuse):
+        """Has a guard see to a process, and to an orphan of it in a session of its own, while `refuse()` has changed what
+        calls come to. Returns the guard's status, when all of them are gone."""
+        held, hold = os.pipe()
+        stream, end = os.pipe()
+        guard = os.fork()
+        if guard == 0:
+            try:
+                os.close(held)
+                os.close(end)
+                worker["prctl"](worker["PR_SET_CHILD_SUBREAPER"], 1)
+                ready, say = os.pipe()
+                child = os.fork()
+                if child == 0:
+                    middle = os.fork()
+                    if middle == 0:
+                        if os.fork() == 0:
+                            os.setsid()
+                            os.write(say, b"x")
+                            time.sleep(1000)
+                        os._exit(0)
+                    os.waitpid(middle, 0)
+                    time.sleep(1000)
+                os.read(ready, 1)
+                alive, keep = os.pipe()
+                refuse()
+                worker["Guard"](child, None).run([stream], keep)
+            finally:
+                os._exit(99)
+        os.close(hold)
+        os.close(stream)
+        self.addCleanup(os.close, held)
+        os.close(end)
+        self.assertEqual(select.select([held], [], [], PATIENCE)[0], [held], "something is left")
+        self.assertEqual(os.read(held, 1), b"")
+        return os.waitpid(guard, 0)[1]
+
+    @unittest.skipUnless(sys.platform.startswith("linux"), "there is no prctl()")
+    def test_whatever_fails_in_a_guard_it_kills_all_and_ends(self):
+        def fails(number, *names):
+            def fail(*_):
+                raise OSError(number, os.strerror(number))
+
+            def refuse():
+                for name in names:
+                    setattr(os, name, fail)
+
+            return refuse
+
+        class NoPoll(object):
+            def __init__(self, number):
+                self.register = lambda *_: None
+                self.number = number
+
+            def poll(self, *_):
+                raise select.error(self.number, os.strerror(self.number))
+
+        def no_poll(number):
+            return lambda: setattr(select, "poll", lambda: NoPoll(number))
+
+        def no_proc():
+            worker["proc_is_ours"] = lambda: False
+
+        for refuse in (
+            [lambda: None, no_proc]
+            + [no_poll(number) for number in (errno.EPERM, errno.EINVAL, errno.EINTR, errno.ENOSYS)]
+            + [fails(number, "waitpid") for number in (errno.EPERM, errno.EINTR, errno.ENOSYS)]
+            + [fails(errno.EMFILE, "pipe"), fails(errno.EPERM, "read"), fails(errno.EMFILE, "listdir")]
+        ):
+            status = self.run_guard(refuse)
+            self.assertIn(status, (signal.SIGKILL, 1 << 8))
+
+    @unittest.skipUnless(sys.platform.startswith("linux"), "there are no PID namespaces")
+    def test_strangers_with_numbers_of_another_namespace_survive(self):
+        self.assertEqual(in_strange_namespace(strangers_survive), "")
+
+
+def in_strange_namespace(code):
+    """What it returns in the first process of a new PID namespace, whose /proc is that of this one."""
+    result, say = os.pipe()
+    outer = os.fork()
+    if outer == 0:
+        try:
+            import ctypes
+
+            library = ctypes.CDLL(None, use_errno=True)
+            CLONE_NEWPID = 0x20000000
+            if library.unshare(CLONE_NEWPID) != 0:
+                os.write(say, ("skipped: no PID namespace: " + os.strerror(ctypes.get_errno())).encode())
+                os._exit(0)
+            inner = os.fork()
+            if inner:
+                os.waitpid(inner, 0)
+                os._exit(0)
+            os.write(say, code().encode())
+        except BaseException:
+            os.write(say, traceback.format_exc().encode())
+        finally:
+            os._exit(0)
+    os.close(say)
+    said = b""
+    for piece in iter(lambda: os.read(result, 4096), b""):
+        said += piece
+    os.close(result)
+    os.waitpid(outer, 0)
+    said = said.decode()
+    if said.startswith("skipped: "):
+        raise unittest.SkipTest(said)
+    return said
+
+
+def strangers_survive():
+    """A guard whose number is there that of our parent, of which we are a child: what has our number is no child of
+    the guard."""
+    with open("/proc/self/status") as status:
+        there = dict(line.split(":", 1) for line in status)
+    guard_number, stranger_number = int(there["PPid"]), int(there["Pid"])
+    go, say = os.pipe()
+    guard = fork_as(guard_number)
+    if guard == 0:
+        child = os.fork()
+        if child == 0:
+            while True:
+                signal.pause()
+        os.read(go, 1)
+        worker["Guard"](child, None)._kill_all()
+        os._exit(0)
+    stranger = fork_as(stranger_number)
+    if stranger == 0:
+        while True:
+            signal.pause()
+    if (guard, stranger) != (guard_number, stranger_number):
+        return "skipped: numbers of processes cannot be chosen"
+    os.write(say, b"x")
+    os.waitpid(guard, 0)
+    return "" if os.waitpid(stranger, os.WNOHANG) == (0, 0) else "a stranger was killed"
+
+
+def fork_as(number):
+    try:
+        with open("/proc/sys/kernel/ns_last_pid", "w") as last:
+            last.write(str(number - 1))
+    except EnvironmentError:
+        pass  # then it has another one
+    return os.fork()
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 # The formatter would take away the u of strings, which Python 2 needs.
 # fmt: off
 import sys
+import textwrap
 import unittest
 
 from worker_client import LAST, OPEN, PY3, LiveTest, dump, worker
@@ -86,6 +87,87 @@ class Proxies(LiveTest):
             self.client.item(number, worker["RELAY_WINDOW"])
             allowed += worker["RELAY_WINDOW"]
         self.assertEqual(self.client.error(number), "exit status 0")
+
+    def break_worker(self, source):
+        """Runs that in the worker, up to where `broken()` is called, which lasts until mend()."""
+        source = "def broken():\n    channel.send(None)\n    channel.receive()\n" + textwrap.dedent(source)
+        self.broken = self.client.execute(source)
+        self.assertIs(self.client.receive(self.broken), None)
+
+    def mend(self):
+        self.client.item(self.broken, None)
+        self.client.closed(self.broken)
+
+    def assert_lives_on(self):
+        number = self.client.execute("""
+            import os
+            try:
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
+                channel.send("a child")
+            except OSError:
+                channel.send("no child")
+            """)
+        self.assertEqual(self.client.receive(number), "no child")
+        self.client.closed(number)
+        number = self.open("sh", "-c", "exit 3")
+        self.assertEqual(self.client.error(number), "exit status 3")
+
+    def test_an_open_that_gets_no_thread_is_answered(self):
+        for threads in range(5):  # of an OPEN: itself, its stderr, output, input; at its end one more
+            self.break_worker("""
+                import threading
+                try:
+                    from _thread import error
+                except ImportError:
+                    from thread import error
+                start, left = threading.Thread.start, [%d]
+                def start_some(thread):
+                    left[0] -= 1
+                    if left[0] < 0:
+                        raise error("can't start new thread")
+                    start(thread)
+                threading.Thread.start = start_some
+                broken()
+                threading.Thread.start = start
+                """ % threads)
+            if threads < 4:
+                number = self.open("sleep", "1000")
+                self.assertEqual(self.client.error(number), "cannot start 'sleep': can't start new thread")
+            else:
+                number = self.open("sh", "-c", "echo up; exec sleep 1000")
+                self.assertEqual(self.client.receive(number), b"up\n")
+                self.client.send(LAST, number)
+                self.assertEqual(self.client.error(number), "killed by SIGKILL")
+            self.mend()
+            self.assert_lives_on()
+
+    def test_an_open_that_gets_no_descriptor_is_answered(self):
+        for descriptors in range(9):
+            self.break_worker("""
+                import os, resource, socket, subprocess
+                limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+                taken = [os.dup(1)]
+                resource.setrlimit(resource.RLIMIT_NOFILE, (taken[0] + 50, limits[1]))
+                try:
+                    while True:
+                        taken.append(os.dup(1))
+                except OSError:
+                    pass
+                for _ in range(%d):
+                    os.close(taken.pop())
+                broken()
+                resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+                while taken:
+                    os.close(taken.pop())
+                """ % descriptors)
+            number = self.open("sh", "-c", "exit 3")
+            error = self.client.error(number)
+            if error != "exit status 3":
+                self.assertEqual(error, "cannot start 'sh': Too many open files")
+            self.mend()
+            self.assert_lives_on()
+        self.assertEqual(error, "exit status 3")
 
     def test_what_is_not_of_the_form_ends_the_worker(self):
         too_much = b"x" * (worker["MOST_SOURCES"] + 1)

@@ -17,6 +17,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <csignal>
 #include <cstring>
 #include <exception>
 #include <optional>
@@ -25,6 +26,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/fd.hpp"
 #include "base/heap_holes.hpp"
 #include "base/syscall.hpp"
 #include "bindings.hpp"
@@ -149,24 +151,27 @@ class Requests {
       return false;
     }
     for (;;) {
-      Descriptors passed{};
+      Descriptors passed;
+      passed.fill(-1);
       if (!receive(request, passed)) {
         return false;
       }
-      if (request.kind == ForkRequestKind::kCollect) {
-        if (!say(ForkAnswerKind::kEnded, request.number, collect(request.number))) {
+      if (request.kind != ForkRequestKind::kFork) {
+        const bool kill = request.kind == ForkRequestKind::kKill;
+        if (!say(ForkAnswerKind::kEnded, request.number, collect(request.number, kill))) {
           return false;
         }
         continue;
       }
-      std::string refusal = why_not_to_fork();
+      // The kernel drops those for which it finds no room in this process.
+      std::string refusal = passed.back() < 0 ? "it has no descriptors left" : why_not_to_fork();
       const pid_t pid = refusal.empty() ? fork(refusal) : -1;
       if (pid == 0) {
         stillness_.was_inherited();
         become_worker(passed);
         return true;
       }
-      std::for_each(passed.begin(), passed.end(), ::close);
+      std::for_each(passed.begin(), passed.end(), [](int fd) { base::Fd{fd}.reset(); });
       if (pid > 0) {
         workers_.push_back({request.number, pid});
       }
@@ -274,7 +279,7 @@ class Requests {
     return pid;
   }
 
-  std::int32_t collect(std::uint32_t number) {
+  std::int32_t collect(std::uint32_t number, bool kill) {
     const auto found =
         std::lower_bound(workers_.begin(), workers_.end(), number,
                          [](const Worker& worker, std::uint32_t wanted) { return worker.number < wanted; });
@@ -282,7 +287,10 @@ class Requests {
     if (found == workers_.end() || found->number != number) {
       return -1;
     }
-    const bool known = ::waitpid(found->pid, &status, WNOHANG) > 0;
+    if (kill) {
+      ::kill(found->pid, SIGKILL);
+    }
+    const bool known = ::waitpid(found->pid, &status, kill ? 0 : WNOHANG) > 0;
     workers_.erase(found);
     return known ? status : -1;
   }

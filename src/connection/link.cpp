@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -10,6 +11,7 @@
 #include <cerrno>
 #include <cstring>
 #include <new>
+#include <system_error>
 
 #include "base/syscall.hpp"
 
@@ -35,11 +37,20 @@ Link::~Link() {
 void Link::shut_down() const { ::shutdown(socket_.get(), SHUT_RDWR); }
 
 void Link::offer() {
-  base::Fd memory(
-      base::check("memfd_create", [] { return ::memfd_create("execnet", MFD_CLOEXEC | MFD_ALLOW_SEALING); }));
-  base::check("ftruncate", [&] { return ::ftruncate(memory.get(), kSize); });
-  base::check("fcntl", [&] { return ::fcntl(memory.get(), F_ADD_SEALS, kSeals); }, "F_ADD_SEALS");
-  map(memory, true);
+  // Memory counts as a file, and to exceed the limit is not only an error but a signal.
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur < kSize) {
+    return;
+  }
+  base::Fd memory(::memfd_create("execnet", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  if (!memory || ::ftruncate(memory.get(), kSize) != 0 || ::fcntl(memory.get(), F_ADD_SEALS, kSeals) != 0) {
+    return;  // for want of descriptors or memory, or a filter of system calls refuses it: the socket does as well
+  }
+  try {
+    map(memory, true);
+  } catch (const std::system_error&) {
+    return;
+  }
   to_give_ = std::move(memory);
 }
 

@@ -4,22 +4,27 @@
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <array>
+#include <cerrno>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
 
 #include "base/syscall.hpp"
+#include "elsewhere.hpp"
 
 namespace execnet::core {
 namespace {
 
-class LinkTest : public testing::Test {
+class LinkTest : public ::testing::Test {
  protected:
   LinkTest() {
     auto [coordinator, worker] = base::socket_pair();
@@ -182,6 +187,25 @@ TEST_F(LinkTest, MemoryThatCouldShrinkOrHasAnotherSizeIsRefused) {
       EXPECT_EQ(worker.has_rings(), sealed && size > 4096) << size << sealed;
     }
   }
+}
+
+TEST_F(LinkTest, NothingIsOfferedWhereThereIsNoMemoryForIt) {
+  const auto offers = [](const std::function<void()>& when) {
+    return execnet::testing::elsewhere([&] {
+      when();
+      auto [ours, theirs] = base::socket_pair();
+      Link coordinator(std::move(ours));
+      coordinator.offer();
+      return std::string(coordinator.has_rings() ? "offers" : "does not");
+    });
+  };
+  EXPECT_EQ(offers([] {}), "offers");
+  EXPECT_EQ(offers([] {
+              const rlimit limit{4096, 4096};
+              base::check("setrlimit", [&] { return ::setrlimit(RLIMIT_FSIZE, &limit); });
+            }),
+            "does not");
+  EXPECT_EQ(offers([] { execnet::testing::refuse_system_call(SYS_memfd_create, EPERM); }), "does not");
 }
 
 TEST_F(LinkTest, ADescriptorThatIsNotExpectedIsNotTaken) {

@@ -71,12 +71,12 @@ Gateways wait_for_ends(Gateways running, const base::Wait& wait) {
       return running;
     }
     tell_to_exit(running);
-    std::vector<pollfd> ends;
+    std::vector<FarEnd*> ends;
     ends.reserve(running.size());
     for (const auto& gateway : running) {
-      ends.push_back({gateway->far_end().end_fd(), POLLIN, 0});
+      ends.push_back(&gateway->far_end());
     }
-    if (!base::poll_until(ends, wait)) {
+    if (!wait_for_an_end(ends, wait)) {
       return running;
     }
   }

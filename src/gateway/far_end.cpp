@@ -1,12 +1,19 @@
 #include "gateway/far_end.hpp"
 
+#include <poll.h>
+
 #include <algorithm>
+#include <chrono>
+#include <system_error>
 #include <utility>
+#include <vector>
 
 #include "connection/value_message.hpp"
 
 namespace execnet::core {
 namespace {
+
+constexpr std::chrono::milliseconds kLook{10};  // after an end of which nothing tells
 
 Value open_payload(const transport::Launch& launch) {
   List argv;
@@ -23,6 +30,24 @@ Value open_payload(const transport::Launch& launch) {
 }
 
 }  // namespace
+
+loop::Loop::Id FarEnd::watch_end(loop::Loop& loop, std::function<void()> handler) {
+  return loop.watch(end_fd(), loop::kRead, [handler = std::move(handler)](std::uint32_t) { handler(); });
+}
+
+bool wait_for_an_end(std::span<FarEnd* const> far_ends, const base::Wait& wait) {
+  std::vector<pollfd> ends;
+  ends.reserve(far_ends.size());
+  base::Wait until = wait;
+  for (FarEnd* const far_end : far_ends) {
+    try {
+      ends.push_back({far_end->end_fd(), POLLIN, 0});
+    } catch (const std::system_error&) {  // no descriptor is left to see its end by
+      until = wait.until(std::min(wait.deadline.value_or(base::Clock::time_point::max()), base::Clock::now() + kLook));
+    }
+  }
+  return base::poll_until(ends, until) || until.deadline != wait.deadline;
+}
 
 // --- LocalProcess ---
 

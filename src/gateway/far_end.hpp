@@ -8,13 +8,16 @@
 #include <sys/types.h>
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string>
 
 #include "base/event.hpp"
 #include "base/fd.hpp"
+#include "base/wait.hpp"
 #include "connection/connection.hpp"
 #include "connection/relay.hpp"
 #include "gateway/stderr_tail.hpp"
@@ -34,8 +37,10 @@ class FarEnd {
 
   // How it ended, once it has: "exit status 3", "killed by SIGKILL".
   virtual std::optional<std::string> ended() = 0;
-  // Readable once it has.
-  [[nodiscard]] virtual int end_fd() const = 0;
+  // Readable once it has. Throws std::system_error: it may be made for the first who asks.
+  [[nodiscard]] virtual int end_fd() = 0;
+  // Calls `handler`, on the loop thread, once it has, and maybe also before; until that is unwatched.
+  virtual loop::Loop::Id watch_end(loop::Loop& loop, std::function<void()> handler);
   // The last it said on its stderr; empty if nothing is known of that.
   virtual std::string said() { return ""; }
   // Its worker is up, as process `worker` of this machine if that is known.
@@ -54,13 +59,16 @@ class FarEnd {
   std::atomic<bool> killed_here_ = false;
 };
 
+// Sleeps until one of them may have ended: true; or to the deadline: false.
+bool wait_for_an_end(std::span<FarEnd* const> far_ends, const base::Wait& wait);
+
 // A process of this machine. Without a pipe, somebody else has its stderr.
 class LocalProcess final : public FarEnd {
  public:
   LocalProcess(std::shared_ptr<process::Process> process, base::Fd stderr_pipe, std::shared_ptr<loop::Loop> loop);
 
   std::optional<std::string> ended() override;
-  [[nodiscard]] int end_fd() const override { return process_->pidfd(); }
+  [[nodiscard]] int end_fd() override { return process_->end_fd(); }
   std::string said() override;
   void on_serving(std::optional<pid_t> worker) override;
   process::Process* process() override { return process_.get(); }
@@ -84,7 +92,7 @@ class ProxiedProcess final : public FarEnd, public RelayOwner, public std::enabl
   explicit ProxiedProcess(std::shared_ptr<Connection> proxy);
 
   std::optional<std::string> ended() override;
-  [[nodiscard]] int end_fd() const override { return ended_event_.fd(); }
+  [[nodiscard]] int end_fd() override { return ended_event_.fd(); }
   std::string said() override;
   void let_go() override;
 
@@ -106,7 +114,7 @@ class ProxiedProcess final : public FarEnd, public RelayOwner, public std::enabl
 class Stranger final : public FarEnd {
  public:
   std::optional<std::string> ended() override;
-  [[nodiscard]] int end_fd() const override { return ended_event_.fd(); }
+  [[nodiscard]] int end_fd() override { return ended_event_.fd(); }
   void on_stream_end() override { ended_event_.signal(); }
 
  private:

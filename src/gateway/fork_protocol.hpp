@@ -7,7 +7,11 @@
 
 namespace execnet::core {
 
-enum class ForkRequestKind : std::uint32_t { kFork = 1, kCollect = 2 };
+enum class ForkRequestKind : std::uint32_t {
+  kFork = 1,
+  kCollect = 2,  // a worker that has ended
+  kKill = 3,     // and to collect it: one that cannot be watched
+};
 
 // A kFork has kForkDescriptors with it: the worker's stream, its stderr until it serves, its stdout, and its stderr
 // after that.
@@ -21,7 +25,7 @@ enum class ForkAnswerKind : std::uint32_t {
   kReady = 1,    // the modules are imported; the text is the PID namespace
   kForked = 2,   // the value is the pid
   kRefused = 3,  // the text is why
-  kEnded = 4,    // the worker is collected; the value is its status as waitpid() has it, -1 if that is not known
+  kEnded = 4,    // the worker is collected, after kCollect or kKill; the value is its status as waitpid() has it, -1 if that is not known
 };
 
 // `length` bytes of text follow.

@@ -42,8 +42,33 @@ base::Fd open_null() {
 
 ForkedProcess::ForkedProcess(std::weak_ptr<ForkServer> server, std::uint32_t number, base::Fd stderr_pipe,
                              const std::shared_ptr<loop::Loop>& loop)
-    : server_(std::move(server)), number_(number), stderr_(std::make_shared<StderrTail>(std::move(stderr_pipe), loop)) {
+    : server_(std::move(server)),
+      number_(number),
+      loop_(loop),
+      stderr_(std::make_shared<StderrTail>(std::move(stderr_pipe), loop)) {
   stderr_->start();
+}
+
+int ForkedProcess::end_fd() {
+  const std::lock_guard lock(mutex_);
+  if (!ended_event_) {
+    ended_event_.emplace();
+    if (how_) {
+      ended_event_->signal();
+    }
+  }
+  return ended_event_->fd();
+}
+
+// Not called right away: who ends it may hold a lock.
+loop::Loop::Id ForkedProcess::watch_end(loop::Loop& loop, std::function<void()> handler) {
+  const std::lock_guard lock(mutex_);
+  if (how_) {
+    loop.call_after({}, std::move(handler));
+  } else {
+    handler_ = std::move(handler);
+  }
+  return 0;
 }
 
 std::optional<std::string> ForkedProcess::ended() {
@@ -93,7 +118,12 @@ void ForkedProcess::set_ended(const std::string& how, const std::string& said) {
   if (!how_) {
     how_ = how;
     said_ = said;
-    ended_event_.signal();
+    if (ended_event_) {
+      ended_event_->signal();
+    }
+    if (const auto handler = std::exchange(handler_, nullptr)) {
+      loop_->call_after({}, handler);
+    }
   }
 }
 
@@ -123,7 +153,7 @@ void ForkServer::watch() {
   stderr_->start();
   const std::lock_guard lock(mutex_);
   control_watch_ = watch(control_.get(), [](ForkServer& self) { self.read_answers(); });
-  process_watch_ = watch(process_->pidfd(), [](ForkServer& self) { self.on_process_ended(); });
+  process_watch_ = watch(process_->end_fd(), [](ForkServer& self) { self.on_process_ended(); });
 }
 
 loop::Loop::Id ForkServer::watch(int fd, std::function<void(ForkServer&)> what) {
@@ -346,13 +376,15 @@ void ForkServer::on_forked(std::uint32_t number, pid_t pid) {
     return;  // its end is next
   }
   if (!pidfd) {
+    requests_.push_back({ForkRequestKind::kKill, number, base::Fd(), base::Fd()});
     end_child(number, std::string("it cannot be watched: pidfd_open: ") + std::strerror(error));
+    send_requests();
     return;
   }
   Child& child = found->second;
   child.process = std::make_shared<process::Process>(pid, std::move(pidfd));
   child.far_end->set_process(child.process);
-  child.end_watch = watch(child.process->pidfd(), [number](ForkServer& self) { self.on_worker_ended(number); });
+  child.end_watch = watch(child.process->end_fd(), [number](ForkServer& self) { self.on_worker_ended(number); });
 }
 
 void ForkServer::on_worker_ended(std::uint32_t number) {
@@ -417,7 +449,7 @@ void ForkServer::on_process_ended() {
   std::vector<process::Process*> running;
   std::vector<std::uint32_t> over;
   for (const auto& [number, child] : children_) {
-    if (child.process && !process::pidfd_ended(child.process->pidfd())) {
+    if (child.process && !process::pidfd_ended(child.process->end_fd())) {
       running.push_back(child.process.get());
     } else {
       over.push_back(number);

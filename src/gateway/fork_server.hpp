@@ -39,7 +39,9 @@ class ForkedProcess final : public FarEnd {
                 const std::shared_ptr<loop::Loop>& loop);
 
   std::optional<std::string> ended() override;
-  [[nodiscard]] int end_fd() const override { return ended_event_.fd(); }
+  // A descriptor more for each gateway would be one too many: it is made when somebody waits for the end.
+  [[nodiscard]] int end_fd() override;
+  loop::Loop::Id watch_end(loop::Loop& loop, std::function<void()> handler) override;
   std::string said() override;
   void on_serving(std::optional<pid_t> /*worker*/) override { stderr_->pass_on(); }
   void on_kill() override;
@@ -54,9 +56,11 @@ class ForkedProcess final : public FarEnd {
  private:
   const std::weak_ptr<ForkServer> server_;
   const std::uint32_t number_;
+  const std::shared_ptr<loop::Loop> loop_;
   const std::shared_ptr<StderrTail> stderr_;
-  base::Event ended_event_;
-  std::mutex mutex_;
+  std::mutex mutex_;  // guards what follows
+  std::optional<base::Event> ended_event_;
+  std::function<void()> handler_;              // of its end
   std::shared_ptr<process::Process> process_;  // set once
   std::optional<std::string> how_;             // it ended
   std::string said_;                           // by the fork server, if that has ended it

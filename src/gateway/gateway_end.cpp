@@ -147,7 +147,7 @@ void GatewayEnd::run(base::Buffer first, bool hello_follows) {
   connection_->start(weak_from_this());
   {
     const std::lock_guard lock(mutex_);
-    end_watch_ = loop_->watch(far_end_->end_fd(), loop::kRead, [weak = weak_from_this()](std::uint32_t) {
+    end_watch_ = far_end_->watch_end(*loop_, [weak = weak_from_this()] {
       if (const auto self = weak.lock()) {
         self->on_far_end_ended();
       }
@@ -244,8 +244,10 @@ void GatewayEnd::fail_start(const std::string& why, const base::Wait& wait) {
     process->kill_tree();
   }
   connection_->shut_down();
-  pollfd end{far_end_->end_fd(), POLLIN, 0};
-  base::poll_until(std::span(&end, 1), {.deadline = base::Clock::now() + kKilledWithin, .hub = wait.hub});
+  FarEnd* const far_end = far_end_.get();
+  const base::Wait end{.deadline = base::Clock::now() + kKilledWithin, .hub = wait.hub};
+  while (!far_end->ended() && wait_for_an_end(std::span(&far_end, 1), end)) {
+  }
   std::string text = "no usable Python for '" + spec_.text() + "': " + why;
   if (const std::string said = far_end_->said(); !said.empty()) {
     text += "\non its stderr: " + said;

@@ -1,13 +1,17 @@
 #include "gateway/membership.hpp"
 
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <exception>
 #include <execnet/error.hpp>
 #include <iterator>
+#include <system_error>
 #include <utility>
 
+#include "base/descriptor_limit.hpp"
 #include "base/fd.hpp"
 #include "gateway/ending.hpp"
 
@@ -28,6 +32,25 @@ std::optional<std::string> leader(const XSpec& spec) { return spec.get(spec.has(
 bool have_same_target(const XSpec& a, const XSpec& b) {
   return a.get("ssh") == b.get("ssh") && a.get("ssh_config") == b.get("ssh_config") &&
          a.get("python") == b.get("python");
+}
+
+// The same error with what to do about it, for want of descriptors; else as it is.
+std::exception_ptr with_advice(const std::exception_ptr& failure, std::size_t gateways) {
+  try {
+    std::rethrow_exception(failure);
+  } catch (const std::system_error& error) {
+    rlimit limit{};
+    if (error.code() != std::errc::too_many_files_open || ::getrlimit(RLIMIT_NOFILE, &limit) != 0) {
+      return failure;
+    }
+    return std::make_exception_ptr(std::system_error(
+        error.code(), "the group has " + std::to_string(gateways) + " gateways, and each takes three descriptors (" +
+                          std::to_string(kDescriptors) + " while it starts); this program may have " +
+                          std::to_string(limit.rlim_cur) +
+                          " in all: raise that limit, ulimit -n or RLIMIT_NOFILE, the hard one, too"));
+  } catch (...) {
+    return failure;
+  }
 }
 
 void remove(Gateways& gateways, const Gateways& gone) {
@@ -168,6 +191,7 @@ std::shared_ptr<GatewayEnd> Membership::carrier(const XSpec& spec, ForkServers::
 
 Gateways Membership::start(std::vector<XSpec> requested, const base::Wait& wait) {
   const auto [specs, terminations] = reserve(std::move(requested));
+  base::make_room_for_descriptors(specs.size() * kDescriptors);
   base::expect_descriptors(specs.size() * kDescriptors);  // before the loop's thread is there, if these are the first
   Gateways started;
   started.reserve(specs.size());
@@ -222,7 +246,7 @@ Gateways Membership::start(std::vector<XSpec> requested, const base::Wait& wait)
   }
   if (failure) {
     clean_up({.deadline = base::Clock::now(), .hub = wait.hub, .greenlet = wait.greenlet});
-    std::rethrow_exception(failure);
+    std::rethrow_exception(with_advice(failure, members().size()));
   }
   return started;
 }

@@ -55,8 +55,8 @@ std::shared_ptr<OpenedProcess> OpenedProcess::open(Connection::Lock& lock, std::
   auto self =
       std::make_shared<OpenedProcess>(std::move(connection), std::move(channel), launch_of(payload), std::move(forks));
   self->relay_ = std::make_shared<Relay>(self->connection_, self->channel_, self);
+  self->later(std::chrono::milliseconds(0), &OpenedProcess::start);  // it waits for the lock
   self->relay_->take_channel(lock);
-  self->later(std::chrono::milliseconds(0), &OpenedProcess::start);
   return self;
 }
 
@@ -98,7 +98,7 @@ void OpenedProcess::start() {
       far_end_ =
           std::make_shared<LocalProcess>(std::move(link.process), std::move(link.stderr_pipe), connection_->loop());
     }
-    end_watch_ = connection_->loop()->watch(far_end_->end_fd(), loop::kRead, [weak = weak_from_this()](std::uint32_t) {
+    end_watch_ = far_end_->watch_end(*connection_->loop(), [weak = weak_from_this()] {
       if (const auto self = weak.lock()) {
         self->look();
       }

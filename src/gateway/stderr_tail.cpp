@@ -2,12 +2,15 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
 #include <chrono>
+#include <csignal>
+#include <ctime>
 #include <string_view>
 #include <utility>
 
@@ -25,6 +28,30 @@ constexpr std::string_view kCrashReport = "Fatal Python error: ";  // faulthandl
 constexpr std::size_t kAtOnce = 4096;
 constexpr std::size_t kMostPending = std::size_t{64} * 1024;
 constexpr std::chrono::milliseconds kRetry{20};
+
+// While it lives, to write beyond the limit to the size of files (RLIMIT_FSIZE) is but an error. That limit is the
+// program's own, and may be there for others: passing on what somebody says must not end the program.
+class NoFileSizeSignal {
+ public:
+  NoFileSizeSignal() {
+    sigemptyset(&signal_);
+    sigaddset(&signal_, SIGXFSZ);
+    pthread_sigmask(SIG_BLOCK, &signal_, &before_);
+  }
+  ~NoFileSizeSignal() {
+    if (sigismember(&before_, SIGXFSZ) == 0) {
+      const timespec now{};
+      sigtimedwait(&signal_, nullptr, &now);  // it is sent to the thread that writes
+      pthread_sigmask(SIG_SETMASK, &before_, nullptr);
+    }
+  }
+  NoFileSizeSignal(const NoFileSizeSignal&) = delete;
+  NoFileSizeSignal& operator=(const NoFileSizeSignal&) = delete;
+
+ private:
+  sigset_t signal_{};
+  sigset_t before_{};
+};
 
 }  // namespace
 
@@ -92,9 +119,10 @@ void StderrTail::write_pending() {
       });
       return;
     }
+    const NoFileSizeSignal no_signal;
     const ssize_t count = ::write(STDERR_FILENO, pending_.data(), std::min(pending_.size(), kAtOnce));
     if (count < 0 && errno != EINTR && errno != EAGAIN) {
-      pending_.clear();  // our stderr is closed: there is nobody to tell
+      pending_.clear();  // our stderr is closed, or full: there is nobody to tell
     } else if (count > 0) {
       pending_.erase(0, static_cast<std::size_t>(count));
     }

@@ -334,7 +334,13 @@ void WorkerEnd::on_open(Lock& lock, const std::shared_ptr<ChannelState>& channel
   if (!forks_) {
     forks_ = std::make_shared<ForkServers>(loop_);
   }
-  opened_.push_back(OpenedProcess::open(lock, connection_, channel, payload, forks_));
+  try {
+    opened_.push_back(OpenedProcess::open(lock, connection_, channel, payload, forks_));
+  } catch (const std::system_error& error) {
+    channel->referenced = true;  // it is forgotten when it is over
+    connection_->close_channel(lock, channel, std::string("cannot start it, for want of a thread: ") + error.what());
+    return;
+  }
   opened_.back()->when_over([weak = weak_from_this(), opened = opened_.back().get()] {
     if (const auto self = weak.lock()) {
       auto own_lock = self->connection_->lock();

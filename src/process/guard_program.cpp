@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -23,12 +24,21 @@ int create_executable() {
 }  // namespace
 
 base::Fd make_guard_file() {
-  base::Fd file(base::check("memfd_create", create_executable,
-                            "execnet's guard, a file in memory that is executed: with vm.memfd_noexec=2 the kernel "
-                            "refuses those; sysctl vm.memfd_noexec=1 allows this one"));
-  for (std::string_view rest = guard_program(); !rest.empty();) {
-    const auto size = base::check("write", [&] { return ::write(file.get(), rest.data(), rest.size()); }, "guard");
-    rest.remove_prefix(static_cast<std::size_t>(size));
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur < guard_program().size()) {
+    return {};
+  }
+  base::Fd file(create_executable());
+  if (!file && (errno == EMFILE || errno == ENFILE || errno == ENOMEM)) {
+    base::throw_system_error(errno, "memfd_create", "execnet's guard, a file in memory");
+  }
+  for (std::string_view rest = guard_program(); file && !rest.empty();) {
+    const ssize_t size = ::write(file.get(), rest.data(), rest.size());
+    if (size > 0) {
+      rest.remove_prefix(static_cast<std::size_t>(size));
+    } else if (size == 0 || errno != EINTR) {
+      return {};
+    }
   }
   return file;
 }

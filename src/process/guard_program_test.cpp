@@ -1,6 +1,7 @@
 #include "process/guard_program.hpp"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -9,6 +10,7 @@
 #include <fstream>
 #include <string>
 
+#include "base/syscall.hpp"
 #include "elsewhere.hpp"
 #include "process/spawn.hpp"
 
@@ -40,13 +42,43 @@ TEST(GuardProgram, RunsWhereFilesInMemoryAreExecutableOnRequestOnly) {
   EXPECT_EQ(end, "exit status 7");
 }
 
-TEST(GuardProgram, WhereFilesInMemoryAreNeverExecutableItSaysWhatToDo) {
+TEST(GuardProgram, RunsAsACopyOfThisProgramWhereFilesInMemoryAreNeverExecutable) {
   const std::string end = end_where_noexec_is("2");
   if (end.starts_with("skipped: ")) {
     GTEST_SKIP() << end;
   }
-  EXPECT_NE(end.find("sysctl vm.memfd_noexec=1"), std::string::npos) << end;
-  EXPECT_NE(end.find("Permission denied"), std::string::npos) << end;
+  EXPECT_EQ(end, "exit status 7");
+}
+
+// Also where even who may exceed limits must not write to files.
+TEST(GuardProgram, RunsWhereFilesMayNotBeWritten) {
+  for (const rlim_t most : {0, 1, 4096, 16384}) {
+    EXPECT_EQ(testing::elsewhere([&] {
+                const rlimit limit{most, most};
+                base::check("setrlimit", [&] { return ::setrlimit(RLIMIT_FSIZE, &limit); });
+                return end_of_a_program();
+              }),
+              "exit status 7")
+        << most;
+  }
+}
+
+TEST(GuardProgram, RunsWithoutWhatTheKernelMayRefuse) {
+  constexpr int kPidfdOpen = 434, kPidfdSendSignal = 424, kClone3 = 435, kCloseRange = 436;
+  for (const int call : {static_cast<int>(SYS_memfd_create), static_cast<int>(SYS_execveat),
+#ifdef SYS_vfork
+                         static_cast<int>(SYS_vfork),
+#endif
+                         static_cast<int>(SYS_prctl), kPidfdOpen, kPidfdSendSignal, kClone3, kCloseRange}) {
+    for (const int error : {ENOSYS, EPERM}) {
+      EXPECT_EQ(testing::elsewhere([&] {
+                  testing::refuse_system_call(call, error);
+                  return end_of_a_program();
+                }),
+                "exit status 7")
+          << "call " << call << " with " << error;
+    }
+  }
 }
 
 TEST(GuardProgram, RunsWithAKernelThatDoesNotKnowTheRequest) {

@@ -13,6 +13,7 @@ enum class Step : int {
   kProgram,      // not the last: said by that process, of which the kernel tells the reader who it is
   kExec,         // to become the program
   kRunning,      // done: it runs
+  kWatch,        // later on: to watch what it guards, all of which it has killed
 };
 
 struct Report {

@@ -6,15 +6,32 @@
 #include <sys/wait.h>
 
 #include <cerrno>
+#include <chrono>
+#include <exception>
 #include <span>
+#include <system_error>
 #include <utility>
+#include <vector>
 
 #include "base/syscall.hpp"
+#include "process/guard_report.hpp"
 #include "process/pidfd.hpp"
 #include "process/tree.hpp"
 
 namespace execnet::process {
 namespace {
+
+constexpr std::chrono::seconds kKilledWithin{2};
+
+struct Abandoned {
+  std::mutex mutex;
+  std::vector<pid_t> guards;  // that have not ended in time
+};
+// Lives for ever: the last of the processes may go at the very end of the program.
+Abandoned& abandoned() {
+  static auto* const all = new Abandoned;
+  return *all;
+}
 
 // sigabbrev_np would know them all, but only in C libraries younger than those we are built with.
 const char* signal_name(int number) {
@@ -54,6 +71,9 @@ std::string ExitStatus::describe() const {
   if (!known) {
     return "exit status unknown";
   }
+  if (guard_error != 0) {
+    return "killed by its guard, which could not watch it any more: " + std::generic_category().message(guard_error);
+  }
   if (signal == 0) {
     return "exit status " + std::to_string(code);
   }
@@ -61,48 +81,102 @@ std::string ExitStatus::describe() const {
   return "killed by " + (name != nullptr ? std::string(name) : "signal " + std::to_string(signal));
 }
 
-Process::Process(pid_t pid, base::Fd pidfd, base::Fd guard)
-    : pid_(pid), pidfd_(std::move(pidfd)), guard_(std::move(guard)) {}
+Process::Process(pid_t pid, pid_t guard, base::Fd socket) : pid_(pid), guard_(guard), end_(std::move(socket)) {}
+
+Process::Process(pid_t pid, base::Fd pidfd) : pid_(pid), guard_(0), end_(std::move(pidfd)) {}
+
+Process::~Process() {
+  if (guard_ == 0 || status_ || made_here_.in_forked_copy()) {
+    return;
+  }
+  try {
+    have_guard_kill();
+    if (!wait({.deadline = base::Clock::now() + kKilledWithin})) {
+      const std::lock_guard lock(abandoned().mutex);
+      abandoned().guards.push_back(guard_);
+    }
+  } catch (const std::exception&) {
+    // Nothing can be waited for, or remembered: its guard ends it, and stays to be collected.
+  }
+}
+
+// Of a guard whose end of the socket is closed. It is on its way out of the kernel, if it is not out, so that
+// this waits for microseconds at most.
+std::optional<ExitStatus> Process::collect() {
+  int status = 0;
+  pid_t collected = 0;
+  do {
+    collected = ::waitpid(guard_, &status, 0);
+  } while (collected < 0 && errno == EINTR);
+  ExitStatus result{.known = false};  // SIGCHLD is ignored, or somebody else has collected it
+  if (collected == guard_) {
+    result = ExitStatus::of_waitpid(status);
+  }
+  result.guard_error = guard_error_;
+  return result;
+}
+
+// Who has started it collects it, but if that has ended, it may have become ours to collect.
+std::optional<ExitStatus> Process::poll_pidfd() {
+  siginfo_t info{};
+  int result = 0;
+  do {
+    result = pidfd_waitid(end_.get(), &info, WEXITED | WNOHANG);
+  } while (result < 0 && errno == EINTR);
+  if (result == 0 && info.si_pid != 0) {
+    return info.si_code == CLD_EXITED ? ExitStatus{.code = info.si_status} : ExitStatus{.signal = info.si_status};
+  }
+  return result < 0 && pidfd_ended(end_.get()) ? std::optional(ExitStatus{.known = false}) : std::nullopt;
+}
 
 std::optional<ExitStatus> Process::poll() {
   const std::lock_guard lock(mutex_);
   if (status_) {
     return status_;
   }
-  siginfo_t info{};
-  int result = 0;
-  do {
-    result = pidfd_waitid(pidfd_.get(), &info, WEXITED | WNOHANG);
-  } while (result < 0 && errno == EINTR);
-  if (result == 0 && info.si_pid != 0) {
-    if (info.si_code == CLD_EXITED) {
-      status_ = ExitStatus{.code = info.si_status};
-    } else {
-      status_ = ExitStatus{.signal = info.si_status};
+  if (guard_ == 0) {
+    status_ = poll_pidfd();
+    return status_;
+  }
+  Report report{};
+  ssize_t size = 0;
+  while ((size = ::recv(end_.get(), &report, sizeof report, MSG_DONTWAIT)) > 0 || (size < 0 && errno == EINTR)) {
+    if (size == sizeof report && report.step == Step::kWatch && guard_error_ == 0) {
+      guard_error_ = report.error;
     }
-  } else if (result < 0 && errno == ECHILD) {
-    // Not, or no longer, our child to collect: SIGCHLD is ignored, somebody else has collected it,
-    // or this is a forked copy of the coordinator, and the process may be well and alive.
-    if (pidfd_ended(pidfd_.get())) {
-      status_ = ExitStatus{.known = false};
-    }
-  } else if (result < 0) {
-    base::throw_system_error(errno, "waitid", "pid " + std::to_string(pid_));
+  }
+  if (size == 0 || (errno != EAGAIN && errno != EWOULDBLOCK)) {
+    // A forked copy of the coordinator sees that end, too, and leaves the process alone.
+    status_ = made_here_.in_forked_copy() ? ExitStatus{.known = false} : collect();
   }
   return status_;
 }
 
 std::optional<ExitStatus> Process::wait(const base::Wait& wait) {
-  pollfd entry{.fd = pidfd_.get(), .events = POLLIN, .revents = 0};
-  if (!base::poll_until(std::span(&entry, 1), wait)) {
-    return std::nullopt;
+  for (;;) {
+    pollfd entry{.fd = end_fd(), .events = POLLIN, .revents = 0};
+    if (!base::poll_until(std::span(&entry, 1), wait)) {
+      return std::nullopt;
+    }
+    if (const auto status = poll()) {
+      return status;
+    }
   }
-  return poll();
 }
 
 void Process::signal(int number) {
-  if (pidfd_send_signal(pidfd_.get(), number) < 0 && errno != ESRCH) {
-    base::throw_system_error(errno, "pidfd_send_signal",
+  const auto send = [&] {
+    if (guard_ == 0) {
+      return pidfd_send_signal(end_.get(), number);
+    }
+    // As long as it is our child, collected or not, its number is nobody else's.
+    const std::lock_guard lock(mutex_);
+    siginfo_t info{};
+    const bool ours = !status_ && ::waitid(P_PID, static_cast<id_t>(guard_), &info, WEXITED | WNOHANG | WNOWAIT) == 0;
+    return ours ? ::kill(guard_, number) : 0;
+  };
+  if (send() < 0 && errno != ESRCH) {
+    base::throw_system_error(errno, guard_ == 0 ? "pidfd_send_signal" : "kill",
                              "pid " + std::to_string(pid_) + ", signal " + std::to_string(number));
   }
 }
@@ -113,13 +187,22 @@ void Process::kill_tree() {
 }
 
 bool Process::have_guard_kill() {
-  if (!guard_) {
+  if (guard_ == 0) {
     return false;
   }
   // One that somebody has stopped is woken first. A second byte finds the first one still there, or nobody.
-  static_cast<void>(pidfd_send_signal(pidfd_.get(), SIGCONT));
-  static_cast<void>(::send(guard_.get(), "", 1, MSG_DONTWAIT | MSG_NOSIGNAL));
+  try {
+    signal(SIGCONT);
+  } catch (const std::system_error&) {
+    // a filter of system calls; it may run all the same
+  }
+  static_cast<void>(::send(end_.get(), "", 1, MSG_DONTWAIT | MSG_NOSIGNAL));
   return true;
+}
+
+void collect_abandoned() {
+  const std::lock_guard lock(abandoned().mutex);
+  std::erase_if(abandoned().guards, [](pid_t guard) { return ::waitpid(guard, nullptr, WNOHANG) != 0; });
 }
 
 }  // namespace execnet::process

@@ -1,12 +1,13 @@
 // A started process: its end, and how to end it.
 //
-// Two kinds. What `spawn` has started stands under a guard (guard/guard.cpp), which is the child of ours: it passes
-// signals on, has the same end, and has it when nothing of the process is left. And processes that
-// somebody else has started, of which there is a pidfd.
+// Two kinds. What `spawn` has started stands under a guard (guard/guard.cpp), which is a child of this process: it passes
+// signals on, has the same end, and has it when nothing of the process is left. That costs one descriptor, a socket to
+// the guard: it closes when the guard ends, and has the guard kill all when this end closes. And processes that somebody
+// else has started, of which there is a pidfd.
 //
 // Owner: whoever started it; shared by pointer between a gateway and the loop. Any thread may call
-// any method. Signals go through the pidfd, so a pid that the kernel has given to a stranger is
-// never hit. SIGCHLD is never touched, waitpid(-1) never called.
+// any method. Signals go to what is known to be our child, or through the pidfd, so a pid that the kernel has given to a
+// stranger is never hit. SIGCHLD is never touched, waitpid(-1) never called.
 #pragma once
 
 #include <sys/types.h>
@@ -16,14 +17,16 @@
 #include <string>
 
 #include "base/fd.hpp"
+#include "base/fork.hpp"
 #include "base/wait.hpp"
 
 namespace execnet::process {
 
 struct ExitStatus {
-  bool known = true;  // false when somebody else in this program collected the status
-  int code = 0;       // exit code, when signal is 0
-  int signal = 0;     // the signal that ended it
+  bool known = true;    // false when somebody else in this program collected the status
+  int code = 0;         // exit code, when signal is 0
+  int signal = 0;       // the signal that ended it
+  int guard_error = 0;  // the errno for which its guard has ended it
 
   // What waitpid(2) has said of it; a negative number: nothing.
   static ExitStatus of_waitpid(int status);
@@ -36,15 +39,19 @@ struct ExitStatus {
 
 class Process {
  public:
-  // Without a socket to a guard, the pidfd is that of the process itself.
-  Process(pid_t pid, base::Fd pidfd, base::Fd guard = base::Fd());
-  ~Process() = default;  // does not wait: a guard ends all of it in a moment
+  // Under a guard, which is process `guard`, at the other end of the socket.
+  Process(pid_t pid, pid_t guard, base::Fd socket);
+  // Not our child.
+  Process(pid_t pid, base::Fd pidfd);
+  // Has the guard kill what is left, and collects it: that takes milliseconds. If it does not end within two seconds, as
+  // when the kernel holds on to it, a later call of spawn() does that.
+  ~Process();
   Process(const Process&) = delete;
   Process& operator=(const Process&) = delete;
 
   [[nodiscard]] pid_t pid() const { return pid_; }
   // Readable when the process has ended, under a guard with all that it had started.
-  [[nodiscard]] int pidfd() const { return pidfd_.get(); }
+  [[nodiscard]] int end_fd() const { return end_.get(); }
 
   // The exit status if the process has ended; collects it. Does not wait.
   std::optional<ExitStatus> poll();
@@ -58,11 +65,19 @@ class Process {
   bool have_guard_kill();
 
  private:
+  std::optional<ExitStatus> collect();
+  std::optional<ExitStatus> poll_pidfd();
+
+  const base::MadeHere made_here_;
   const pid_t pid_;
-  const base::Fd pidfd_;
-  const base::Fd guard_;  // its end tells the guard that nobody wants the process any more
+  const pid_t guard_;   // 0: there is none
+  const base::Fd end_;  // of the guard a socket, else a pidfd
   std::mutex mutex_;
+  int guard_error_ = 0;               // as ExitStatus has it; guarded by mutex_
   std::optional<ExitStatus> status_;  // guarded by mutex_
 };
+
+// Collects what has ended since of those that did not end in time when nobody wanted them any more. Any thread.
+void collect_abandoned();
 
 }  // namespace execnet::process

@@ -73,7 +73,7 @@ TEST(Process, TheStatusIsKeptOnceCollected) {
 
 TEST(Process, ASignalToAnEndedProcessIsNothing) {
   const auto process = shell("exit 0");
-  EXPECT_TRUE(is_readable(process->pidfd()));
+  EXPECT_TRUE(is_readable(process->end_fd()));
   process->signal(SIGTERM);
   ASSERT_TRUE(process->wait(soon()).has_value());
   process->signal(SIGKILL);

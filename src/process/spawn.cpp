@@ -2,7 +2,9 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -15,9 +17,11 @@
 #include <optional>
 #include <string_view>
 
+#include "base/descriptor_limit.hpp"
 #include "base/fd.hpp"
 #include "base/syscall.hpp"
 #include "base/wait.hpp"
+#include "guard.hpp"
 #include "process/close_on_exec.hpp"
 #include "process/guard_program.hpp"
 #include "process/guard_report.hpp"
@@ -26,11 +30,13 @@
 namespace execnet::process {
 namespace {
 
+constexpr int kLook = 100;  // milliseconds between two looks at a child that says nothing
+
 using Environment = std::vector<std::pair<std::string, std::string>>;
 
 // Everything the child needs, made beforehand: it may call nothing that allocates or locks.
 struct Plan {
-  int guard = -1;  // what it becomes
+  int guard = -1;  // what it becomes; -1: it runs the same code as it is
   std::vector<char*> argv;
   std::vector<char*> envp;
   std::vector<std::pair<int, int>> fds;
@@ -96,8 +102,8 @@ void reset_signals() {
   // report first, so that it can be told, then all sources, since a number may be both a source
   // and somebody else's target. The copies are close-on-exec; dup2 clears that on the target.
   const int report = ::fcntl(plan.report, F_DUPFD_CLOEXEC, plan.first_free);
-  const int guard = ::fcntl(plan.guard, F_DUPFD_CLOEXEC, plan.first_free);
-  if (report < 0 || guard < 0) {
+  const int guard_file = plan.guard >= 0 ? ::fcntl(plan.guard, F_DUPFD_CLOEXEC, plan.first_free) : -1;
+  if (report < 0 || (plan.guard >= 0 && guard_file < 0)) {
     fail(plan.report, Step::kDescriptors);
   }
   for (auto& [source, target] : plan.fds) {
@@ -113,9 +119,18 @@ void reset_signals() {
       fail(report, Step::kDescriptors);
     }
   }
+  rlimit limit{};
+  if (const std::size_t before = base::descriptor_limit_before();
+      before != 0 && ::getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+    limit.rlim_cur = before;
+    ::setrlimit(RLIMIT_NOFILE, &limit);
+  }
   // All signals stay blocked, for the guard: it unblocks them in the program.
   reset_signals();
-  ::syscall(SYS_execveat, guard, "", plan.argv.data(), plan.envp.data(), AT_EMPTY_PATH);
+  if (guard_file < 0) {
+    guard::run(static_cast<int>(plan.argv.size() - 1), plan.argv.data(), plan.envp.data(), false);
+  }
+  ::syscall(SYS_execveat, guard_file, "", plan.argv.data(), plan.envp.data(), AT_EMPTY_PATH);
   fail(report, Step::kGuard);
 }
 
@@ -124,9 +139,13 @@ void reset_signals() {
 // 0.9 ms against 1.2 ms. The child borrows the memory and this thread's stack until it execs, so
 // it stays in run_child, whose frames lie below this one. TSan turns vfork into fork (its checks
 // could not follow two processes in one memory), ASan knows vfork: nothing above depends on which
-// of both it is, since failures come home through a socket.
+// of both it is, since failures come home through a socket. So it may be fork, too, where a filter refuses vfork, and
+// where the child is not to be another program.
 [[gnu::noinline]] pid_t start_child(Plan& plan) {
-  const pid_t pid = ::vfork();
+  pid_t pid = plan.guard >= 0 ? ::vfork() : -1;
+  if (pid < 0 && (plan.guard < 0 || errno == EPERM || errno == ENOSYS)) {
+    pid = guard::fork_plainly();
+  }
   if (pid == 0) {
     run_child(plan);
   }
@@ -176,13 +195,18 @@ ssize_t receive(int socket, Report& report, pid_t& writer) {
   return size;
 }
 
-// What the child, or the guard that it has become, has to say; none when it ended without a word. Its end is waited for
-// as well as that of the socket: another thread may have forked meanwhile, whose child has a copy.
-std::optional<Outcome> read_outcome(int socket, int pidfd) {
+bool has_ended(pid_t child) {
+  siginfo_t info{};
+  return ::waitid(P_PID, static_cast<id_t>(child), &info, WEXITED | WNOHANG | WNOWAIT) != 0 || info.si_pid != 0;
+}
+
+// What the child, or the guard that it has become, has to say; none when it ended without a word. Normally the socket
+// ends then; but something that has forked past the C library may have a copy of the other end.
+std::optional<Outcome> read_outcome(int socket, pid_t guard) {
   Outcome outcome{};
   for (;;) {
-    pollfd entries[] = {{socket, POLLIN, 0}, {pidfd, POLLIN, 0}};
-    base::check("poll", [&] { return ::poll(entries, 2, -1); });
+    pollfd entry{socket, POLLIN, 0};
+    const int ready = base::check("poll", [&] { return ::poll(&entry, 1, kLook); });
     pid_t writer = 0;
     const ssize_t size = receive(socket, outcome.report, writer);
     if (size == sizeof outcome.report) {
@@ -190,14 +214,146 @@ std::optional<Outcome> read_outcome(int socket, int pidfd) {
         return outcome;
       }
       outcome.program = writer;
-    } else if (size == 0 || entries[1].revents != 0) {
+    } else if (size == 0 || (ready == 0 && has_ended(guard))) {
       return std::nullopt;
     }
   }
 }
 
-void collect(pid_t pid) {
-  while (::waitpid(pid, nullptr, 0) < 0 && errno == EINTR) {
+// The child until it is known to run: whatever is thrown meanwhile, nothing of it is left.
+class Newborn {
+ public:
+  Newborn(pid_t guard, base::Fd socket) : guard_(guard), socket_(std::move(socket)) {}
+  ~Newborn() {
+    if (socket_) {
+      static_cast<void>(::send(socket_.get(), "", 1, MSG_DONTWAIT | MSG_NOSIGNAL));
+      collect();
+    }
+  }
+  Newborn(const Newborn&) = delete;
+  Newborn& operator=(const Newborn&) = delete;
+
+  std::optional<Outcome> outcome() { return read_outcome(socket_.get(), guard_); }
+  // It has ended, or is about to. False if somebody else has collected it.
+  bool collect() {
+    socket_.reset();
+    pid_t collected = 0;
+    do {
+      collected = ::waitpid(guard_, nullptr, 0);
+    } while (collected < 0 && errno == EINTR);
+    return collected == guard_;
+  }
+  std::shared_ptr<Process> process(pid_t program) {
+    return std::make_shared<Process>(program, guard_, std::move(socket_));
+  }
+
+ private:
+  const pid_t guard_;
+  base::Fd socket_;
+};
+
+// Forks of the C library wait while a child is being started: a copy of this process that has the child's end of the
+// socket would keep the end of the child from being seen. Starting several at once is no matter.
+class NoForks {
+ public:
+  NoForks() {
+    [[maybe_unused]] static const int registered = ::pthread_atfork(
+        [] { ::pthread_rwlock_wrlock(&lock); }, [] { ::pthread_rwlock_unlock(&lock); }, [] { lock = kFresh; });
+    ::pthread_rwlock_rdlock(&lock);
+  }
+  ~NoForks() { ::pthread_rwlock_unlock(&lock); }
+  NoForks(const NoForks&) = delete;
+  NoForks& operator=(const NoForks&) = delete;
+
+ private:
+  static constexpr pthread_rwlock_t kFresh = PTHREAD_RWLOCK_INITIALIZER;
+  static inline pthread_rwlock_t lock = PTHREAD_RWLOCK_INITIALIZER;
+};
+
+// One attempt, with the guard as a program or as a copy of this process. Null with what has failed; null and nothing if
+// the guard has ended without a word.
+std::shared_ptr<Process> start(const SpawnRequest& request, const base::Fd& guard, std::optional<Report>& failed) {
+  failed.reset();
+  std::optional<NoForks> no_forks(std::in_place);
+  auto [ours, theirs] = base::socket_pair();
+  // The kernel is to add to what is written who wrote it, in the numbers of this process's namespace.
+  constexpr int kOn = 1;
+  base::check("setsockopt",
+              [&, fd = ours.get()] { return ::setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &kOn, sizeof kOn); });
+  const base::Fd myself = pidfd_open(::getpid());
+  if (!myself && (errno == EMFILE || errno == ENFILE || errno == ENOMEM)) {
+    base::throw_system_error(errno, "pidfd_open");
+  }
+
+  Plan plan;
+  plan.guard = guard.get();
+  plan.report = theirs.get();
+  plan.fds = request.fds;
+  for (const auto& [source, target] : request.fds) {
+    plan.first_free = std::max(plan.first_free, target + 1);
+  }
+  const int guards_socket = plan.first_free++;
+  plan.fds.emplace_back(theirs.get(), guards_socket);
+  int coordinator = 0;
+  if (myself) {
+    coordinator = plan.first_free++;
+    plan.fds.emplace_back(myself.get(), coordinator);
+  }
+  std::vector<std::string> argv = guard_arguments(guards_socket, coordinator, request.isolate,
+                                                  program_candidates(request.argv[0], request.set_env), request.argv);
+  plan.argv = pointers_to(argv);
+  std::vector<std::string> environment = environment_with(request.set_env);
+  plan.envp = pointers_to(environment);
+
+  pid_t pid = -1;
+  int error = 0;
+  {
+    const BlockedSignals blocked;
+    pid = start_child(plan);
+    error = errno;
+  }
+  if (pid < 0) {
+    base::throw_system_error(error, "fork", request.argv[0]);
+  }
+  Newborn newborn(pid, std::move(ours));
+  theirs.reset();
+  no_forks.reset();
+  const auto outcome = newborn.outcome();
+  if (outcome && outcome->report.step == Step::kRunning && outcome->program > 0) {
+    return newborn.process(outcome->program);
+  }
+  const bool collected = newborn.collect();
+  if (!outcome && !collected) {
+    base::throw_system_error(ECHILD, "waitpid",
+                             request.argv[0] +
+                                 " ended at once, and this program ignores SIGCHLD or collects children it did not "
+                                 "start");
+  }
+  if (outcome) {
+    failed = outcome->report;
+  }
+  return nullptr;
+}
+
+[[noreturn]] void throw_failure(const SpawnRequest& request, const std::optional<Report>& failed) {
+  const std::string& program = request.argv[0];
+  if (!failed || failed->step == Step::kRunning) {
+    base::throw_system_error(ECHILD, "spawn", "the guard of " + program + " was killed");
+  }
+  // Longer than exec takes are the program's arguments.
+  if (failed->step == Step::kExec || (failed->step == Step::kGuard && failed->error == E2BIG)) {
+    throw ExecError(failed->error, std::generic_category(), "exec(" + program + ")");
+  }
+  if (failed->step == Step::kIsolate) {
+    throw IsolationError(failed->error, std::generic_category(), "unshare");
+  }
+  switch (failed->step) {
+    case Step::kDescriptors: base::throw_system_error(failed->error, "dup2", "descriptors for " + program);
+    case Step::kEquip:
+      base::throw_system_error(failed->error, "signalfd, pipe2, mmap, fcntl or sigprocmask",
+                               "for the guard of " + program);
+    case Step::kWatch: base::throw_system_error(failed->error, "poll or waitid", "in the guard of " + program);
+    default: base::throw_system_error(failed->error, "fork", program);
   }
 }
 
@@ -229,83 +385,22 @@ std::shared_ptr<Process> spawn(const SpawnRequest& request) {
       std::any_of(request.argv.begin(), request.argv.end(), has_nul)) {
     base::throw_system_error(EINVAL, "spawn", "arguments are empty or contain a NUL byte");
   }
-  auto [ours, theirs] = base::socket_pair();
-  // The kernel is to add to what is written who wrote it, in the numbers of this process's namespace.
-  constexpr int kOn = 1;
-  base::check("setsockopt",
-              [&, fd = ours.get()] { return ::setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &kOn, sizeof kOn); });
-  const base::Fd myself = pidfd_open(::getpid());
-  if (!myself) {
-    base::throw_system_error(errno, "pidfd_open", errno == ENOSYS ? "Linux 5.4 or later is needed" : "");
-  }
+  collect_abandoned();
   const base::Fd guard = make_guard_file();
-
-  Plan plan;
-  plan.guard = guard.get();
-  plan.report = theirs.get();
-  plan.fds = request.fds;
-  for (const auto& [source, target] : request.fds) {
-    plan.first_free = std::max(plan.first_free, target + 1);
-  }
-  const int guards_socket = plan.first_free++;
-  const int coordinator = plan.first_free++;
-  plan.fds.insert(plan.fds.end(), {{theirs.get(), guards_socket}, {myself.get(), coordinator}});
-  std::vector<std::string> argv = guard_arguments(guards_socket, coordinator, request.isolate,
-                                                  program_candidates(request.argv[0], request.set_env), request.argv);
-  plan.argv = pointers_to(argv);
-  std::vector<std::string> environment = environment_with(request.set_env);
-  plan.envp = pointers_to(environment);
-
-  pid_t pid = -1;
-  int error = 0;
-  {
-    const BlockedSignals blocked;
-    pid = start_child(plan);
-    error = errno;
-  }
-  if (pid < 0) {
-    base::throw_system_error(error, "vfork");
-  }
-  theirs.reset();
-  // Before anything that may fail or wait: an uncollected child keeps its number.
-  base::Fd pidfd = pidfd_open(pid);
-  if (!pidfd) {
-    error = errno;
-    if (error == ESRCH) {
-      base::throw_system_error(error, "pidfd_open",
-                               request.argv[0] +
-                                   " ended at once, and this program ignores SIGCHLD or collects "
-                                   "children it did not start");
+  std::optional<Report> failed;
+  if (guard) {
+    if (auto process = start(request, guard, failed)) {
+      return process;
     }
-    ::kill(pid, SIGKILL);
-    collect(pid);
-    base::throw_system_error(error, "pidfd_open");
   }
-  const auto outcome = read_outcome(ours.get(), pidfd.get());
-  if (outcome && outcome->report.step == Step::kRunning) {
-    return std::make_shared<Process>(outcome->program, std::move(pidfd), std::move(ours));
-  }
-  collect(pid);
-  if (!outcome) {
-    base::throw_system_error(ECHILD, "spawn", "the guard of " + request.argv[0] + " was killed");
-  }
-  const Report report = outcome->report;
-  // Longer than exec takes are the program's arguments: the guard has hardly any of its own.
-  if (report.step == Step::kExec || (report.step == Step::kGuard && report.error == E2BIG)) {
-    throw ExecError(report.error, std::generic_category(), "exec(" + request.argv[0] + ")");
-  }
-  if (report.step == Step::kIsolate) {
-    throw IsolationError(report.error, std::generic_category(), "unshare");
-  }
-  const auto [call, arguments] = [&]() -> std::pair<std::string, std::string> {
-    switch (report.step) {
-      case Step::kDescriptors: return {"dup2", "descriptors for " + request.argv[0]};
-      case Step::kGuard: return {"execveat", "execnet's guard, a file in memory: may those be executed here?"};
-      case Step::kEquip: return {"signalfd, pidfd_open, pipe2 or mmap", "for the guard of " + request.argv[0]};
-      default: return {"fork", request.argv[0]};
+  // Files in memory may not be executed here, or it cannot be told: the guard has hardly any arguments of its own.
+  const bool cannot_be_guard = failed && failed->step == Step::kGuard && failed->error != E2BIG;
+  if (!guard || cannot_be_guard) {
+    if (auto process = start(request, base::Fd(), failed)) {
+      return process;
     }
-  }();
-  base::throw_system_error(report.error, call, arguments);
+  }
+  throw_failure(request, failed);
 }
 
 }  // namespace execnet::process

@@ -4,7 +4,8 @@
 //     here, and no other;
 //   - default signal dispositions, but that SIGHUP, SIGINT and SIGQUIT stay ignored if they are
 //     ignored here: nohup(1) and a shell's background jobs mean it for the whole family;
-//   - an empty signal mask, the caller's process group, directory and limits.
+//   - an empty signal mask, the caller's process group, directory and limits, that of descriptors as it was before
+//     base::make_room_for_descriptors() raised it.
 #pragma once
 
 #include <memory>

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "base/fd.hpp"
+#include "children.hpp"
 #include "process/pidfd.hpp"
 
 namespace execnet::process {
@@ -117,8 +118,8 @@ class Hunt {
     for (const Process* root : roots) {
       const auto entry = read_entry(root->pid());
       // Looked at in this order, an entry is the root's own and not that of a later process.
-      if (!pidfd_ended(root->pidfd())) {
-        add({root->pid(), entry ? entry->start : 0, 0, root->pidfd()});
+      if (!pidfd_ended(root->end_fd())) {
+        add({root->pid(), entry ? entry->start : 0, 0, root->end_fd()});
       }
     }
   }
@@ -200,6 +201,12 @@ void kill_trees(std::span<Process* const> roots) {
     }
   }
   if (unguarded.empty()) {
+    return;
+  }
+  if (!guard::proc_is_ours()) {
+    for (Process* root : unguarded) {
+      static_cast<void>(pidfd_send_signal(root->end_fd(), SIGKILL));
+    }
     return;
   }
   Hunt hunt(unguarded);

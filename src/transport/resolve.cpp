@@ -107,7 +107,7 @@ std::vector<std::string> ask_getent(const std::string& host, const base::Wait& w
     count = base::check("read", [&, fd = in.get()] { return ::read(fd, chunk.data(), chunk.size()); }, "getent");
     said.append(chunk.data(), static_cast<std::size_t>(count));
   }
-  wait_readable(process->pidfd(), wait);
+  wait_readable(process->end_fd(), wait);
   const auto status = process->poll();
   auto addresses = addresses_in(said);
   if (addresses.empty()) {

@@ -1,5 +1,5 @@
 // What a worker that means no good can use up is bounded, for a C++ program too. All kinds of flood are tried by
-// tests/python/test_limits.py; these stand for one of each limit.
+// tests/python/test_peer_limits.py; these stand for one of each limit.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -15,7 +15,7 @@ namespace execnet {
 namespace {
 
 constexpr std::chrono::seconds kPatience{50};
-constexpr std::size_t kMostMegabytes = 80;  // as in tests/python/test_limits.py
+constexpr std::size_t kMostMegabytes = 80;  // as in tests/python/test_peer_limits.py
 
 std::string flooding(const std::string& attack, const std::string& limits) {
   return "popen//python=python3 '" EXECNET_SOURCE_DIR "/tests/support/flood.py' '" + attack + "'//limits=" + limits;

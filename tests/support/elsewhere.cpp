@@ -64,6 +64,11 @@ std::string in_pid_namespace(const std::function<std::string()>& part) {
   });
 }
 
+bool hide_proc() {
+  return ::unshare(CLONE_NEWNS) == 0 && ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
+         ::mount("none", "/proc", "tmpfs", 0, nullptr) == 0;
+}
+
 void refuse_system_call(long number, int error, unsigned mask) {
   constexpr auto kNumber = static_cast<unsigned>(offsetof(seccomp_data, nr));
   // The lower half of the argument: seccomp_data has the machine's byte order.

@@ -90,10 +90,17 @@ class Executor(object):
         with connection.lock:
             channel._state.relay, channel._state.window = opened, UNBOUNDED  # it has its own
             self._unfinished += 1
-        start_thread("open %d" % number, self._run_opened, opened)
+        try:
+            start_thread("open %d" % number, self._run_opened, opened)
+        except ThreadError as error:  # the system has no more threads
+            opened.refuse(error)
+            self._finish_opened()
 
     def _run_opened(self, opened):
         opened.run()
+        self._finish_opened()
+
+    def _finish_opened(self):
         with self._connection.lock:
             self._unfinished -= 1
         self.wake()

@@ -1,5 +1,6 @@
 """Warm interpreters that fork workers for gateways that go through this one. In them runs fork_server.py."""
 
+import errno
 import itertools
 import os
 import struct
@@ -10,9 +11,10 @@ from .locks import acquire_until
 from .processes import StderrTail, describe_end, kill_tree
 from .system import LINUX, PY3, allocate_lock, now
 
-FORK, COLLECT = 1, 2  # what fork_server.py is asked for, and says
+FORK, COLLECT, KILL = 1, 2, 3  # what fork_server.py is asked for, and says
 READY, FORKED = 1, 2
 SYS_PIDFD_OPEN = 434
+WANT = (errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS)  # of memory; nothing was sent then
 fork_servers = {}  # (arguments, environment, directory) -> ForkServer
 fork_servers_lock = allocate_lock()
 
@@ -54,18 +56,28 @@ class ForkServer(object):
         import socket
         import subprocess
 
-        self.control, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                argv, stdin=theirs, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=env
-            )
-        self._stderr = StderrTail("fork server", self._process.stderr)
         self._turn = allocate_lock()  # to ask
         self._lock = allocate_lock()  # guards what follows
         self._awaited = 0  # by so many, until it is ready
         self._numbers = itertools.count(1)
         self._ready = False
         self._how = None  # it ended
+        self.control, theirs = socket.socketpair()
+        try:
+            with theirs:
+                self._process = subprocess.Popen(
+                    argv, stdin=theirs, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=env
+                )
+            try:
+                self._stderr = StderrTail("fork server", self._process.stderr)
+            except Exception:  # for want of a thread
+                kill_tree(self._process.pid)
+                self._process.wait()
+                self._process.stderr.close()
+                raise
+        except Exception:
+            self.control.close()
+            raise
         try:
             self.control.sendall(sources)
         except EnvironmentError:
@@ -85,17 +97,28 @@ class ForkServer(object):
         with self._lock:
             number = next(self._numbers)
             self._awaited += 1
-        read, write = os.pipe()
+        try:
+            read, write = os.pipe()
+        except EnvironmentError:
+            self.give_up()
+            raise
+        stderr = os.fdopen(read, "rb", 0)
         try:
             descriptors = struct.pack("=4i", stream.fileno(), write, write, write)
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)]
             kind, value, text = self._ask(FORK, number, rights, wanted=lambda: not state.no_more_items)
             if kind != FORKED:
                 raise ForkError("its fork server has not started it: " + text)
-            return ForkedProcess(self, number, value, os.fdopen(read, "rb", 0))
-        except ForkError as error:
-            os.close(read)
-            raise ForkError(self._stderr.after(str(error)) if self._how else str(error))
+            try:
+                return ForkedProcess(self, number, value, stderr)
+            except Exception:  # for want of a descriptor to watch it by
+                self._ask(KILL, number)
+                raise
+        except Exception as error:
+            stderr.close()
+            if isinstance(error, ForkError) and self._how:
+                raise ForkError(self._stderr.after(str(error)))
+            raise
         finally:
             os.close(write)
 
@@ -128,7 +151,12 @@ class ForkServer(object):
                 self._wait_ready()
             if wanted is not None and not wanted():
                 raise ForkError("it was given up before it was forked")
-            self.control.sendmsg([struct.pack("=II", kind, number)], rights)
+            try:
+                self.control.sendmsg([struct.pack("=II", kind, number)], rights)
+            except EnvironmentError as error:
+                if error.errno not in WANT:
+                    raise
+                raise ForkError("its fork server cannot be asked for it: " + os.strerror(error.errno))
             while True:
                 self.control.settimeout(deadline and max(0.001, deadline - now()))
                 answer, its_number, value, text = self._read()

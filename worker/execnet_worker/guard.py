@@ -2,11 +2,13 @@
 
 import errno
 import os
+import time
 
 from .processes import children_of_all
 from .system import LINUX, now, signal
 
 MOMENT = 0.3  # seconds for a worker whose stream has ended, and for what a worker leaves behind, to end by itself
+MOST_INTERRUPTIONS = 1000  # one after the other; more are an error that is there to stay
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 1, 4, 36
 POLLRDHUP = 0x2000 if LINUX else 0
 
@@ -30,6 +32,9 @@ def fork_under_guard(stream_fd):
     guard/guard.cpp is elsewhere: both adopt what the worker leaves behind, either notices when the other one is killed,
     and when the stream ends so do all, even if the worker is in C code and keeps the interpreter's lock.
 
+    Children are found in /proc. Where there is none, or one of another PID namespace, whose numbers are those of strangers
+    here, the kernel is asked about each number that there may be.
+
     Where nothing can be adopted, for want of prctl(), the worker and what it starts are a process group of their own,
     to which the keyboard's signals do not come, and are killed as one; what leaves the group stays. Its number is the
     inner guard's, which is not in it: so it cannot be a stranger's as long as that one is there.
@@ -44,16 +49,13 @@ def fork_under_guard(stream_fd):
         alive, keep = os.pipe()
         child = os.fork()
         if child:
-            try:
-                # Out of the worker's group, to survive `kill -9 -GROUP`, and of its session: guard.cpp tells why.
-                if adopts:
-                    leave_session()
-                else:
-                    set_group(outside if inner else 0)
-                group = None if adopts else guard if inner else child
-                Guard(child, [fd for fd in (stream_fd, above) if fd is not None], keep, group).run()
-            finally:
-                os._exit(1)
+            # Out of the worker's group, to survive `kill -9 -GROUP`, and of its session: guard.cpp tells why.
+            if adopts:
+                leave_session()
+            else:
+                set_group(outside if inner else 0)
+            group = None if adopts else guard if inner else child
+            Guard(child, group).run([fd for fd in (stream_fd, above) if fd is not None], keep)
         os.close(keep)
         if above is not None:
             os.close(above)
@@ -62,6 +64,15 @@ def fork_under_guard(stream_fd):
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != guard:
         os._exit(1)
+
+
+def highest_number():
+    """Of processes."""
+    try:
+        with open("/proc/sys/kernel/pid_max") as limit:
+            return int(limit.read())
+    except EnvironmentError:
+        return 4 * 1024 * 1024
 
 
 def leave_session():
@@ -79,58 +90,85 @@ def set_group(number):
 
 
 class Guard(object):
-    """One of the two; `group` is the number of the worker's process group where that is killed, else None."""
+    """One of the two; `group` is the number of the worker's process group where that is killed, else None.
 
-    def __init__(self, child, ends, keep, group):
-        import select
+    A guard that cannot watch guards nobody: whatever fails in it, for want of memory or since a filter of system calls
+    refuses it, it kills all that it guards, and ends. It tries nothing again without an end.
+    """
 
+    def __init__(self, child, group):
         self._child, self._group = child, group
         self._status = None
         self._signals = []  # that came, to be passed on
+
+    def run(self, ends, keep):
+        """Watches until one of the descriptors `ends` does, or the child. `keep` stays open. Does not return."""
+        try:
+            try:
+                self._watch(*self._equip(ends, keep))
+            finally:
+                self._kill_all()
+        except BaseException:
+            pass  # nobody is there to be told
+        try:
+            self._end_like_child()
+        finally:
+            os._exit(1)
+
+    def _equip(self, ends, keep):
+        """A poll object, and the descriptor in it that says that there is a signal."""
+        import fcntl
+        import select
+
         for fd in range(256):
             if fd not in ends and fd != keep:
                 try:
                     os.close(fd)  # nobody is to wait for the end of what we hold
                 except EnvironmentError:
                     pass
-        self._wakeup, wakeup = os.pipe()
-        import fcntl
-
+        wakeup, wake = os.pipe()
         fcntl.fcntl(wakeup, fcntl.F_SETFL, os.O_NONBLOCK)
-        signal.set_wakeup_fd(wakeup)
+        fcntl.fcntl(wake, fcntl.F_SETFL, os.O_NONBLOCK)
+        signal.set_wakeup_fd(wake)
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
         for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
             signal.signal(number, lambda number, frame: self._signals.append(number))
         self._error = select.error
-        self._poll = select.poll()
-        self._poll.register(self._wakeup, select.POLLIN)
+        poll = select.poll()
+        poll.register(wakeup, select.POLLIN)
         for fd in ends:
-            self._poll.register(fd, POLLRDHUP)
+            poll.register(fd, POLLRDHUP)
+        return poll, wakeup
 
-    def run(self):
+    def _watch(self, poll, wakeup):
+        """Until it is time to kill all that is left."""
         deadline = None
         ended = False  # the stream, or the process above
+        interruptions = 0
         while self._collect(os.WNOHANG) or self._group_is_left():
             self._pass_on()
             if deadline is None and (ended or self._status is not None):
                 deadline = now() + MOMENT
             left = None if deadline is None else deadline - now()
             if left is not None and left <= 0:
-                self._sweep()
-                break
+                return
             if self._status is not None and self._group is not None:
                 left = min(left, 0.02)  # nobody tells when the group is empty
             try:
-                ready = self._poll.poll(None if left is None else int(left * 1000) + 1)
-            except (EnvironmentError, self._error):
+                ready = poll.poll(None if left is None else int(left * 1000) + 1)
+            except (EnvironmentError, self._error) as error:
+                interruptions += 1
+                if error.args[0] != errno.EINTR or interruptions > MOST_INTERRUPTIONS:
+                    return
                 ready = ()  # a signal
+            else:
+                interruptions = 0
             for fd, _ in ready:
-                if fd == self._wakeup:
+                if fd == wakeup:
                     os.read(fd, 512)
                 else:
-                    self._poll.unregister(fd)
+                    poll.unregister(fd)
                     ended = True
-        self._end_like_child()
 
     def _pass_on(self):
         while self._signals:
@@ -139,13 +177,17 @@ class Guard(object):
                 os.kill(self._child, number)
 
     def _collect(self, options):
-        """Whether there are children left."""
+        """Whether there are children left. Raises EnvironmentError if that cannot be known."""
+        interruptions = 0
         while True:
             try:
                 pid, status = os.waitpid(-1, options)
             except EnvironmentError as error:
-                if error.errno != errno.EINTR:
+                interruptions += 1
+                if error.errno == errno.ECHILD:
                     return False
+                if error.errno != errno.EINTR or interruptions > MOST_INTERRUPTIONS:
+                    raise
                 continue
             if pid == 0:
                 return True
@@ -162,8 +204,10 @@ class Guard(object):
             pass
         return False
 
-    def _sweep(self):
-        while True:
+    def _kill_all(self):
+        """Again and again: who dies leaves his children to us. Gives up when nothing has come of it for a second."""
+        fruitless = 0
+        while fruitless < 100:
             killed = 0
             for kill, target in self._targets():
                 try:
@@ -171,20 +215,52 @@ class Guard(object):
                     killed += 1
                 except EnvironmentError:
                     pass  # it has just ended, or runs as somebody else
-            if not killed or not self._collect(0):
-                return
+            try:
+                if not killed or not self._collect(0):
+                    return
+            except EnvironmentError:
+                fruitless += 1
+                time.sleep(0.01)
 
     def _targets(self):
         """What to kill: none of them has been collected, so that no number is a stranger's."""
         child = [(os.kill, self._child)] if self._status is None else []
         if self._group is None:
-            return [(os.kill, pid) for pid in children_of_all().get(os.getpid(), ())] or child
+            return [(os.kill, pid) for pid in self._children()] or child
         return [(os.killpg, self._group)] + child if child or self._group == os.getpid() else []
+
+    def _children(self):
+        """Their numbers, from /proc; where that shows none, by asking about all numbers that there may be."""
+        try:
+            listed = children_of_all().get(os.getpid(), ())
+        except EnvironmentError:  # for want of a descriptor, say
+            listed = ()
+        try:
+            if listed or not self._collect(os.WNOHANG):
+                return listed
+            recent = range(os.getpid(), os.getpid() + 65536)
+            return [pid for pid in recent if self._is_child(pid)] or [
+                pid for pid in range(1, highest_number() + 1) if self._is_child(pid)
+            ]
+        except EnvironmentError:  # the kernel refuses to say
+            return listed
+
+    def _is_child(self, pid):
+        """Whether it is one that has not been collected. Raises EnvironmentError if that cannot be known."""
+        try:
+            ended, status = os.waitpid(pid, os.WNOHANG)
+        except EnvironmentError as error:
+            if error.errno != errno.ECHILD:
+                raise
+            return False
+        if ended == self._child:
+            self._status = status
+        return ended == 0
 
     def _end_like_child(self):
         status = self._status
         if status is None:
-            os._exit(1)
+            os._exit(1)  # it was killed, which nobody could see
         if os.WIFEXITED(status):
             os._exit(os.WEXITSTATUS(status))
         import resource

@@ -61,10 +61,24 @@ def signal_name(number):
     return "signal %d" % number
 
 
+def proc_is_ours():
+    """Whether the numbers in /proc are those of this process's PID namespace.
+
+    Its own entry has a number for each namespace from that of /proc down to its own.
+    """
+    try:
+        with open("/proc/self/status", "rb") as status:
+            words = dict((line.split(b":")[0], line.split()[1:]) for line in status.read().splitlines() if b":" in line)
+    except EnvironmentError:
+        return False  # there is none, or no entry for us in it
+    own = [str(os.getpid()).encode("ascii")]
+    return words.get(b"Pid") == own == words.get(b"NSpid", own)
+
+
 def children_of_all():
-    """The process table: parent -> list of children; empty without /proc."""
+    """The process table: parent -> list of children; empty without a /proc that has our numbers."""
     children = {}
-    for name in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
+    for name in os.listdir("/proc") if proc_is_ours() else ():
         if name.isdigit():
             try:
                 with open("/proc/%s/stat" % name, "rb") as stat:
@@ -76,7 +90,11 @@ def children_of_all():
 
 
 def kill_tree(pid):
-    children = children_of_all()
+    """The process, and what /proc shows to be under it; without that, the process itself."""
+    try:
+        children = children_of_all()
+    except EnvironmentError:
+        children = {}  # no descriptor is left
     doomed = [pid]
     for one in doomed:
         doomed += children.get(one, [])

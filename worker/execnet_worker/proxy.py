@@ -8,7 +8,7 @@ from .fork_servers import ForkError, fork_server
 from .frames import DATA
 from .locks import release
 from .processes import PIECE_SIZE, StderrTail, describe_end, kill_tree
-from .system import PY3, allocate_lock, close_on_exec, native, now, portable, start_thread
+from .system import PY3, ThreadError, allocate_lock, close_on_exec, native, now, portable, start_thread
 from .values import dump
 
 RELAY_WINDOW = 1024 * 1024  # bytes that may be under way on a channel in one direction
@@ -25,44 +25,77 @@ class OpenedProcess(object):
         self._connection, self._channel, self._state = connection, channel, channel._state
         self._argv, self._env, self._sources = argv, env, sources
         self._process = self._server = None
+        self._stream = self._stderr = self._output = None
         self._ended = False
         self._on_the_way = 0  # bytes of its output that were sent and not consumed; guarded by the connection's lock
         self._look = allocate_lock()  # let go of when that has changed
 
     def run(self):
+        """Whatever fails, the channel is closed, with why, and nothing of the process is left."""
+        try:
+            self._begin()
+        except Exception as error:
+            how = self._give_up(error)
+        else:
+            how = self._wait()
+        self._channel.close(how)
+
+    def refuse(self, error):
+        """In place of run(), for want of a thread to run it."""
+        self._ended = True
+        self._channel.close(self._cannot_start(error))
+
+    def _begin(self):
         import socket
 
         self._stream, theirs = socket.socketpair()
-        close_on_exec(self._stream.fileno())
         try:
+            close_on_exec(self._stream.fileno())
             self._process = self._start(theirs)
-        except Exception as error:
-            number = getattr(error, "errno", None)
-            why = os.strerror(number) if number else error
-            if not isinstance(error, ForkError):
-                why = "cannot start '%s': %s" % (native(portable(self._argv[0])), why)
-            self._ended = True
-            self._stream.close()
-            self._channel.close(str(why))
-            return
         finally:
             theirs.close()
         name = "relay %d" % self._state.id
         self._stderr = StderrTail(name, self._process.stderr)
-        output = start_thread(name, self._copy_output)
+        self._output = start_thread(name, self._copy_output)
         start_thread(name, self._copy_input)
         with self._connection.lock:
             if self._state.no_more_items:
                 self.on_channel_end()
+
+    def _wait(self):
+        """How it has ended, when it has."""
         try:
             how = describe_end(self._process.wait())
         except ForkError as error:
             how = str(error)
         self._ended = True
         self._shut_down()  # what others may hold open is not the process
-        output.join()
+        self._output.join()
         self._stream.close()
-        self._channel.close(self._stderr.after(how))
+        return self._stderr.after(how)
+
+    def _give_up(self, error):
+        """Ends what there is, and returns why."""
+        self._ended = True
+        if self._process is not None:
+            kill_tree(self._process.pid)
+            try:
+                self._process.wait()
+            except (ForkError, EnvironmentError):
+                pass  # there is nobody, then
+            if self._stderr is None:
+                self._process.stderr.close()
+        if self._stream is not None:
+            self._shut_down()
+            if self._output is not None:
+                self._output.join()
+            self._stream.close()
+        return str(error) if isinstance(error, ForkError) else self._cannot_start(error)
+
+    def _cannot_start(self, error):
+        number = getattr(error, "errno", None)
+        why = os.strerror(number) if number else portable(error)
+        return "cannot start '%s': %s" % (native(portable(self._argv[0])), native(why))
 
     def _start(self, theirs):
         import subprocess
@@ -83,19 +116,25 @@ class OpenedProcess(object):
     def on_channel_end(self):
         """The coordinator has ended the stream, or is gone."""
         release(self._look)
-        start_thread("end %d" % self._state.id, self._end_within, 0.3)
+        try:
+            start_thread("end %d" % self._state.id, self._end_within, 0.3)
+        except ThreadError:  # then without a moment to end by itself
+            self._end()
 
     def _end_within(self, seconds):
         deadline = now() + seconds
         while not self._ended and now() < deadline:
             time.sleep(0.01)
-        if self._ended:
-            return
+        if not self._ended:
+            self._end()
+            if self._process is None:
+                self._channel.close("it was given up before it was forked")
+
+    def _end(self):
         if self._process is not None:
             kill_tree(self._process.pid)
         elif self._server is not None:
             self._server.give_up()
-            self._channel.close("it was given up before it was forked")
 
     def _shut_down(self):
         try:

@@ -1,0 +1,109 @@
+// A start that fails at any system call of this program: it says so, and nothing is left, no zombie, no descriptor, no
+// thread.
+#include <gtest/gtest.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <execnet/error.hpp>
+#include <execnet/group.hpp>
+#include <filesystem>
+#include <iterator>
+#include <string>
+#include <system_error>
+#include <thread>
+
+#include "faulty_calls.hpp"
+
+namespace execnet {
+namespace {
+
+using namespace std::chrono_literals;
+
+std::ptrdiff_t count(const char* directory) {
+  return std::distance(std::filesystem::directory_iterator(directory), std::filesystem::directory_iterator());
+}
+
+struct Belongings {
+  std::ptrdiff_t descriptors = count("/proc/self/fd");
+  std::ptrdiff_t threads = count("/proc/self/task");
+
+  // What there is besides. A thread that was joined takes a moment to be gone.
+  [[nodiscard]] std::string left() const {
+    std::string text;
+    for (const auto deadline = std::chrono::steady_clock::now() + 20s;;) {
+      const Belongings now;
+      text = now.descriptors > descriptors                             ? "a descriptor"
+             : now.threads > threads                                   ? "a thread"
+             : ::waitpid(-1, nullptr, WNOHANG) != -1 || errno != ECHILD ? "a child"
+                                                                       : "";
+      if (text.empty() || std::chrono::steady_clock::now() > deadline) {
+        return text;
+      }
+      std::this_thread::yield();
+    }
+  }
+};
+
+bool is_thread_of_ours(pid_t thread) {
+  return ::access(("/proc/self/task/" + std::to_string(thread)).c_str(), F_OK) == 0;
+}
+
+class StartFaults : public ::testing::TestWithParam<const char*> {
+ protected:
+  void SetUp() override {
+    if (const std::string why = testing::FaultyCalls::unavailable(); !why.empty()) {
+      GTEST_SKIP() << "no system calls can be made to fail here: " << why;
+    }
+  }
+};
+
+TEST_P(StartFaults, LeaveNothing) {
+  constexpr int kClone3 = 435, kPidfdOpen = 434, kMost = 12;
+  const struct {
+    int call;
+    int error;
+  } faults[] = {{SYS_pipe2, EMFILE},        {SYS_socketpair, EMFILE}, {SYS_epoll_create1, EMFILE},
+                {SYS_epoll_ctl, ENOSPC},    {SYS_eventfd2, EMFILE},   {SYS_fcntl, ENOMEM},
+                {SYS_setsockopt, ENOMEM},   {SYS_openat, EMFILE},     {SYS_sendmsg, ENOBUFS},
+                {SYS_memfd_create, EMFILE}, {kPidfdOpen, EMFILE},     {kClone3, EAGAIN}};
+  int failed = 0;
+  for (const auto& [call, error] : faults) {
+    for (int which = 1; which <= kMost; ++which) {
+      const Belongings before;
+      std::atomic<int> calls = 0;
+      std::string said;
+      {
+        const testing::FaultyCalls faulty(
+            call,
+            [&, error = error](pid_t thread, int) {
+              return is_thread_of_ours(thread) && ++calls == which ? error : 0;
+            },
+            [&] {
+              Group group;
+              try {
+                group.makegateway(GetParam());
+              } catch (const std::exception& thrown) {
+                said = thrown.what();
+              }
+            });
+      }
+      failed += said.empty() ? 0 : 1;
+      ASSERT_EQ(before.left(), "") << "is left where call " << call << " has failed, the " << which << "-th time: " << said;
+      if (calls < which) {
+        break;  // there are no more
+      }
+    }
+  }
+  EXPECT_GT(failed, 5);
+}
+
+INSTANTIATE_TEST_SUITE_P(Specs, StartFaults,
+                         ::testing::Values("popen//python=python3", "popen//python=python3//preload",
+                                           "popen//python=/bin/false"));
+
+}  // namespace
+}  // namespace execnet

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "bindings.hpp"
+#include "gil.hpp"
 #include "py_dump.hpp"
 #include "py_lent.hpp"
 #include "wire/decoder.hpp"
@@ -16,6 +17,7 @@ namespace execnet::python {
 namespace {
 
 nb::bytes dumps(nb::handle value) {
+  sleep_at_end();
   const DropsReturned end;
   base::Rope out;
   out.own().push_back(wire::kDumpVersion);
@@ -124,6 +126,7 @@ class ValueReader {
 };
 
 nb::object loads(nb::handle bytestring, bool py2str_as_py3str, bool py3str_as_py2str) {
+  sleep_at_end();
   const View view(bytestring);
   const Decoded decoded =
       decode(view.bytes(), nullptr, {py2str_as_py3str, py3str_as_py2str}, wire::check_version(view.bytes()));
@@ -133,6 +136,7 @@ nb::object loads(nb::handle bytestring, bool py2str_as_py3str, bool py3str_as_py
 }
 
 nb::object load(const nb::object& stream, bool py2str_as_py3str, bool py3str_as_py2str) {
+  sleep_at_end();
   const base::Buffer bytes = ValueReader(stream.attr("read")).read();
   const Decoded decoded =
       decode(bytes.view(), nullptr, {py2str_as_py3str, py3str_as_py2str}, wire::check_version(bytes.view()));

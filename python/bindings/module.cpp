@@ -11,6 +11,7 @@ NB_MODULE(_core, module) {
 #endif
   module.attr("__version__") = execnet::kVersion;
   bind_errors(module);
+  bind_interrupt(module);
   bind_dump(module);
   bind_xspec(module);
   bind_received(module);

@@ -12,6 +12,7 @@
 #include "bindings.hpp"
 #include "channel.hpp"
 #include "gateway.hpp"
+#include "gil.hpp"
 #include "green.hpp"
 
 namespace execnet::python {
@@ -22,7 +23,7 @@ nb::object start_rsync_target(nb::handle_t<PyGateway> gateway) {
   std::shared_ptr<core::ChannelHandle> channel;
   {
     const base::Wait wait = wait_for(*end->connection());
-    const nb::gil_scoped_release nogil;
+    const WithoutGil nogil;
     channel = core::start_rsync_target(*end, wait);
   }
   return make_channel(std::move(channel), gateway);
@@ -35,7 +36,7 @@ class PythonObserver final : public core::RSyncObserver {
   explicit PythonObserver(nb::handle object) : object_(object) {}
 
   bool filter(const std::string& path) override {
-    const nb::gil_scoped_acquire gil;
+    const WithGil gil;
     const nb::object wanted = object_.attr("filter")(nb::bytes(path.data(), path.size()));
     const int truth = PyObject_IsTrue(wanted.ptr());
     if (truth < 0) {
@@ -45,18 +46,18 @@ class PythonObserver final : public core::RSyncObserver {
   }
   void on_list(std::size_t target, std::uint64_t bytes) override { call("on_list", target, bytes); }
   void on_send_file(std::size_t target, const std::string& relative) override {
-    const nb::gil_scoped_acquire gil;
+    const WithGil gil;
     object_.attr("on_send_file")(target, nb::bytes(relative.data(), relative.size()));
   }
   void on_ack(std::size_t target, std::uint64_t bytes) override { call("on_ack", target, bytes); }
   void on_finished(std::size_t target) override {
-    const nb::gil_scoped_acquire gil;
+    const WithGil gil;
     object_.attr("on_finished")(target);
   }
 
  private:
   void call(const char* name, std::size_t target, std::uint64_t bytes) {
-    const nb::gil_scoped_acquire gil;
+    const WithGil gil;
     object_.attr(name)(target, bytes);
   }
 
@@ -71,7 +72,7 @@ void run_callbacks_as(const base::Wait& wait, core::Connection& connection) {
   }
   bool in_greenlet = false;
   {
-    const nb::gil_scoped_release nogil;
+    const WithoutGil nogil;
     auto lock = connection.lock();
     in_greenlet = connection.dispatcher().start(lock, true);
   }
@@ -95,7 +96,7 @@ void send_tree(const nb::bytes& source, const nb::list& targets, const nb::objec
     wait = wait.hub != nullptr ? wait : wait_for(target.channel->connection());
     run_callbacks_as(wait, target.channel->connection());
   }
-  const nb::gil_scoped_release nogil;
+  const WithoutGil nogil;
   core::send_tree(path, to, calls, wait);
 }
 

@@ -1,4 +1,4 @@
-"""A program that ends while its daemon threads are in calls of the library: `python ends.py SEED CALL...`.
+"""A program that ends while its daemon threads are in calls of the library: `python ends.py SEED DIRECTORY CALL...`.
 
 Each call is made again and again by some threads. They are all busy when the program comes to its end, a random moment
 later. Nothing that it does is wrong, so it is to end as any program does: status 0, nothing on stderr.
@@ -192,20 +192,19 @@ def again_and_again(call: Callable[[], object], running: threading.Semaphore) ->
 
 
 def main() -> None:
-    seed, *names = sys.argv[1:]
+    seed, directory, *names = sys.argv[1:]
     random.seed(int(seed))
-    with tempfile.TemporaryDirectory() as directory:
-        calls = Calls(Path(directory))
-        running = threading.Semaphore(0)
-        for name in names:
-            call = getattr(calls, name)()
-            for _ in range(THREADS):
-                threading.Thread(target=again_and_again, args=(call, running), daemon=True).start()
-        for _ in range(THREADS * len(names)):
-            running.acquire()
-        time.sleep(random.random() * 0.05)
-        if random.random() < 0.5:
-            calls.group.terminate(timeout=0.5)
+    calls = Calls(Path(directory))
+    running = threading.Semaphore(0)
+    for name in names:
+        call = getattr(calls, name)()
+        for _ in range(THREADS):
+            threading.Thread(target=again_and_again, args=(call, running), daemon=True).start()
+    for _ in range(THREADS * len(names)):
+        running.acquire()
+    time.sleep(random.random() * 0.05)
+    if random.random() < 0.5:
+        calls.group.terminate(timeout=0.5)
 
 
 if __name__ == "__main__":

@@ -154,6 +154,7 @@ void setcallback(const PyChannel& channel, nb::object function, nb::object endma
 
 // Errors as objects, to be looked at and not raised.
 nb::object remote_error(const PyChannel& channel, nb::handle module) {
+  sleep_at_end();
   const std::exception_ptr thrown = channel.handle->take_error();
   if (!thrown) {
     return nb::none();
@@ -213,6 +214,7 @@ nb::object decode_from(core::Connection& connection, nb::handle gateway, const b
 
 nb::object decode_with_views(core::Connection& connection, nb::handle gateway, base::Buffer payload,
                              StringConfig strings) {
+  sleep_at_end();
   const nb::object hold = nb::borrow(gateway);
   ConnectionChannels channels(connection, gateway);
   const std::string_view bytes = payload.view();  // they stay where they are
@@ -293,6 +295,7 @@ void bind_channel(nb::module_& module) {
       .def(
           "makefile",
           [](const nb::object& self, const nb::object& mode, bool proxyclose) {
+            sleep_at_end();
             return nb::module_::import_("execnet._file").attr("make_file")(self, mode, proxyclose);
           },
           nb::arg("mode") = "w", nb::arg("proxyclose") = false,

@@ -135,6 +135,11 @@ nb::object loads(nb::handle bytestring, bool py2str_as_py3str, bool py3str_as_py
   return value;
 }
 
+void dump(const nb::object& stream, nb::handle value) {
+  sleep_at_end();
+  stream.attr("write")(dumps(value));
+}
+
 nb::object load(const nb::object& stream, bool py2str_as_py3str, bool py3str_as_py2str) {
   sleep_at_end();
   const base::Buffer bytes = ValueReader(stream.attr("read")).read();
@@ -148,9 +153,7 @@ nb::object load(const nb::object& stream, bool py2str_as_py3str, bool py3str_as_
 void bind_dump(nb::module_& module) {
   module.def("dumps", &dumps, nb::arg("obj").none(), nb::sig("def dumps(obj: object) -> bytes"),
              "The bytes of a value of builtin types, for loads() anywhere. Raises DumpError.");
-  module.def(
-      "dump", [](const nb::object& stream, nb::handle value) { stream.attr("write")(dumps(value)); }, nb::arg("byteio"),
-      nb::arg("obj").none(), nb::sig("def dump(byteio: execnet._streams.Writer, obj: object) -> None"),
+  module.def("dump", &dump, nb::arg("byteio"), nb::arg("obj").none(), nb::sig("def dump(byteio: execnet._streams.Writer, obj: object) -> None"),
       "Writes the bytes of a value to a binary file. Raises DumpError.");
   module.def("loads", &loads, nb::arg("bytestring"), nb::arg("py2str_as_py3str") = false,
              nb::arg("py3str_as_py2str") = false,

@@ -101,6 +101,7 @@ nb::object execmodel(Self self) {
 }
 
 nb::object version_info(const RemoteInfo& info) {
+  sleep_at_end();
   const Tuple parts(info.version_info.begin(), info.version_info.end());
   const base::Buffer bytes = core::encode_value(Value(parts));
   return nb::steal(decode(bytes.view(), nullptr, {}).object);
@@ -116,6 +117,7 @@ void bind_info(nb::module_& module) {
       .def_ro("pid", &RemoteInfo::pid)
       .def_ro("implementation", &RemoteInfo::implementation, "Of the worker: 'native' or 'pure'.")
       .def("__repr__", [](const nb::object& self) {
+        sleep_at_end();
         return nb::str(
                    "<RInfo executable={0.executable!r}, version_info={0.version_info!r}, platform={0.platform!r}, "
                    "cwd={0.cwd!r}, pid={0.pid!r}>")

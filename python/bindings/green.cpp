@@ -67,6 +67,7 @@ PyHub* gevent_hub = nullptr;
 PyHub* eventlet_hub = nullptr;
 
 const PyHub* known_hub(std::string_view execmodel) {
+  sleep_at_end();
   PyHub*& hub = execmodel == "gevent" ? gevent_hub : eventlet_hub;
   if (hub == nullptr) {
     const nb::str name(execmodel.data(), execmodel.size());

@@ -39,6 +39,7 @@ struct PyMembership {
 };
 
 nb::list start(const PyMembership& self, const nb::list& specs) {
+  sleep_at_end();
   std::vector<XSpec> wanted;
   for (const nb::handle spec : specs) {
     wanted.push_back(spec_of(spec));
@@ -62,6 +63,7 @@ nb::list start(const PyMembership& self, const nb::list& specs) {
 }
 
 nb::list launch_args(const PyMembership& self, nb::handle_t<XSpec> given) {
+  sleep_at_end();
   const XSpec spec = spec_of(given);
   spec.validate();
   nb::list words;

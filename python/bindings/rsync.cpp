@@ -82,6 +82,7 @@ void run_callbacks_as(const base::Wait& wait, core::Connection& connection) {
 }
 
 void send_tree(const nb::bytes& source, const nb::list& targets, const nb::object& observer) {
+  sleep_at_end();
   std::vector<core::RSyncTarget> to;
   for (const nb::handle target : targets) {
     const auto destination = nb::cast<nb::bytes>(target[1]);

@@ -39,6 +39,7 @@ nb::object newchannel(nb::handle_t<WorkerGateway> self) {
 }
 
 nb::object execmodel(const WorkerGateway& self) {
+  sleep_at_end();
   return nb::module_::import_("execnet._execmodel").attr("get_execmodel")(self.end->execmodel());
 }
 

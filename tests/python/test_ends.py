@@ -93,7 +93,6 @@ for call in [
     lambda: flooded.send(b"x" * 100000),
     lambda: channel.gateway.newchannel().send([1, "two", {3: 4.0}]),
     lambda: (repr(channel), channel.isclosed(), channel.gateway.execmodel),
-    lambda: channel.gateway.newchannel().setcallback(print, endmarker=None),
 ]:
     for _ in range(2):
         threading.Thread(target=again_and_again, args=(call,), daemon=True).start()
@@ -121,7 +120,7 @@ def test_a_worker_ends_while_threads_of_its_are_in_calls(group: execnet.Group, s
         make_busy(gateway)
         gateway.exit()
         gateway.join(timeout=60)
-        with pytest.raises(execnet.GatewayGone, match="is gone: exit status 0; it was told to exit"):
+        with pytest.raises(execnet.GatewayGone, match="is gone: exit status 0;"):
             gateway.remote_exec("pass")
 
 

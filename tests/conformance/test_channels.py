@@ -335,6 +335,7 @@ for call in calls:
         assert "a timeout is a number of seconds, not nan" in str(error), error
     else:
         raise AssertionError("nan was a time-out of %r" % call)
+channel.send("asks")
 for timeout in [1e9, 1e300, float("inf"), 10**400, Fraction(10**400, 3)]:
     blocked.set_window(1000)
     channel.send(channel.receive(timeout=timeout))
@@ -345,6 +346,7 @@ for timeout in [1e9, 1e300, float("inf"), 10**400, Fraction(10**400, 3)]:
 def test_any_number_is_a_timeout_of_code_in_a_worker(gw: execnet.Gateway) -> None:
     channel = gw.remote_exec(ANY_NUMBER)
     blocked = channel.receive(timeout=60)
+    assert channel.receive(timeout=60) == "asks"
     for item in range(5):
         channel.send(item)
         assert channel.receive(timeout=60) == item

@@ -390,7 +390,7 @@ TEST(Soak, TerminateAgainstSendOfAGateway) {
 
 // All that ends a group, by several threads at once, with callbacks that run meanwhile.
 TEST(Soak, SeveralThreadsEndOneGroup) {
-  repeat("several threads end one group", 10, [](std::size_t number) {
+  repeat("several threads end one group", 5, [](std::size_t number) {
     Group group{"popen"};
     const Gateway gateway = group[0];
     const Channel channel = gateway.remote_exec(number % 2 == 0 ? "channel.receive()" : "while True: channel.send(1)");
@@ -405,7 +405,7 @@ TEST(Soak, SeveralThreadsEndOneGroup) {
 }
 
 TEST(Soak, AGroupIsDestroyedWhileAThreadTerminatesIt) {
-  repeat("destruction against terminate", 5, [](std::size_t /*number*/) {
+  repeat("destruction against terminate", 3, [](std::size_t /*number*/) {
     auto group = std::make_unique<Group>(std::vector<XSpec>{"popen"});
     std::promise<void> ending;
     std::promise<void> destroying;
@@ -426,7 +426,7 @@ TEST(Soak, AGroupIsDestroyedWhileAThreadTerminatesIt) {
 }
 
 TEST(Soak, CallbacksTerminateEachOthersGroups) {
-  repeat("callbacks that terminate", 5, [](std::size_t /*number*/) {
+  repeat("callbacks that terminate", 3, [](std::size_t /*number*/) {
     std::array<Group, 2> groups;
     const auto over = std::make_shared<std::array<std::promise<void>, 2>>();
     std::latch both(2);

@@ -140,4 +140,6 @@ def test_a_worker_whose_coordinator_is_killed_ends_while_threads_of_its_are_in_c
             assert coordinator.stdout is not None
             assert coordinator.stdout.readline() == b"busy\n"
             coordinator.send_signal(signal.SIGKILL)
-            assert coordinator.communicate(timeout=60)[1] == b""
+            said = coordinator.communicate(timeout=60)[1]  # of debug builds what the threads still refer to
+            assert b"terminate called" not in said
+            assert b"Fatal" not in said

@@ -19,7 +19,7 @@ from mutations import soak_runs
 PATIENCE = 60
 AGAIN = 100  # runs after which a fresh gateway takes over
 
-soaks = pytest.mark.timeout(3000 if "EXECNET_SOAK_RUNS" in os.environ else 60)
+soaks = pytest.mark.timeout(7000 if "EXECNET_SOAK_RUNS" in os.environ else 60)
 
 
 def repeat(what: str, short_form: int) -> Iterator[int]:

@@ -172,7 +172,7 @@ class Calls:
         return lambda: file.write("text")
 
     def make_and_drop_channels(self) -> Callable[[], object]:
-        return lambda: self.group[0].newchannel()
+        return lambda: ([self.group[0].newchannel() for _ in range(10)], time.sleep(0.001))
 
 
 def a_task(channel: execnet.Channel, number: int) -> None:
@@ -196,8 +196,7 @@ def main() -> None:
     random.seed(int(seed))
     calls = Calls(Path(directory))
     running = threading.Semaphore(0)
-    for name in names:
-        call = getattr(calls, name)()
+    for call in [getattr(calls, name)() for name in names]:
         for _ in range(THREADS):
             threading.Thread(target=again_and_again, args=(call, running), daemon=True).start()
     for _ in range(THREADS * len(names)):

@@ -153,8 +153,9 @@ nb::object load(const nb::object& stream, bool py2str_as_py3str, bool py3str_as_
 void bind_dump(nb::module_& module) {
   module.def("dumps", &dumps, nb::arg("obj").none(), nb::sig("def dumps(obj: object) -> bytes"),
              "The bytes of a value of builtin types, for loads() anywhere. Raises DumpError.");
-  module.def("dump", &dump, nb::arg("byteio"), nb::arg("obj").none(), nb::sig("def dump(byteio: execnet._streams.Writer, obj: object) -> None"),
-      "Writes the bytes of a value to a binary file. Raises DumpError.");
+  module.def("dump", &dump, nb::arg("byteio"), nb::arg("obj").none(),
+             nb::sig("def dump(byteio: execnet._streams.Writer, obj: object) -> None"),
+             "Writes the bytes of a value to a binary file. Raises DumpError.");
   module.def("loads", &loads, nb::arg("bytestring"), nb::arg("py2str_as_py3str") = false,
              nb::arg("py3str_as_py2str") = false,
              nb::sig("def loads(bytestring: bytes | bytearray | memoryview, py2str_as_py3str: bool = False, "

@@ -35,8 +35,8 @@ void sleep_at_end();
 }  // namespace detail
 
 // From now on the calling thread sleeps for ever where Python would unwind it at its end. For every call from Python
-// that may run code of Python: to make an object is enough, since that may collect garbage. The classes below do it, and
-// so does whoever waits. It lasts as long as the thread, since greenlets come and go in no order on its stack.
+// that may run code of Python: to make an object is enough, since that may collect garbage. The classes below do it,
+// and so does whoever waits. It lasts as long as the thread, since greenlets come and go in no order on its stack.
 inline void sleep_at_end() {
   if (!detail::sleeps_at_end) [[unlikely]] {
     detail::sleep_at_end();

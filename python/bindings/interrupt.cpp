@@ -63,10 +63,11 @@ base::Wait wait_for(nb::handle timeout) {
 }
 
 void bind_interrupt(nb::module_& module) {
-  module.def("seconds_to_wait", &seconds_to_wait, nb::arg("timeout").none(),
-             nb::sig("def seconds_to_wait(timeout: float | None) -> float | None"),
-             "A time-out as the calls of this module understand it, for calls of the standard library: never negative,\n"
-             "None for ever. Raises ValueError for nan.");
+  module.def(
+      "seconds_to_wait", &seconds_to_wait, nb::arg("timeout").none(),
+      nb::sig("def seconds_to_wait(timeout: float | None) -> float | None"),
+      "A time-out as the calls of this module understand it, for calls of the standard library: never negative,\n"
+      "None for ever. Raises ValueError for nan.");
 }
 
 }  // namespace execnet::python

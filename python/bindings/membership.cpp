@@ -14,9 +14,9 @@
 #include "bindings.hpp"
 #include "gateway.hpp"
 #include "gateway/gateway_end.hpp"
+#include "gil.hpp"
 #include "green.hpp"
 #include "interrupt.hpp"
-#include "gil.hpp"
 #include "worker_code.hpp"
 #include "xspec.hpp"
 

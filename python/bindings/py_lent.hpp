@@ -1,6 +1,6 @@
-// Python objects that the core has: those whose memory is lent to it while it is written (base/rope.hpp), and callbacks.
-// They come back on any thread, without the interpreter's lock; so they are put aside, and dropped the next time somebody
-// who holds it comes by.
+// Python objects that the core has: those whose memory is lent to it while it is written (base/rope.hpp), and
+// callbacks. They come back on any thread, without the interpreter's lock; so they are put aside, and dropped the next
+// time somebody who holds it comes by.
 #pragma once
 
 #include <Python.h>

@@ -11,8 +11,8 @@
 #include "base/fd.hpp"
 #include "base/syscall.hpp"
 #include "bindings.hpp"
-#include "text.hpp"
 #include "gil.hpp"
+#include "text.hpp"
 #include "worker_exec.hpp"
 
 namespace execnet::python {

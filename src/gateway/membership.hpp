@@ -1,9 +1,9 @@
 // What a group is inside: its gateways from the moment they are started until their processes are
 // gone, their ids, and the loop and the fork servers they share, which run only while there are any.
 //
-// Owner: execnet::Group, or the Python Group, and each thread that is in one of its methods: the owner may go meanwhile.
-// Any thread may call any method. In a process forked from the one that made it, it can only be destroyed, which leaves
-// the parent's gateways alone.
+// Owner: execnet::Group, or the Python Group, and each thread that is in one of its methods: the owner may go
+// meanwhile. Any thread may call any method. In a process forked from the one that made it, it can only be destroyed,
+// which leaves the parent's gateways alone.
 #pragma once
 
 #include <atomic>

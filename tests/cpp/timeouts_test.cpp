@@ -31,10 +31,13 @@ Channel channel_with_full_window(Group& group) {
 
 std::vector<Call> calls() {
   return {
-      {"receive", [](Group& group, Seconds time) { static_cast<void>(group[0].remote_exec("channel.send(1)").receive(time)); },
+      {"receive",
+       [](Group& group, Seconds time) { static_cast<void>(group[0].remote_exec("channel.send(1)").receive(time)); },
        [](Group& group, Seconds time) { static_cast<void>(group[0].newchannel().receive(time)); }},
       {"receive_bytes",
-       [](Group& group, Seconds time) { static_cast<void>(group[0].remote_exec("channel.send(b'1')").receive_bytes(time)); },
+       [](Group& group, Seconds time) {
+         static_cast<void>(group[0].remote_exec("channel.send(b'1')").receive_bytes(time));
+       },
        [](Group& group, Seconds time) { static_cast<void>(group[0].newchannel().receive_bytes(time)); }},
       {"waitclose", [](Group& group, Seconds time) { group[0].remote_exec("pass").waitclose(time); },
        [](Group& group, Seconds time) { group[0].newchannel().waitclose(time); }},
@@ -49,8 +52,12 @@ std::vector<Call> calls() {
        },
        [](Group& group, Seconds time) { group[0].join(time); }},
       {"ReceiveQueue::get",
-       [](Group& group, Seconds time) { static_cast<void>(group.remote_exec("channel.send(1)").make_receive_queue().get(time)); },
-       [](Group& group, Seconds time) { static_cast<void>(group.remote_exec("channel.receive()").make_receive_queue().get(time)); }},
+       [](Group& group, Seconds time) {
+         static_cast<void>(group.remote_exec("channel.send(1)").make_receive_queue().get(time));
+       },
+       [](Group& group, Seconds time) {
+         static_cast<void>(group.remote_exec("channel.receive()").make_receive_queue().get(time));
+       }},
       {"terminate",
        [](Group&, Seconds time) {
          Group own{"popen"};

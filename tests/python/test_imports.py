@@ -64,7 +64,9 @@ except execnet.LoadError:
 
 
 @pytest.mark.parametrize("kind", ["isolated", "legacy"])
-def test_in_a_subinterpreter_execnet_says_where_to_import_it(tmp_path_factory: pytest.TempPathFactory, kind: str) -> None:
+def test_in_a_subinterpreter_execnet_says_where_to_import_it(
+    tmp_path_factory: pytest.TempPathFactory, kind: str
+) -> None:
     said = tmp_path_factory.mktemp(kind) / "said"
     done = subprocess.run(
         [sys.executable, "-c", SUBINTERPRETERS, str(said), kind], capture_output=True, text=True, timeout=120

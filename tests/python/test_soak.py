@@ -196,20 +196,25 @@ def test_terminate_ends_threads_that_send_and_receive(group: execnet.Group) -> N
         assert len(group) == 0
 
 
+def end_by_several_threads(source: str, seconds: float) -> None:
+    group = execnet.Group(["popen"])
+    gateway = group[0]
+    ended = threading.Event()
+    channel = gateway.remote_exec(source)
+    channel.setcallback(lambda item: ended.set() if item is None else None, endmarker=None)
+    at_once(
+        lambda: group.terminate(timeout=seconds),
+        lambda: group.terminate(timeout=PATIENCE),
+        group._cleanup_atexit,
+        gateway.exit,
+        lambda: gateway.join(timeout=PATIENCE),
+    )
+    assert ended.wait(PATIENCE)
+    assert len(group) == 0
+
+
 @soaks
 def test_several_threads_end_one_group() -> None:
     for number in repeat("several threads end one group, Python", 10):
-        group = execnet.Group(["popen"])
-        gateway = group[0]
-        ended = threading.Event()
-        channel = gateway.remote_exec("channel.receive()" if number % 2 else "while True: channel.send(1)")
-        channel.setcallback(lambda item, ended=ended: ended.set() if item is None else None, endmarker=None)
-        at_once(
-            lambda: group.terminate(timeout=PATIENCE if number % 3 else 0.1),
-            lambda: group.terminate(timeout=PATIENCE),
-            group._cleanup_atexit,
-            gateway.exit,
-            lambda: gateway.join(timeout=PATIENCE),
-        )
-        assert ended.wait(PATIENCE)
-        assert len(group) == 0
+        source = "channel.receive()" if number % 2 else "while True: channel.send(1)"
+        end_by_several_threads(source, PATIENCE if number % 3 else 0.1)

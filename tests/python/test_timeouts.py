@@ -92,7 +92,15 @@ class Calls:
 
     def reply(self, ready: bool) -> Callable[..., object]:
         channel = self.gateway.remote_exec("channel.send(1)" if ready else "channel.receive()")
-        return self.pool.spawn(channel.receive).get
+        reply = self.pool.spawn(channel.receive)
+
+        def get(timeout: float) -> object:
+            try:
+                return reply.get(timeout)
+            except OSError as error:
+                raise TimeoutError from error
+
+        return get
 
     def waitall(self, ready: bool) -> Callable[..., object]:
         pool = WorkerPool(get_execmodel("thread"))
@@ -122,7 +130,7 @@ def test_huge_and_infinite_timeouts_mean_for_ever(calls: Calls, name: str) -> No
 def test_negative_timeouts_mean_now_and_any_other_number_is_one(calls: Calls, name: str) -> None:
     call = getattr(calls, name)(ready=False)
     for timeout in [*NOW, *SOON]:
-        with pytest.raises(OSError):  # TimeoutError, but for the pool's
+        with pytest.raises(TimeoutError):
             call(timeout=timeout)
 
 

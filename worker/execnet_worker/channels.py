@@ -341,7 +341,7 @@ class ChannelReader(ChannelFile):
 
     def readline(self):
         while True:
-            newline = self._buffer.find(b"\n" if isinstance(self._buffer, bytes) else u"\n")
+            newline = self._buffer.find(b"\n" if isinstance(self._buffer, bytes) else "\n")
             if newline >= 0 or not self._more():
                 return self._take(newline + 1 or len(self._buffer))
 

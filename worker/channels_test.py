@@ -36,6 +36,35 @@ class Channels(LiveTest):
             client.item(number, item)
         return client, number
 
+    def test_any_number_is_a_timeout_but_nan(self):
+        client, number = self.run_checks(
+            """
+            from fractions import Fraction
+            for timeout in (-1e300, -(10**400), float("-inf"), Fraction(-1, 3), False, Fraction(1, 1000)):
+                for call in (channel.receive, channel.waitclose):
+                    try:
+                        call(timeout=timeout)
+                    except channel.TimeoutError:
+                        pass
+                    else:
+                        assert False, timeout
+            for call in (channel.receive, channel.waitclose, lambda timeout: channel.send(0, timeout=timeout)):
+                try:
+                    call(timeout=float("nan"))
+                except ValueError as error:
+                    assert "not nan" in str(error), error
+                else:
+                    assert False
+            channel.send("asks")
+            for timeout in (float("inf"), 1e300, 1e9, 10**400, Fraction(10**400, 3)):
+                channel.send(channel.receive(timeout=timeout), timeout=timeout)
+            """
+        )
+        self.assertEqual(client.receive(number), "asks")
+        for item in range(5):
+            client.item(number, item)
+            self.assertEqual(client.receive(number), item)
+
     def test_receive_waits_no_longer_than_told(self):
         client, number = self.run_checks(
             """

@@ -28,7 +28,7 @@ class EXECNET_EXPORT Group {
   // Throws SpecError before anything is started; HostNotFound when everything that had started is gone again.
   Group(std::initializer_list<XSpec> specs = {});
   explicit Group(const std::vector<XSpec>& specs);
-  // Terminates what is left, within about a second.
+  // Terminates what is left, within about a second. Another thread may still be in terminate().
   ~Group();
   Group(const Group&) = delete;
   Group& operator=(const Group&) = delete;
@@ -70,7 +70,7 @@ class EXECNET_EXPORT Group {
   [[nodiscard]] core::Membership& membership() { return *membership_; }
 
  private:
-  std::unique_ptr<core::Membership> membership_;
+  std::shared_ptr<core::Membership> membership_;  // also of who is in terminate()
 };
 
 // For programs that need only one group. It is terminated at the end of the program.

@@ -8,6 +8,7 @@ namespace execnet::python {
 namespace nb = nanobind;
 
 void bind_errors(nb::module_& module);
+void bind_interrupt(nb::module_& module);
 void bind_dump(nb::module_& module);
 void bind_xspec(nb::module_& module);
 void bind_channel(nb::module_& module);

@@ -5,6 +5,8 @@
 #include <string>
 #include <utility>
 
+#include "gil.hpp"
+#include "py_lent.hpp"
 #include "text.hpp"
 
 namespace execnet::python {
@@ -18,21 +20,19 @@ class PythonCallback final : public core::Callback {
         function_(std::move(function)),
         endmarker_(std::move(endmarker)) {}
 
+  // Mostly there is nothing left by then. What there is may go on a thread that must not wait for the interpreter, the
+  // loop's, say.
   ~PythonCallback() override {
-    if (!nb::is_alive()) {  // a callback that never came to its end: the interpreter has
-      static_cast<void>(gateway_.release());
-      static_cast<void>(function_.release());
-      static_cast<void>(endmarker_.release());
-      return;
+    for (nb::object* object : {&gateway_, &function_, &endmarker_}) {
+      let_go(object->release().ptr());
     }
-    const nb::gil_scoped_acquire gil;
-    gateway_.reset();
-    function_.reset();
-    endmarker_.reset();
   }
 
   std::optional<std::string> on_item(base::Buffer payload, StringConfig strings) override {
-    const nb::gil_scoped_acquire gil;
+    if (interpreter_ends()) {
+      return std::nullopt;
+    }
+    const WithGil gil;
     try {
       function_(decode_from(connection_, gateway_, payload, strings));
       return std::nullopt;
@@ -42,14 +42,20 @@ class PythonCallback final : public core::Callback {
   }
 
   void on_end() override {
-    const nb::gil_scoped_acquire gil;
-    if (!endmarker_.is_valid()) {
+    if (interpreter_ends()) {
+      return;
+    }
+    const WithGil gil;
+    const nb::object function = std::move(function_);
+    const nb::object endmarker = std::move(endmarker_);
+    const nb::object gateway = std::move(gateway_);
+    if (!endmarker.is_valid()) {
       return;
     }
     try {
-      function_(endmarker_);
+      function(endmarker);
     } catch (nb::python_error& error) {
-      error.discard_as_unraisable(function_);  // nobody is left to be told
+      error.discard_as_unraisable(function);  // nobody is left to be told
     }
   }
 

@@ -12,6 +12,7 @@
 
 #include "bindings.hpp"
 #include "callback.hpp"
+#include "gil.hpp"
 #include "green.hpp"
 #include "py_dump.hpp"
 #include "py_lent.hpp"
@@ -56,13 +57,13 @@ class ConnectionChannels final : public ChannelTable {
   nb::handle gateway_;
 };
 
-void send(const PyChannel& channel, nb::handle item, std::optional<double> timeout) {
+void send(const PyChannel& channel, nb::handle item, nb::handle timeout) {
   const auto handle = channel.handle;
   const bool to_be_told = handle->is_to_be_told();  // before a callback of Python can run again
   const DropsReturned end;
   base::Rope payload = encode_for(handle->connection(), item);
   const base::Wait wait = wait_for(handle->connection(), timeout);
-  const nb::gil_scoped_release nogil;
+  const WithoutGil nogil;
   handle->send(std::move(payload), wait, to_be_told);
 }
 
@@ -71,7 +72,7 @@ void set_window(const PyChannel& channel, std::optional<std::int64_t> bytes) {
     throw nb::value_error("a window is a number of bytes from 1 on, or None for no window");
   }
   const auto handle = channel.handle;
-  const nb::gil_scoped_release nogil;
+  const WithoutGil nogil;
   handle->set_window(bytes ? static_cast<std::uint64_t>(*bytes) : core::kUnbounded);
 }
 
@@ -85,12 +86,12 @@ std::optional<std::uint64_t> outstanding(const PyChannel& channel) {
   return window == core::kUnbounded ? std::nullopt : std::optional(outstanding);
 }
 
-nb::object receive(const PyChannel& channel, std::optional<double> timeout, bool views) {
+nb::object receive(const PyChannel& channel, nb::handle timeout, bool views) {
   const auto handle = channel.handle;  // decoding may run code of the program
   std::optional<base::Buffer> item = handle->try_receive();
   if (!item) {
     const base::Wait wait = wait_for(handle->connection(), timeout);
-    const nb::gil_scoped_release nogil;
+    const WithoutGil nogil;
     item = handle->receive(wait);
   }
   if (views && item->size() >= base::Rope::kWorthLending) {
@@ -101,32 +102,33 @@ nb::object receive(const PyChannel& channel, std::optional<double> timeout, bool
 
 nb::object next(const PyChannel& channel) {
   try {
-    return receive(channel, std::nullopt, false);
+    return receive(channel, nb::none(), false);
   } catch (const EndOfChannel&) {
     throw nb::stop_iteration();
   }
 }
 
 void close(const PyChannel& channel, const nb::object& error) {
+  sleep_at_end();
   std::optional<std::string> text;
   if (!error.is_none()) {
     text = portable(error);
   }
-  const nb::gil_scoped_release nogil;
+  const WithoutGil nogil;
   channel.handle->close(text);
 }
 
-void waitclose(const PyChannel& channel, std::optional<double> timeout) {
+void waitclose(const PyChannel& channel, nb::handle timeout) {
   const auto handle = channel.handle;
   const base::Wait wait = wait_for(handle->connection(), timeout);
-  const nb::gil_scoped_release nogil;
+  const WithoutGil nogil;
   handle->waitclose(wait);
 }
 
 void reconfigure(const PyChannel& channel, bool py2str_as_py3str, bool py3str_as_py2str) {
   const auto handle = channel.handle;
   const base::Wait wait = wait_for(handle->connection());
-  const nb::gil_scoped_release nogil;
+  const WithoutGil nogil;
   handle->reconfigure({py2str_as_py3str, py3str_as_py2str}, wait);
 }
 
@@ -137,13 +139,13 @@ void setcallback(const PyChannel& channel, nb::object function, nb::object endma
   if (endmarker.is(no_endmarker)) {
     endmarker = nb::object();
   }
-  auto callback = make_callback(channel, std::move(function), std::move(endmarker));
+  const auto callback = make_callback(channel, std::move(function), std::move(endmarker));
   const auto handle = channel.handle;
   const base::Hub* const hub = wait_for(handle->connection()).hub;
   bool in_greenlet = false;
   {
-    const nb::gil_scoped_release nogil;
-    in_greenlet = handle->set_callback(std::move(callback), hub != nullptr);
+    const WithoutGil nogil;
+    in_greenlet = handle->set_callback(callback, hub != nullptr);
   }
   if (in_greenlet) {
     spawn_dispatcher(*hub, handle->connection());
@@ -152,6 +154,7 @@ void setcallback(const PyChannel& channel, nb::object function, nb::object endma
 
 // Errors as objects, to be looked at and not raised.
 nb::object remote_error(const PyChannel& channel, nb::handle module) {
+  sleep_at_end();
   const std::exception_ptr thrown = channel.handle->take_error();
   if (!thrown) {
     return nb::none();
@@ -189,10 +192,12 @@ const PyType_Slot kSlots[] = {
 }  // namespace
 
 nb::object make_channel(std::shared_ptr<core::ChannelHandle> handle, nb::handle gateway) {
+  sleep_at_end();
   return nb::cast(PyChannel{std::move(handle), nb::borrow(gateway)});
 }
 
 base::Rope encode_for(core::Connection& connection, nb::handle value) {
+  sleep_at_end();
   ConnectionChannels channels(connection);
   base::Rope payload;
   encode(value.ptr(), payload, &channels);
@@ -201,6 +206,7 @@ base::Rope encode_for(core::Connection& connection, nb::handle value) {
 
 nb::object decode_from(core::Connection& connection, nb::handle gateway, const base::Buffer& payload,
                        StringConfig strings) {
+  sleep_at_end();
   const nb::object hold = nb::borrow(gateway);
   ConnectionChannels channels(connection, gateway);
   return nb::steal(decode(payload.view(), &channels, strings).object);
@@ -208,6 +214,7 @@ nb::object decode_from(core::Connection& connection, nb::handle gateway, const b
 
 nb::object decode_with_views(core::Connection& connection, nb::handle gateway, base::Buffer payload,
                              StringConfig strings) {
+  sleep_at_end();
   const nb::object hold = nb::borrow(gateway);
   ConnectionChannels channels(connection, gateway);
   const std::string_view bytes = payload.view();  // they stay where they are
@@ -225,7 +232,7 @@ void bind_channel(nb::module_& module) {
   const nb::object object = nb::borrow(reinterpret_cast<PyObject*>(&PyBaseObject_Type));
   module.attr("NO_ENDMARKER_WANTED") = object();
   const nb::object no_endmarker = module.attr("NO_ENDMARKER_WANTED");
-  type.def("send", &send, nb::arg("item").none(), nb::arg("timeout") = nb::none(),
+  type.def("send", &send, nb::arg("item").none(), nb::arg("timeout").none() = nb::none(),
            nb::sig("def send(self, item: object, timeout: float | None = None) -> None"),
            "Sends a value of builtin types; channels of the same gateway may be in it, and what has the buffer\n"
            "protocol (bytearray, memoryview, array.array, NumPy arrays), which arrives as bytes. Waits while the\n"
@@ -245,7 +252,7 @@ void bind_channel(nb::module_& module) {
       .def_prop_ro("outstanding", &outstanding,
                    "Bytes of items sent here and not yet received by the code at the other side; None without a\n"
                    "window: then the other side does not tell.")
-      .def("receive", &receive, nb::arg("timeout") = nb::none(), nb::kw_only(), nb::arg("views") = false,
+      .def("receive", &receive, nb::arg("timeout").none() = nb::none(), nb::kw_only(), nb::arg("views") = false,
            nb::sig("def receive(self, timeout: float | None = None, *, views: bool = False) -> typing.Any"),
            "The next value from the other side. Waits for it, at most `timeout` seconds: TimeoutError. Raises\n"
            "RemoteError when the other side raised; EOFError when it has closed, or, as GatewayGone, is gone.\n"
@@ -257,7 +264,7 @@ void bind_channel(nb::module_& module) {
       .def(
           "isclosed", [](const PyChannel& channel) { return channel.handle->isclosed(); },
           "Whether this end can no longer send.")
-      .def("waitclose", &waitclose, nb::arg("timeout") = nb::none(),
+      .def("waitclose", &waitclose, nb::arg("timeout").none() = nb::none(),
            nb::sig("def waitclose(self, timeout: float | None = None) -> None"),
            "Waits until the other side sends no more, at most `timeout` seconds: TimeoutError. Raises\n"
            "RemoteError when the other side raised, GatewayGone when it is gone.")
@@ -288,6 +295,7 @@ void bind_channel(nb::module_& module) {
       .def(
           "makefile",
           [](const nb::object& self, const nb::object& mode, bool proxyclose) {
+            sleep_at_end();
             return nb::module_::import_("execnet._file").attr("make_file")(self, mode, proxyclose);
           },
           nb::arg("mode") = "w", nb::arg("proxyclose") = false,

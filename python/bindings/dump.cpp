@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "bindings.hpp"
+#include "gil.hpp"
 #include "py_dump.hpp"
 #include "py_lent.hpp"
 #include "wire/decoder.hpp"
@@ -16,6 +17,7 @@ namespace execnet::python {
 namespace {
 
 nb::bytes dumps(nb::handle value) {
+  sleep_at_end();
   const DropsReturned end;
   base::Rope out;
   out.own().push_back(wire::kDumpVersion);
@@ -124,6 +126,7 @@ class ValueReader {
 };
 
 nb::object loads(nb::handle bytestring, bool py2str_as_py3str, bool py3str_as_py2str) {
+  sleep_at_end();
   const View view(bytestring);
   const Decoded decoded =
       decode(view.bytes(), nullptr, {py2str_as_py3str, py3str_as_py2str}, wire::check_version(view.bytes()));
@@ -132,7 +135,13 @@ nb::object loads(nb::handle bytestring, bool py2str_as_py3str, bool py3str_as_py
   return value;
 }
 
+void dump(const nb::object& stream, nb::handle value) {
+  sleep_at_end();
+  stream.attr("write")(dumps(value));
+}
+
 nb::object load(const nb::object& stream, bool py2str_as_py3str, bool py3str_as_py2str) {
+  sleep_at_end();
   const base::Buffer bytes = ValueReader(stream.attr("read")).read();
   const Decoded decoded =
       decode(bytes.view(), nullptr, {py2str_as_py3str, py3str_as_py2str}, wire::check_version(bytes.view()));
@@ -144,10 +153,9 @@ nb::object load(const nb::object& stream, bool py2str_as_py3str, bool py3str_as_
 void bind_dump(nb::module_& module) {
   module.def("dumps", &dumps, nb::arg("obj").none(), nb::sig("def dumps(obj: object) -> bytes"),
              "The bytes of a value of builtin types, for loads() anywhere. Raises DumpError.");
-  module.def(
-      "dump", [](const nb::object& stream, nb::handle value) { stream.attr("write")(dumps(value)); }, nb::arg("byteio"),
-      nb::arg("obj").none(), nb::sig("def dump(byteio: execnet._streams.Writer, obj: object) -> None"),
-      "Writes the bytes of a value to a binary file. Raises DumpError.");
+  module.def("dump", &dump, nb::arg("byteio"), nb::arg("obj").none(),
+             nb::sig("def dump(byteio: execnet._streams.Writer, obj: object) -> None"),
+             "Writes the bytes of a value to a binary file. Raises DumpError.");
   module.def("loads", &loads, nb::arg("bytestring"), nb::arg("py2str_as_py3str") = false,
              nb::arg("py3str_as_py2str") = false,
              nb::sig("def loads(bytestring: bytes | bytearray | memoryview, py2str_as_py3str: bool = False, "

@@ -5,6 +5,7 @@
 #include <system_error>
 
 #include "bindings.hpp"
+#include "gil.hpp"
 #include "py_dump.hpp"
 
 namespace execnet::python {
@@ -61,6 +62,7 @@ void raise_system_error(const std::system_error& error) {
 
 // The most special ones first.
 void translate(const std::exception_ptr& thrown, void* payload) {
+  sleep_at_end();
   const ErrorTypes& types = *static_cast<const ErrorTypes*>(payload);
   try {
     std::rethrow_exception(thrown);

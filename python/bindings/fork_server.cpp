@@ -31,6 +31,7 @@
 #include "base/syscall.hpp"
 #include "bindings.hpp"
 #include "gateway/fork_protocol.hpp"
+#include "gil.hpp"
 #include "process/pidfd.hpp"
 #include "text.hpp"
 #include "transport/transport.hpp"
@@ -224,7 +225,7 @@ class Requests {
       }
       ssize_t size = 0;
       if (has_threads()) {
-        const nb::gil_scoped_release nogil;
+        const WithoutGil nogil;
         size = ::recvmsg(control_, &message, MSG_CMSG_CLOEXEC);
       } else {
         size = ::recvmsg(control_, &message, MSG_CMSG_CLOEXEC);

@@ -13,6 +13,7 @@
 #include "channel.hpp"
 #include "connection/value_message.hpp"
 #include "gateway/gateway_end.hpp"
+#include "gil.hpp"
 #include "green.hpp"
 #include "py_dump.hpp"
 #include "py_lent.hpp"
@@ -22,7 +23,10 @@ namespace {
 
 using Self = nb::handle_t<PyGateway>;
 
-std::shared_ptr<core::GatewayEnd> end_of(Self self) { return nb::cast<const PyGateway&>(self).gateway.end(); }
+std::shared_ptr<core::GatewayEnd> end_of(Self self) {
+  sleep_at_end();
+  return nb::cast<const PyGateway&>(self).gateway.end();
+}
 
 nb::object remote_exec(Self self, const nb::object& source, const nb::kwargs& kwargs) {
   const auto end = end_of(self);
@@ -39,7 +43,7 @@ nb::object remote_exec(Self self, const nb::object& source, const nb::kwargs& kw
   std::shared_ptr<core::ChannelHandle> channel;
   {
     const base::Wait wait = wait_for(*end->connection());
-    const nb::gil_scoped_release nogil;
+    const WithoutGil nogil;
     channel = end->exec(std::move(payload), wait);
   }
   return make_channel(std::move(channel), self);
@@ -53,10 +57,10 @@ struct RemoteStatus {
   std::int64_t outstanding;
 };
 
-RemoteStatus remote_status(Self self, std::optional<double> timeout) {
+RemoteStatus remote_status(Self self, nb::handle timeout) {
   const auto end = end_of(self);
   const base::Wait wait = wait_for(*end->connection(), timeout);
-  const nb::gil_scoped_release nogil;
+  const WithoutGil nogil;
   const Dict status = end->remote_status(wait);
   return {status.at("numchannels").as<std::int64_t>(), status.at("numexecuting").as<std::int64_t>(),
           status.at("execmodel").as<std::string>(), status.at("numblocked").as<std::int64_t>(),
@@ -64,11 +68,10 @@ RemoteStatus remote_status(Self self, std::optional<double> timeout) {
 }
 
 void exit(Self self) {
-  const PyGateway& gateway = nb::cast<const PyGateway&>(self);
   {
-    const auto membership = gateway.membership.lock();
-    const auto target = gateway.gateway.end();
-    const nb::gil_scoped_release nogil;
+    const auto membership = nb::cast<const PyGateway&>(self).membership.lock();
+    const auto target = end_of(self);
+    const WithoutGil nogil;
     if (membership) {
       membership->exit(*target);
     } else {
@@ -80,10 +83,10 @@ void exit(Self self) {
   }
 }
 
-void join(Self self, std::optional<double> timeout) {
+void join(Self self, nb::handle timeout) {
   const auto end = end_of(self);
   const base::Wait wait = wait_for(*end->connection(), timeout);
-  const nb::gil_scoped_release nogil;
+  const WithoutGil nogil;
   try {
     end->join(wait);
   } catch (const TimeoutError&) {
@@ -92,11 +95,13 @@ void join(Self self, std::optional<double> timeout) {
 }
 
 nb::object execmodel(Self self) {
+  sleep_at_end();
   return nb::hasattr(self, "_group") ? self.attr("_group").attr("execmodel")
                                      : nb::module_::import_("execnet._execmodel").attr("get_execmodel")("thread");
 }
 
 nb::object version_info(const RemoteInfo& info) {
+  sleep_at_end();
   const Tuple parts(info.version_info.begin(), info.version_info.end());
   const base::Buffer bytes = core::encode_value(Value(parts));
   return nb::steal(decode(bytes.view(), nullptr, {}).object);
@@ -112,6 +117,7 @@ void bind_info(nb::module_& module) {
       .def_ro("pid", &RemoteInfo::pid)
       .def_ro("implementation", &RemoteInfo::implementation, "Of the worker: 'native' or 'pure'.")
       .def("__repr__", [](const nb::object& self) {
+        sleep_at_end();
         return nb::str(
                    "<RInfo executable={0.executable!r}, version_info={0.version_info!r}, platform={0.platform!r}, "
                    "cwd={0.cwd!r}, pid={0.pid!r}>")
@@ -169,7 +175,7 @@ void bind_gateway(nb::module_& module) {
           "_rinfo", [](const PyGateway& self, bool) -> const RemoteInfo& { return self.gateway.rinfo(); },
           nb::arg("update") = false, nb::rv_policy::reference_internal,
           "What the other side said of itself when it started: costs nothing. There is nothing to `update`.")
-      .def("remote_status", &remote_status, nb::arg("timeout") = nb::none(),
+      .def("remote_status", &remote_status, nb::arg("timeout").none() = nb::none(),
            nb::sig("def remote_status(self, timeout: float | None = None) -> RemoteStatus"),
            "Asks the other side what it is doing. Waits for the answer, at most `timeout` seconds: TimeoutError.\n"
            "Raises GatewayGone.")
@@ -187,7 +193,7 @@ void bind_gateway(nb::module_& module) {
       .def("exit", &exit, nb::sig("def exit(self) -> None"),
            "Tells the other side to end and leaves the group, whose terminate() still sees to its process. Does\n"
            "not wait; may be repeated.")
-      .def("join", &join, nb::arg("timeout") = nb::none(),
+      .def("join", &join, nb::arg("timeout").none() = nb::none(),
            nb::sig("def join(self, timeout: float | None = None) -> None"),
            "Waits until the other side is gone, at most `timeout` seconds; hasreceiver() tells whether it is.")
       .def("__repr__", [](const PyGateway& self) { return self.gateway.repr(); });

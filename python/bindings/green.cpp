@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "bindings.hpp"
+#include "gil.hpp"
 #include "interrupt.hpp"
 
 namespace execnet::python {
@@ -40,10 +41,10 @@ class PyHub final : public base::Hub {
   }
 
   void wait_readable(int fd, const base::Deadline& deadline) const override {
-    const nb::gil_scoped_acquire gil;
+    const WithGil gil;
     const nb::object wait = wait_readable_;
     if (!wait.is_valid()) {  // in a thread that outlives the program
-      const nb::gil_scoped_release nogil;
+      const WithoutGil nogil;
       pollfd entry{fd, POLLIN, 0};
       base::poll_until({&entry, 1}, {.deadline = deadline});
       return;
@@ -66,6 +67,7 @@ PyHub* gevent_hub = nullptr;
 PyHub* eventlet_hub = nullptr;
 
 const PyHub* known_hub(std::string_view execmodel) {
+  sleep_at_end();
   PyHub*& hub = execmodel == "gevent" ? gevent_hub : eventlet_hub;
   if (hub == nullptr) {
     const nb::str name(execmodel.data(), execmodel.size());
@@ -103,7 +105,7 @@ const base::Hub* hub_of(const std::string& execmodel) {
   return execmodel == "gevent" || execmodel == "eventlet" ? known_hub(execmodel) : nullptr;
 }
 
-base::Wait wait_for(const base::Hub* hub, std::optional<double> timeout) {
+base::Wait wait_for(const base::Hub* hub, nb::handle timeout) {
   base::Wait wait = wait_for(timeout);
   const auto* wanted = hubs_are_over ? nullptr : hub != nullptr ? static_cast<const PyHub*>(hub) : patched_hub();
   if (wanted != nullptr) {
@@ -116,7 +118,7 @@ base::Wait wait_for(const base::Hub* hub, std::optional<double> timeout) {
 void spawn_dispatcher(const base::Hub& hub, core::Connection& connection) {
   as_python(hub).attr("spawn")(nb::cpp_function([&hub, connection = connection.shared_from_this()] {
     const base::Wait wait = wait_for(&hub);
-    const nb::gil_scoped_release nogil;
+    const WithoutGil nogil;
     connection->dispatcher().run_in_greenlet(wait);
   }));
 }

@@ -18,9 +18,9 @@ const base::Hub* hub_of(const std::string& execmodel);
 
 // A wait of `timeout` seconds, none for ever, that Ctrl-C ends. In a greenlet: of a program that has chosen
 // `hub`, or whose process is monkey-patched.
-base::Wait wait_for(const base::Hub* hub, std::optional<double> timeout = std::nullopt);
+base::Wait wait_for(const base::Hub* hub, nanobind::handle timeout = Py_None);
 // The same for a call that uses the connection.
-inline base::Wait wait_for(const core::Connection& connection, std::optional<double> timeout = std::nullopt) {
+inline base::Wait wait_for(const core::Connection& connection, nanobind::handle timeout = Py_None) {
   return wait_for(connection.hub(), timeout);
 }
 

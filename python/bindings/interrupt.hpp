@@ -1,9 +1,8 @@
-// Waits that Ctrl-C ends: every blocking call of the bindings takes its Wait from here.
+// Waits that Ctrl-C ends, and how long they are: every blocking call of the bindings takes its Wait from here.
 #pragma once
 
 #include <nanobind/nanobind.h>
 
-#include <cmath>
 #include <optional>
 
 #include "base/wait.hpp"
@@ -11,24 +10,13 @@
 namespace execnet::python {
 
 // Runs the interpreter's signal handlers; throws what they raise. THREAD: any, without the GIL.
-inline void run_signal_handlers() {
-  const nanobind::gil_scoped_acquire gil;
-  if (PyErr_CheckSignals() != 0) {
-    throw nanobind::python_error();
-  }
-}
+void run_signal_handlers();
 
-// Throws ValueError for what is no number: it would be waited for for ever.
-inline std::optional<base::Seconds> seconds_of(std::optional<double> timeout) {
-  if (timeout && std::isnan(*timeout)) {
-    throw nanobind::value_error("a timeout is a number of seconds, or None; not nan");
-  }
-  return timeout ? std::optional(base::Seconds(*timeout)) : std::nullopt;
-}
+// A time-out of Python: seconds as whatever converts to a float, or None for ever. Throws TypeError for anything else,
+// and ValueError, as base::deadline_after() does, for nan. THREAD: needs the GIL.
+std::optional<base::Seconds> seconds_of(nanobind::handle timeout);
 
-// `timeout` in seconds; none for ever.
-inline base::Wait wait_for(std::optional<double> timeout = std::nullopt) {
-  return {.deadline = base::deadline_after(seconds_of(timeout)), .interrupted = run_signal_handlers};
-}
+// So long from now; None, for which the GIL is not needed, for ever.
+base::Wait wait_for(nanobind::handle timeout = Py_None);
 
 }  // namespace execnet::python

@@ -14,9 +14,9 @@
 #include "bindings.hpp"
 #include "gateway.hpp"
 #include "gateway/gateway_end.hpp"
+#include "gil.hpp"
 #include "green.hpp"
 #include "interrupt.hpp"
-#include "thread_state.hpp"
 #include "worker_code.hpp"
 #include "xspec.hpp"
 
@@ -32,12 +32,14 @@ struct PyMembership {
   PyMembership(const PyMembership&) = delete;
   PyMembership& operator=(const PyMembership&) = delete;
   ~PyMembership() {
-    const nb::gil_scoped_release nogil;
+    const WithoutGil nogil;
+    core->end();
     core.reset();
   }
 };
 
 nb::list start(const PyMembership& self, const nb::list& specs) {
+  sleep_at_end();
   std::vector<XSpec> wanted;
   for (const nb::handle spec : specs) {
     wanted.push_back(spec_of(spec));
@@ -47,7 +49,7 @@ nb::list start(const PyMembership& self, const nb::list& specs) {
   const base::Hub* const hub = self.hub;
   {
     const base::Wait wait = wait_for(hub);
-    const nb::gil_scoped_release nogil;
+    const WithoutGil nogil;
     gateways = membership->start(std::move(wanted), wait);
   }
   nb::list started;
@@ -61,6 +63,7 @@ nb::list start(const PyMembership& self, const nb::list& specs) {
 }
 
 nb::list launch_args(const PyMembership& self, nb::handle_t<XSpec> given) {
+  sleep_at_end();
   const XSpec spec = spec_of(given);
   spec.validate();
   nb::list words;
@@ -70,11 +73,11 @@ nb::list launch_args(const PyMembership& self, nb::handle_t<XSpec> given) {
   return words;
 }
 
-void terminate(const PyMembership& self, std::optional<double> timeout) {
+void terminate(const PyMembership& self, nb::handle timeout) {
   const auto membership = self.core;
   const auto seconds = seconds_of(timeout);
   const base::Wait wait = wait_for(self.hub);
-  const nb::gil_scoped_release nogil;
+  const WithoutGil nogil;
   membership->terminate(seconds, wait);
 }
 
@@ -100,14 +103,14 @@ void bind_membership(nb::module_& module) {
            "Starts a gateway for each, all at the same time; when one fails none stays.")
       .def("launch_args", &launch_args, nb::arg("spec"), nb::sig("def launch_args(self, spec: XSpec) -> list[str]"),
            "The command line that start() would run. Raises ValueError for what it would refuse.")
-      .def("terminate", &terminate, nb::arg("timeout") = nb::none(),
+      .def("terminate", &terminate, nb::arg("timeout").none() = nb::none(),
            nb::sig("def terminate(self, timeout: float | None = None) -> None"),
            "Ends all, and waits until their processes are gone, at the longest 0.2 s beyond `timeout` seconds.")
       .def(
           "tell_to_exit",
           [](const PyMembership& self) {
             const auto membership = self.core;
-            const nb::gil_scoped_release nogil;
+            const WithoutGil nogil;
             membership->tell_to_exit();
           },
           nb::sig("def tell_to_exit(self) -> None"), "What terminate() begins with; does not wait.")

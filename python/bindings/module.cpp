@@ -1,16 +1,21 @@
-// The extension module execnet._core: a table of contents.
+// The extension module execnet._core: a table of contents, and how often there is one.
 #include <execnet/version.hpp>
+#include <vector>
 
 #include "bindings.hpp"
 
-NB_MODULE(_core, module) {
+NB_MODULE(_bindings, module) {
   using namespace execnet::python;
+  if (nb::hasattr(module, "__version__")) {  // it is filled already: see the_module()
+    return;
+  }
 #ifdef NDEBUG
   // What a program still holds at its end is its own business.
   nb::set_leak_warnings(false);
 #endif
   module.attr("__version__") = execnet::kVersion;
   bind_errors(module);
+  bind_interrupt(module);
   bind_dump(module);
   bind_xspec(module);
   bind_received(module);
@@ -21,4 +26,59 @@ NB_MODULE(_core, module) {
   bind_green(module);
   bind_worker(module);
   bind_fork_server(module);
+}
+
+namespace {
+
+// Test suites take execnet out of sys.modules and import it again. Its types cannot be registered twice, and what was
+// made before is still used: so the module that is there is given again, as long as anything refers to it. Then a
+// Gateway, a Channel and the exceptions are of the same types before and after.
+PyObject* the_module(PyObject* spec, PyModuleDef* /*definition*/) {
+  static PyObject* known = nullptr;  // a weak reference, so that the interpreter can take the module apart at its end
+  if (known != nullptr) {
+    PyObject* const module = PyWeakref_GetObject(known);  // borrowed
+    if (module != Py_None) {
+      Py_INCREF(module);
+      return module;
+    }
+    Py_CLEAR(known);
+  }
+  PyObject* const name = PyObject_GetAttrString(spec, "name");
+  PyObject* const module = name != nullptr ? PyModule_NewObject(name) : nullptr;
+  Py_XDECREF(name);
+  known = module != nullptr ? PyWeakref_NewRef(module, nullptr) : nullptr;
+  return module;
+}
+
+// What NB_MODULE has made, with a slot more.
+PyObject* with_create_slot(PyObject* made) {
+  auto* const definition = reinterpret_cast<PyModuleDef*>(made);
+  static std::vector<PyModuleDef_Slot> slots;
+  slots.push_back({Py_mod_create, reinterpret_cast<void*>(the_module)});
+  const PyModuleDef_Slot* slot = definition->m_slots;
+  for (; slot->slot != 0; ++slot) {
+    slots.push_back(*slot);
+  }
+  slots.push_back(*slot);
+  definition->m_slots = slots.data();
+  return made;
+}
+
+}  // namespace
+
+extern "C" NB_EXPORT PyObject* PyInit__core();
+extern "C" NB_EXPORT PyObject* PyInit__core() {
+  if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
+    PyErr_SetString(PyExc_ImportError,
+                    "execnet cannot be imported in a subinterpreter: its types and threads belong to the main "
+                    "interpreter. Import and use it there, or run this code in a process of its own.");
+    return nullptr;
+  }
+  static PyObject* definition = nullptr;
+  if (definition == nullptr) {
+    if (PyObject* const made = PyInit__bindings()) {
+      definition = with_create_slot(made);
+    }
+  }
+  return definition;
 }

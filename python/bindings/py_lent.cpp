@@ -5,6 +5,8 @@
 #include <utility>
 #include <vector>
 
+#include "gil.hpp"
+
 namespace execnet::python {
 namespace {
 
@@ -32,6 +34,17 @@ void put_aside(PyObject* object) {
 std::shared_ptr<const void> lend(PyObject* object) {
   Py_INCREF(object);
   return {object, [](const void* lent) { put_aside(static_cast<PyObject*>(const_cast<void*>(lent))); }};
+}
+
+void let_go(PyObject* object) {
+  if (object == nullptr) {
+    return;
+  }
+  if (!interpreter_ends() && PyGILState_Check() != 0) {
+    Py_DECREF(object);
+  } else {
+    put_aside(object);
+  }
 }
 
 void drop_returned() {

@@ -1,5 +1,6 @@
-// Python objects whose memory is lent to the core while it is written (base/rope.hpp). They come back on any thread,
-// without the interpreter's lock; so they are put aside, and dropped the next time somebody who holds it comes by.
+// Python objects that the core has: those whose memory is lent to it while it is written (base/rope.hpp), and
+// callbacks. They come back on any thread, without the interpreter's lock; so they are put aside, and dropped the next
+// time somebody who holds it comes by.
 #pragma once
 
 #include <Python.h>
@@ -10,6 +11,9 @@ namespace execnet::python {
 
 // Keeps the object, one that does not change, until what is returned goes. REQUIRES: the interpreter's lock.
 std::shared_ptr<const void> lend(PyObject* object);
+
+// Gives a reference back, or null: dropped here if the thread has the interpreter's lock, else put aside. Any thread.
+void let_go(PyObject* object);
 
 // Drops what has come back. REQUIRES: the interpreter's lock. Costs next to nothing when there is nothing.
 void drop_returned();

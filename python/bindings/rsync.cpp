@@ -14,6 +14,7 @@
 #include "bindings.hpp"
 #include "channel.hpp"
 #include "gateway.hpp"
+#include "gil.hpp"
 #include "green.hpp"
 
 namespace execnet::python {
@@ -24,7 +25,7 @@ nb::object start_rsync_target(nb::handle_t<PyGateway> gateway) {
   std::shared_ptr<core::ChannelHandle> channel;
   {
     const base::Wait wait = wait_for(*end->connection());
-    const nb::gil_scoped_release nogil;
+    const WithoutGil nogil;
     channel = core::start_rsync_target(*end, wait);
   }
   return make_channel(std::move(channel), gateway);
@@ -37,7 +38,7 @@ class PythonObserver final : public core::RSyncObserver {
   explicit PythonObserver(nb::handle object) : object_(object) {}
 
   bool filter(const std::string& path) override {
-    const nb::gil_scoped_acquire gil;
+    const WithGil gil;
     const nb::object wanted = object_.attr("filter")(nb::bytes(path.data(), path.size()));
     const int truth = PyObject_IsTrue(wanted.ptr());
     if (truth < 0) {
@@ -47,22 +48,22 @@ class PythonObserver final : public core::RSyncObserver {
   }
   void on_list(std::size_t target, std::uint64_t bytes) override { call("on_list", target, bytes); }
   void on_send_file(std::size_t target, const std::string& relative) override {
-    const nb::gil_scoped_acquire gil;
+    const WithGil gil;
     object_.attr("on_send_file")(target, nb::bytes(relative.data(), relative.size()));
   }
   void on_ack(std::size_t target, std::uint64_t bytes) override { call("on_ack", target, bytes); }
   void on_finished(std::size_t target) override {
-    const nb::gil_scoped_acquire gil;
+    const WithGil gil;
     object_.attr("on_finished")(target);
   }
   void on_unreadable(const std::string& path) override {
-    const nb::gil_scoped_acquire gil;
+    const WithGil gil;
     object_.attr("on_unreadable")(nb::bytes(path.data(), path.size()));
   }
 
  private:
   void call(const char* name, std::size_t target, std::uint64_t bytes) {
-    const nb::gil_scoped_acquire gil;
+    const WithGil gil;
     object_.attr(name)(target, bytes);
   }
 
@@ -77,7 +78,7 @@ void run_callbacks_as(const base::Wait& wait, core::Connection& connection) {
   }
   bool in_greenlet = false;
   {
-    const nb::gil_scoped_release nogil;
+    const WithoutGil nogil;
     auto lock = connection.lock();
     in_greenlet = connection.dispatcher().start(lock, true);
   }
@@ -87,7 +88,8 @@ void run_callbacks_as(const base::Wait& wait, core::Connection& connection) {
 }
 
 void send_tree(const nb::bytes& source, const nb::list& targets, const nb::object& observer,
-               std::optional<double> timeout) {
+               nb::handle timeout) {
+  sleep_at_end();
   std::vector<core::RSyncTarget> to;
   for (const nb::handle target : targets) {
     const auto destination = nb::cast<nb::bytes>(target[1]);
@@ -105,7 +107,7 @@ void send_tree(const nb::bytes& source, const nb::list& targets, const nb::objec
     wait = wait.hub != nullptr ? wait : wait_for(target.channel->connection()).until(wait.deadline);
     run_callbacks_as(wait, target.channel->connection());
   }
-  const nb::gil_scoped_release nogil;
+  const WithoutGil nogil;
   core::send_tree(path, to, calls, wait);
 }
 
@@ -117,7 +119,7 @@ void bind_rsync(nb::module_& module) {
              "Starts the receiving side of RSync; the channel is for send_tree().");
   module.def(
       "send_tree", &send_tree, nb::arg("source"), nb::arg("targets"), nb::arg("observer"),
-      nb::arg("timeout") = nb::none(),
+      nb::arg("timeout").none() = nb::none(),
       nb::sig("def send_tree(source: bytes, targets: list[tuple[Channel, bytes, bool, bool]], observer: "
               "execnet.rsync._Observer, timeout: float | None = None) -> None"),
       "Copies a directory or a file. A target is a channel, a destination, whether to remove what else is there,\n"

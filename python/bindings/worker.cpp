@@ -13,6 +13,7 @@
 #include "channel.hpp"
 #include "connection/value_message.hpp"
 #include "gateway/worker_end.hpp"
+#include "gil.hpp"
 #include "green.hpp"
 #include "interrupt.hpp"
 #include "text.hpp"
@@ -38,6 +39,7 @@ nb::object newchannel(nb::handle_t<WorkerGateway> self) {
 }
 
 nb::object execmodel(const WorkerGateway& self) {
+  sleep_at_end();
   return nb::module_::import_("execnet._execmodel").attr("get_execmodel")(self.end->execmodel());
 }
 
@@ -101,14 +103,14 @@ nb::object next_task(const std::shared_ptr<core::WorkerEnd>& end) {
   const base::Wait wait = wait_for(*end->connection());
   std::optional<core::WorkerEnd::Task> task;
   {
-    const nb::gil_scoped_release nogil;
+    const WithoutGil nogil;
     task = end->next_task(wait);
   }
   if (!task) {
     return nb::none();
   }
   return nb::cpp_function([end, task = std::make_shared<core::WorkerEnd::Task>(std::move(*task))] {
-    const nb::gil_scoped_release nogil;
+    const WithoutGil nogil;
     end->run(std::move(*task));
   });
 }
@@ -122,7 +124,7 @@ void run_tasks(const std::shared_ptr<core::WorkerEnd>& end) {
                                                                    return next_task(end);
                                                                  }));
       } else {
-        const nb::gil_scoped_release nogil;
+        const WithoutGil nogil;
         end->serve(wait_for());
       }
       return;
@@ -137,7 +139,7 @@ void run_tasks(const std::shared_ptr<core::WorkerEnd>& end) {
 // Before the process ends with an interpreter that is not taken down: the threads that end here still want it.
 void stop_worker() {
   if (const auto end = std::exchange(worker_process().end, nullptr)) {
-    const nb::gil_scoped_release nogil;
+    const WithoutGil nogil;
     end->stop();
   }
 }
@@ -175,7 +177,7 @@ void start_serving(nb::handle module, int stderr_fd) {
   WorkerProcess& worker = worker_process();
   std::optional<core::WorkerSetup> setup;
   {
-    const nb::gil_scoped_release nogil;
+    const WithoutGil nogil;
     setup = worker.end->wait_setup(wait_for());
   }
   if (!setup) {
@@ -184,7 +186,7 @@ void start_serving(nb::handle module, int stderr_fd) {
   make_package_importable(module);
   if (const auto wrong = set_up(*setup, *worker.end->connection())) {
     {
-      const nb::gil_scoped_release nogil;
+      const WithoutGil nogil;
       worker.end->refuse(*wrong);
     }
     exit_with(1);

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "channel.hpp"
+#include "gil.hpp"
 #include "text.hpp"
 
 namespace execnet::python {
@@ -139,7 +140,7 @@ std::optional<std::string> execute(const WorkerEnd::Task& task, nb::handle gatew
 
 std::optional<std::string> run_task(const WorkerEnd::Task& task, nb::handle gateway) {
   const pid_t pid = ::getpid();
-  const nb::gil_scoped_acquire gil;
+  const WithGil gil;
   std::optional<std::string> error = execute(task, gateway);
   flush("stdout");
   if (::getpid() != pid) {  // a forked child has come back from the code: the gateway is the parent's

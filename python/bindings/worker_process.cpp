@@ -11,8 +11,8 @@
 #include "base/fd.hpp"
 #include "base/syscall.hpp"
 #include "bindings.hpp"
+#include "gil.hpp"
 #include "text.hpp"
-#include "thread_state.hpp"
 #include "worker_exec.hpp"
 
 namespace execnet::python {
@@ -52,7 +52,7 @@ void WorkerProcess::open(int stream_fd) {
 void WorkerProcess::begin_task() {
   if (!has_run_code && pthread_equal(pthread_self(), main_thread_) != 0) {
 #if PY_VERSION_HEX < 0x030D0000
-    const nb::gil_scoped_acquire gil;
+    const WithGil gil;
     try {
       nb::module_::import_("threading");
     } catch (const nb::python_error&) {

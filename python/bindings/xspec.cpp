@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "bindings.hpp"
+#include "gil.hpp"
 
 namespace execnet::python {
 namespace {
@@ -30,6 +31,7 @@ nb::object get(const XSpec& spec, const std::string& name) {
 }
 
 void set(Self self, const nb::str& key, nb::handle value) {
+  sleep_at_end();
   const std::string name = nb::cast<std::string>(key);
   if (name == "_spec") {
     throw nb::attribute_error("the text of an XSpec cannot be set: make another one");
@@ -55,6 +57,7 @@ void set(Self self, const nb::str& key, nb::handle value) {
 }
 
 nb::object env(Self self) {
+  sleep_at_end();
   nb::dict own = attributes(self);
   if (!own.contains("env")) {
     own["env"] = nb::cast(nb::cast<const XSpec&>(self).env());
@@ -63,6 +66,7 @@ nb::object env(Self self) {
 }
 
 nb::object copy(Self self) {
+  sleep_at_end();
   nb::object result = nb::cast(nb::cast<const XSpec&>(self));
   nb::dict own = attributes(result);
   own.update(attributes(self));

@@ -47,6 +47,12 @@ class GatewayGone(OSError, EOFError):
     The other side is gone: its exit status or signal and last words on stderr.
     """
 
+def seconds_to_wait(timeout: float | None) -> float | None:
+    """
+    A time-out as the calls of this module understand it, for calls of the standard library: never negative,
+    None for ever. Raises ValueError for nan.
+    """
+
 def dumps(obj: object) -> bytes:
     """
     The bytes of a value of builtin types, for loads() anywhere. Raises DumpError.

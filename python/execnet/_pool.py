@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from execnet._core import seconds_to_wait
 from execnet._execmodel import ExecModel
 
 
@@ -29,7 +30,7 @@ class Reply:
 
     def waitfinish(self, timeout: float | None = None) -> None:
         """Waits until the function has ended. Raises OSError after `timeout` seconds."""
-        if not self._finished.wait(timeout) and not self._finished.is_set():
+        if not self._finished.wait(seconds_to_wait(timeout)) and not self._finished.is_set():
             raise OSError(f"timeout waiting for {self._task!r}")
 
     def run(self) -> None:
@@ -112,8 +113,8 @@ class WorkerPool:
         return self.waitall(timeout)
 
     def waitall(self, timeout: float | None = None) -> bool:
-        """Waits until no function runs. Returns whether that was within `timeout` seconds."""
-        self._idle.wait(timeout)
+        """Waits until no function runs; whether that was within `timeout` seconds."""
+        self._idle.wait(seconds_to_wait(timeout))
         return bool(self._idle.is_set())
 
 
@@ -122,7 +123,8 @@ def safe_terminate(
     timeout: float | None,
     list_of_paired_functions: list[tuple[Callable[[], object], Callable[[], object]]],
 ) -> None:
-    """Calls the first function of each pair. If that takes more than `timeout` seconds, calls the second to end it."""
+    """Calls the first of each pair; if that takes more than `timeout` seconds, the second, which is to end it."""
+    timeout = seconds_to_wait(timeout)
     pool = WorkerPool(execmodel)
     pairs = [(pool.spawn(end), kill) for end, kill in list_of_paired_functions]
     deadline = None if timeout is None else time.monotonic() + timeout

@@ -247,10 +247,10 @@ class MultiChannel:
     def make_receive_queue(self, endmarker: object = NO_ENDMARKER_WANTED) -> queue.Queue[Any]:
         """A queue of (channel, item) from all channels, as items arrive; if given, with an endmarker for each channel.
 
-        It is a queue of the execution model.
+        It is a queue of the execution model, whose get() takes any time-out that receive() takes.
         """
         model = self._channels[0].gateway.execmodel if self._channels else get_execmodel("thread")
-        received: queue.Queue[Any] = model.queue.Queue()
+        received: queue.Queue[Any] = _receive_queue(model.queue.Queue)()
         for channel in self._channels:
             # The queue keeps the channel, and the channel until its end the callback.
             channel.setcallback(functools.partial(_put, received, channel), endmarker=endmarker)
@@ -266,6 +266,15 @@ class MultiChannel:
                 first = first or error
         if first is not None:
             raise first
+
+
+@functools.cache
+def _receive_queue(base: Any) -> Any:
+    class ReceiveQueue(base):  # type: ignore[misc]
+        def get(self, block: bool = True, timeout: float | None = None) -> Any:
+            return super().get(block, _core.seconds_to_wait(timeout))
+
+    return ReceiveQueue
 
 
 def _put(received: queue.Queue[Any], channel: Channel, item: object) -> None:

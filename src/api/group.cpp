@@ -18,11 +18,11 @@ std::vector<Gateway> gateways(std::vector<std::shared_ptr<core::GatewayEnd>> end
 
 Group::Group(std::initializer_list<XSpec> specs) : Group(std::vector<XSpec>(specs)) {}
 
-Group::Group(const std::vector<XSpec>& specs) : membership_(std::make_unique<core::Membership>()) {
+Group::Group(const std::vector<XSpec>& specs) : membership_(std::make_shared<core::Membership>()) {
   makegateways(specs);
 }
 
-Group::~Group() = default;
+Group::~Group() { membership_->end(); }
 
 std::size_t Group::size() const { return members().size(); }
 
@@ -72,7 +72,10 @@ MultiChannel Group::remote_exec(const Source& source, const Dict& arguments) {
   return MultiChannel(std::move(channels));
 }
 
-void Group::terminate(std::optional<Seconds> timeout) { membership_->terminate(timeout, {}); }
+void Group::terminate(std::optional<Seconds> timeout) {
+  const auto membership = membership_;  // the group may be destroyed meanwhile
+  membership->terminate(timeout, {});
+}
 
 std::string Group::repr() const {
   std::string ids;

@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cmath>
 #include <cstdint>
+#include <stdexcept>
 #include <utility>
 
 #include "base/fd.hpp"
@@ -46,7 +48,10 @@ bool wait_in_hub(std::span<pollfd> fds, const Wait& wait) {
 
 Deadline deadline_after(std::optional<Seconds> seconds) {
   constexpr double kForever = 1e9;
-  if (!seconds || !(seconds->count() < kForever)) {
+  if (seconds && std::isnan(seconds->count())) {
+    throw std::invalid_argument("a timeout is a number of seconds, not nan");
+  }
+  if (!seconds || seconds->count() >= kForever) {
     return std::nullopt;
   }
   const Seconds positive(std::max(0.0, seconds->count()));

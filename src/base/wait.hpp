@@ -20,7 +20,8 @@ using Seconds = std::chrono::duration<double>;
 // does in several steps shares one deadline.
 using Deadline = std::optional<Clock::time_point>;
 
-// `seconds` from now; none for no time-out. Negative counts as zero, absurdly long as for ever.
+// `seconds` from now; none for no time-out. A negative number means now; one of 30 years and more, and infinity, mean
+// for ever. Throws std::invalid_argument for nan. All time-outs of the C++ and the Python API come through here.
 Deadline deadline_after(std::optional<Seconds> seconds);
 
 bool has_passed(const Deadline& deadline);

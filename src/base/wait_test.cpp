@@ -21,8 +21,16 @@ TEST(Deadline, NoneOrAbsurdSecondsMeanForEverAndNegativeOnesMeanNow) {
   EXPECT_FALSE(deadline_after(std::nullopt));
   EXPECT_FALSE(deadline_after(Seconds(1e300)));
   EXPECT_FALSE(deadline_after(Seconds(std::numeric_limits<double>::infinity())));
+  EXPECT_FALSE(deadline_after(Seconds(1e9)));
   EXPECT_TRUE(has_passed(deadline_after(Seconds(-5.0))));
+  EXPECT_TRUE(has_passed(deadline_after(Seconds(-1e300))));
+  EXPECT_TRUE(has_passed(deadline_after(Seconds(-std::numeric_limits<double>::infinity()))));
   EXPECT_FALSE(has_passed(deadline_after(Seconds(3600.0))));
+  EXPECT_FALSE(has_passed(deadline_after(Seconds(999'999'999.0))));
+}
+
+TEST(Deadline, WhatIsNoNumberIsRefused) {
+  EXPECT_THROW(deadline_after(Seconds(std::numeric_limits<double>::quiet_NaN())), std::invalid_argument);
 }
 
 TEST(PollUntil, EndsWhenTheDeadlineHasPassed) {

@@ -1,11 +1,31 @@
 #include "connection/dispatcher.hpp"
 
+#include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "connection/channel_state.hpp"
 #include "connection/connection.hpp"
 
 namespace execnet::core {
+namespace {
+
+// The greenlets of this thread that run callbacks; null: the thread itself does.
+thread_local std::vector<const void*> run_callbacks_here;
+
+// A greenlet, or the thread if null, runs callbacks as long as this lives.
+class RunsCallbacks {
+ public:
+  explicit RunsCallbacks(const void* greenlet) : greenlet_(greenlet) { run_callbacks_here.push_back(greenlet); }
+  ~RunsCallbacks() { std::erase(run_callbacks_here, greenlet_); }
+  RunsCallbacks(const RunsCallbacks&) = delete;
+  RunsCallbacks& operator=(const RunsCallbacks&) = delete;
+
+ private:
+  const void* const greenlet_;
+};
+
+}  // namespace
 
 Dispatcher::~Dispatcher() {
   if (connection_.in_forked_copy()) {
@@ -19,11 +39,11 @@ bool Dispatcher::start(Lock& lock, bool in_greenlet) {
   static_cast<void>(lock);
   if (ended_ && thread_.joinable()) {  // the connection was gone, and all was run
     thread_.join();
-    ended_ = false;
   }
   if (thread_.joinable() || in_greenlet_) {
     return false;
   }
+  ended_ = false;
   if (in_greenlet) {
     in_greenlet_ = true;
     thread_of_greenlet_ = std::this_thread::get_id();
@@ -31,6 +51,7 @@ bool Dispatcher::start(Lock& lock, bool in_greenlet) {
   }
   // The thread keeps the connection until it ends.
   thread_ = std::thread([this, connection = connection_.shared_from_this()] {
+    const RunsCallbacks here(nullptr);
     while (!ended_) {
       connection->in_thread_scope([&] {
         auto own_lock = connection->lock();
@@ -54,6 +75,7 @@ void Dispatcher::run_in_greenlet(const base::Wait& wait) {
     connection_.touch(lock, &busy_);
   };
   greenlet_ = wait.greenlet;
+  const RunsCallbacks here(greenlet_);
   try {
     run(lock, wait);
   } catch (...) {
@@ -126,6 +148,11 @@ bool Dispatcher::runs_here(const base::Wait& wait) const {
                                              : thread_.get_id() == std::this_thread::get_id();
 }
 
+bool Dispatcher::runs_any_here(const base::Wait& wait) {
+  const auto& here = run_callbacks_here;
+  return std::find(here.begin(), here.end(), wait.hub != nullptr ? wait.greenlet : nullptr) != here.end();
+}
+
 bool Dispatcher::is_over(const Lock& lock) const {
   static_cast<void>(lock);
   return ended_ || !(thread_.joinable() || in_greenlet_);
@@ -143,7 +170,7 @@ void Dispatcher::join(const base::Wait& wait) {
     return;
   }
   auto lock = connection_.lock();
-  if (runs_here(wait)) {
+  if (runs_any_here(wait)) {
     return;
   }
   if (in_greenlet_) {
@@ -152,8 +179,11 @@ void Dispatcher::join(const base::Wait& wait) {
       connection_.wait_until(lock, &ended_, wait, [&] { return !in_greenlet_; });
     }
   } else if (thread_.joinable() && connection_.wait_until(lock, &ended_, wait, [&] { return ended_; })) {
+    std::thread ended = std::move(thread_);  // of those that wait here the first joins it
     lock.unlock();
-    thread_.join();
+    if (ended.joinable()) {
+      ended.join();
+    }
   }
 }
 

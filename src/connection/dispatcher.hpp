@@ -66,9 +66,13 @@ class Dispatcher {
   bool wait_idle(Lock& lock, const base::Wait& wait);
   // Whether a callback is what waits, on the dispatcher's thread or in its greenlet.
   [[nodiscard]] bool runs_here(const base::Wait& wait) const;
+  // The same for a callback of any connection.
+  [[nodiscard]] static bool runs_any_here(const base::Wait& wait);
 
   // Waits for the end of the thread or greenlet, at the longest until the deadline: a callback that blocks for
-  // ever is left behind. REQUIRES: the connection is finished; its mutex is not held.
+  // ever is left behind. Any number of threads may wait. Within a callback, of whatever connection, it does not wait:
+  // two callbacks that terminate the gateways of each other would wait for each other's end. REQUIRES: the connection
+  // is finished; its mutex is not held.
   void join(const base::Wait& wait);
   // Runs what is left in place of a greenlet that the calling thread keeps from running, if it does. REQUIRES: as
   // join().

@@ -31,23 +31,27 @@ constexpr milliseconds kProcessesSeen{130};
 constexpr milliseconds kCallbacksEnd{170};
 
 // When what is done, all before or, with little time, shortly after the deadline. A short time is divided among them.
+// Without a deadline nothing is done but wait.
 struct Timetable {
-  base::Clock::time_point streams_go;
-  base::Clock::time_point sigterm;
-  base::Clock::time_point sigkill;
-  base::Clock::time_point give_up;
-  base::Clock::time_point callbacks_end;
+  base::Deadline streams_go;
+  base::Deadline sigterm;
+  base::Deadline sigkill;
+  base::Deadline give_up;
+  base::Deadline callbacks_end;
 
-  Timetable(base::Clock::time_point deadline, std::size_t gateways) {
+  Timetable(const base::Deadline& deadline, std::size_t gateways) {
+    if (!deadline) {
+      return;
+    }
     const auto patience =
-        std::max(std::chrono::duration_cast<milliseconds>(deadline - base::Clock::now()), milliseconds(0));
+        std::max(std::chrono::duration_cast<milliseconds>(*deadline - base::Clock::now()), milliseconds(0));
     const auto killing = kKilling + static_cast<int>(std::min<std::size_t>(gateways, 1000)) * kKillingEach;
-    const auto planned = deadline - std::min(killing, patience / 4);
+    const auto planned = *deadline - std::min(killing, patience / 4);
     streams_go = planned - std::min(kStreamsGoBefore, patience / 2);
     sigterm = planned - std::min(kSigtermBefore, patience / 4);
     sigkill = std::max(planned, base::Clock::now() + kSigtermAtLeast);
-    give_up = deadline + kProcessesSeen;
-    callbacks_end = deadline + kCallbacksEnd;
+    give_up = *deadline + kProcessesSeen;
+    callbacks_end = *deadline + kCallbacksEnd;
   }
 };
 
@@ -121,7 +125,7 @@ void tell_to_exit(const Gateways& gateways) {
 }
 
 Gateways end_in_order(const Gateways& gateways, const base::Wait& wait) {
-  const Timetable times(wait.deadline.value(), gateways.size());
+  const Timetable times(wait.deadline, gateways.size());
   Gateways running = wait_for_ends(gateways, wait.until(times.streams_go));
   take_streams(running);
   running = wait_for_ends(std::move(running), wait.until(times.sigterm));

@@ -18,7 +18,7 @@ inline constexpr std::chrono::milliseconds kEndsLate{200};
 
 // Tells all of them to exit, a proxy when nothing goes through it any more, and waits until they have. What is left
 // shortly before the deadline loses its stream where it has no process here, else gets SIGTERM, then SIGKILL with all
-// it has started; see Timetable in ending.cpp. REQUIRES: `wait` has a deadline.
+// it has started; see Timetable in ending.cpp. Without a deadline it waits for as long as they take.
 //
 // Returns those whose end is not seen kEndsLate after the deadline. They are killed, but the kernel is not done with
 // them: their loop is to run on, which collects them. All are declared gone.

@@ -91,13 +91,20 @@ Membership::~Membership() {
   if (made_here_.in_forked_copy()) {
     return;
   }
+  if (!ended_) {
+    end();
+  }
+  if (loop_) {
+    loop_->stop();
+  }
+}
+
+void Membership::end() noexcept {
+  ended_ = true;
   try {
     terminate(kOnDestruction, {});
   } catch (const std::exception&) {
     // Nobody is left to be told. The streams close now, and workers end when theirs does.
-  }
-  if (loop_) {
-    loop_->stop();
   }
 }
 
@@ -301,7 +308,7 @@ void Membership::tell_to_exit() {
 }
 
 // The carriers, which are fork servers' parents elsewhere, and the fork servers first: what is left of their workers
-// ends with them, and the loop sees that.
+// ends with them, and the loop sees that. Of several threads that come here the one that ends them stops the loop.
 void Membership::clean_up(const base::Wait& wait) {
   for (;;) {
     std::shared_ptr<ForkServers> servers;
@@ -316,7 +323,9 @@ void Membership::clean_up(const base::Wait& wait) {
       if (members_.empty() && starting_.empty() && awaited) {
         servers = std::move(fork_servers_);
         carriers = std::exchange(carriers_, {});
-        if (!servers && carriers.empty() && leaving_.empty()) {
+        if (servers) {
+          ending_servers_ = servers;
+        } else if (carriers.empty() && leaving_.empty() && ending_servers_.expired()) {
           idle = std::move(loop_);
         }
       }

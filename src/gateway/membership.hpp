@@ -1,10 +1,12 @@
 // What a group is inside: its gateways from the moment they are started until their processes are
 // gone, their ids, and the loop and the fork servers they share, which run only while there are any.
 //
-// Owner: execnet::Group, or the Python Group. Any thread may call any method. In a process forked from
-// the one that made it, it can only be destroyed, which leaves the parent's gateways alone.
+// Owner: execnet::Group, or the Python Group, and each thread that is in one of its methods: the owner may go
+// meanwhile. Any thread may call any method. In a process forked from the one that made it, it can only be destroyed,
+// which leaves the parent's gateways alone.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -29,7 +31,7 @@ namespace execnet::core {
 class Membership {
  public:
   explicit Membership(transport::LocalPython python = {}) : python_(std::move(python)) {}
-  // Terminates what is left, in about a second.
+  // Ends what is left if end() was not called.
   ~Membership();
   Membership(const Membership&) = delete;
   Membership& operator=(const Membership&) = delete;
@@ -39,6 +41,8 @@ class Membership {
   std::vector<std::shared_ptr<GatewayEnd>> start(std::vector<XSpec> specs, const base::Wait& wait);
   // Those that are just being started, too: start() throws then.
   void terminate(std::optional<base::Seconds> timeout, const base::Wait& wait);
+  // Terminates what is left, in about a second: for the owner, when it goes.
+  void end() noexcept;
   // Begins to terminate, and does not wait: for who is about to terminate several groups.
   void tell_to_exit();
   [[nodiscard]] std::vector<std::shared_ptr<GatewayEnd>> members() const;
@@ -66,6 +70,7 @@ class Membership {
 
   const base::MadeHere made_here_;
   const transport::LocalPython python_;
+  std::atomic<bool> ended_ = false;
   std::mutex carrier_mutex_;  // held while one is looked for and started; taken before the other one
   mutable std::mutex mutex_;
   XSpec defaultspec_{"popen"};
@@ -78,6 +83,7 @@ class Membership {
   std::vector<std::shared_ptr<GatewayEnd>> carriers_;  // proxies of members, that are none: transport::carrier_of
   std::shared_ptr<loop::Loop> loop_;
   std::shared_ptr<ForkServers> fork_servers_;  // of that loop
+  std::weak_ptr<ForkServers> ending_servers_;  // those that somebody is ending, who then stops the loop
 };
 
 }  // namespace execnet::core

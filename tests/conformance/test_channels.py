@@ -311,3 +311,44 @@ def test_a_closed_channel_is_no_longer_counted(fresh: Callable[[], execnet.Gatew
     channel.close()
     channel.waitclose(60)
     assert "0 active channels" in repr(gateway)
+
+
+ANY_NUMBER = """
+from fractions import Fraction
+blocked = channel.gateway.newchannel()
+blocked.set_window(10)
+channel.send(blocked)
+blocked.send(b"more than the window")
+calls = [channel.receive, channel.waitclose, lambda timeout: blocked.send(b"more than the window", timeout=timeout)]
+for timeout in [0, False, -1, -1e300, -(10**400), float("-inf"), Fraction(-1, 3), Fraction(1, 1000)]:
+    for call in calls:
+        try:
+            call(timeout=timeout)
+        except channel.TimeoutError:
+            pass
+        else:
+            raise AssertionError("%r was no time-out of %r" % (timeout, call))
+for call in calls:
+    try:
+        call(timeout=float("nan"))
+    except ValueError as error:
+        assert "a timeout is a number of seconds, not nan" in str(error), error
+    else:
+        raise AssertionError("nan was a time-out of %r" % call)
+channel.send("asks")
+for timeout in [1e9, 1e300, float("inf"), 10**400, Fraction(10**400, 3)]:
+    blocked.set_window(1000)
+    channel.send(channel.receive(timeout=timeout))
+    blocked.send(b"less than the window", timeout=timeout)
+"""
+
+
+def test_any_number_is_a_timeout_of_code_in_a_worker(gw: execnet.Gateway) -> None:
+    channel = gw.remote_exec(ANY_NUMBER)
+    blocked = channel.receive(timeout=60)
+    assert channel.receive(timeout=60) == "asks"
+    for item in range(5):
+        channel.send(item)
+        assert channel.receive(timeout=60) == item
+    channel.waitclose(timeout=60)
+    blocked.close()

@@ -176,3 +176,37 @@ def test_execnet_can_be_imported_in_a_native_worker(worker: Any, gw: execnet.Gat
     if not worker.is_native:
         pytest.skip("about the native worker only")
     assert ask(gw, "__import__('execnet').__version__") == execnet.__version__
+
+
+PURGE = """
+import sys
+for name in [name for name in sys.modules if name.split(".")[0] == "execnet"]:
+    del sys.modules[name]
+"""
+
+
+def test_a_worker_goes_on_when_execnet_is_taken_out_of_its_modules(fresh: Fresh) -> None:
+    gateway = fresh()
+    before = gateway.remote_exec("for item in channel: channel.send(item)")
+    before.send(1)
+    assert before.receive(timeout=60) == 1
+    gateway.remote_exec(PURGE).waitclose(60)
+    before.send(2)
+    assert before.receive(timeout=60) == 2
+    assert gateway.remote_exec("channel.send(repr(channel.gateway))").receive(timeout=60)
+    with pytest.raises(execnet.RemoteError, match="ZeroDivisionError"):
+        gateway.remote_exec("1 / 0").waitclose(60)
+
+
+def test_execnet_is_imported_again_in_a_native_worker(worker: Any, fresh: Fresh) -> None:
+    if not worker.is_native:
+        pytest.skip("about the native worker only")
+    again = PURGE + "import execnet\nchannel.send(isinstance(channel, execnet.Channel))\n"
+    again += "gateway = execnet.makegateway('popen')\n"
+    again += "channel.send(gateway.remote_exec('channel.send(42)').receive())\nexecnet.default_group.terminate(30)"
+    gateway = fresh()
+    for _ in range(2):
+        channel = gateway.remote_exec(again)
+        assert channel.receive(timeout=60) is True
+        assert channel.receive(timeout=60) == 42
+        channel.waitclose(60)

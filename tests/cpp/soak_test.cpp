@@ -12,6 +12,7 @@
 #include <functional>
 #include <future>
 #include <latch>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -384,6 +385,63 @@ TEST(Soak, TerminateAgainstSendOfAGateway) {
     // Nothing tells the code to stop in time, or at all. It is killed while it sends.
     at_once({send, send, receive, [&] { group.terminate(std::chrono::milliseconds(number % 2 == 0 ? 0 : 20)); }});
     EXPECT_EQ(group.size(), 0U);
+  });
+}
+
+// All that ends a group, by several threads at once, with callbacks that run meanwhile.
+TEST(Soak, SeveralThreadsEndOneGroup) {
+  repeat("several threads end one group", 5, [](std::size_t number) {
+    Group group{"popen"};
+    const Gateway gateway = group[0];
+    const Channel channel = gateway.remote_exec(number % 2 == 0 ? "channel.receive()" : "while True: channel.send(1)");
+    std::promise<void> end;
+    channel.setcallback([](const Value&) {}, [&] { end.set_value(); });
+    const auto terminate = [&] { group.terminate(number % 3 == 0 ? Seconds(0.1) : kPatience); };
+    at_once({terminate, terminate, [&] { gateway.exit(); }, [&] { gateway.join(kPatience); }});
+    EXPECT_EQ(end.get_future().wait_for(kPatience), std::future_status::ready);
+    EXPECT_EQ(group.size(), 0U);
+    group.terminate(kPatience);
+  });
+}
+
+TEST(Soak, AGroupIsDestroyedWhileAThreadTerminatesIt) {
+  repeat("destruction against terminate", 3, [](std::size_t /*number*/) {
+    auto group = std::make_unique<Group>(std::vector<XSpec>{"popen"});
+    std::promise<void> ending;
+    std::promise<void> destroying;
+    (*group)[0]
+        .remote_exec("channel.receive()")
+        .setcallback([](const Value&) {},
+                     [&] {
+                       ending.set_value();  // the other thread is in terminate() now
+                       destroying.get_future().wait_for(kPatience);
+                     });
+    std::thread other([&] { group->terminate(kPatience); });
+    EXPECT_EQ(ending.get_future().wait_for(kPatience), std::future_status::ready);
+    std::thread releases([&] { destroying.set_value(); });
+    group.reset();
+    other.join();
+    releases.join();
+  });
+}
+
+TEST(Soak, CallbacksTerminateEachOthersGroups) {
+  repeat("callbacks that terminate", 3, [](std::size_t /*number*/) {
+    std::array<Group, 2> groups;
+    const auto over = std::make_shared<std::array<std::promise<void>, 2>>();
+    std::latch both(2);
+    for (std::size_t i = 0; i < 2; ++i) {
+      groups.at(i).makegateway();
+      groups.at(i)[0].remote_exec("channel.send(1)").setcallback([&, i, over](const Value&) {
+        both.arrive_and_wait();
+        groups.at(1 - i).terminate(kPatience);
+        groups.at(i).terminate(kPatience);
+        over->at(i).set_value();
+      });
+    }
+    for (auto& one : *over) {
+      EXPECT_EQ(one.get_future().wait_for(kPatience / 2), std::future_status::ready);
+    }
   });
 }
 

@@ -19,7 +19,7 @@ from mutations import soak_runs
 PATIENCE = 60
 AGAIN = 100  # runs after which a fresh gateway takes over
 
-soaks = pytest.mark.timeout(3000 if "EXECNET_SOAK_RUNS" in os.environ else 300)
+soaks = pytest.mark.timeout(7000 if "EXECNET_SOAK_RUNS" in os.environ else 300)
 
 
 def repeat(what: str, short_form: int) -> Iterator[int]:
@@ -194,3 +194,27 @@ def test_terminate_ends_threads_that_send_and_receive(group: execnet.Group) -> N
 
         at_once(send, send, receive, lambda number=number: group.terminate(timeout=0.02 * (number % 2)))
         assert len(group) == 0
+
+
+def end_by_several_threads(source: str, seconds: float) -> None:
+    group = execnet.Group(["popen"])
+    gateway = group[0]
+    ended = threading.Event()
+    channel = gateway.remote_exec(source)
+    channel.setcallback(lambda item: ended.set() if item is None else None, endmarker=None)
+    at_once(
+        lambda: group.terminate(timeout=seconds),
+        lambda: group.terminate(timeout=PATIENCE),
+        group._cleanup_atexit,
+        gateway.exit,
+        lambda: gateway.join(timeout=PATIENCE),
+    )
+    assert ended.wait(PATIENCE)
+    assert len(group) == 0
+
+
+@soaks
+def test_several_threads_end_one_group() -> None:
+    for number in repeat("several threads end one group, Python", 10):
+        source = "channel.receive()" if number % 2 else "while True: channel.send(1)"
+        end_by_several_threads(source, PATIENCE if number % 3 else 0.1)

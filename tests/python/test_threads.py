@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import pytest
 
@@ -97,6 +99,103 @@ def test_threads_terminate_one_group(group: execnet.Group) -> None:
         group.makegateway("popen")
     at_once([lambda: group.terminate(timeout=5.0)] * 4)
     assert len(group) == 0
+
+
+def test_threads_terminate_one_group_with_callbacks(group: execnet.Group) -> None:
+    # Each waits for the end of the thread that runs the callbacks, which can be joined only once.
+    ended = threading.Semaphore(0)
+    for _ in range(3):
+        channel = group.makegateway("popen").remote_exec("channel.send(1); channel.receive()")
+        channel.setcallback(lambda item: ended.release() if item is None else None, endmarker=None)
+    gateways = list(group)
+    at_once([*[lambda: group.terminate(timeout=30.0)] * 4, *(gateway.exit for gateway in gateways)])
+    assert len(group) == 0
+    for _ in gateways:
+        assert ended.acquire(timeout=0)
+
+
+def test_one_group_is_ended_by_threads_and_as_at_the_end_of_the_program(group: execnet.Group) -> None:
+    channel = group.makegateway("popen").remote_exec("channel.receive()")
+    channel.setcallback(lambda item: None, endmarker=None)
+    at_once([group._cleanup_atexit, group._cleanup_atexit, lambda: group.terminate(timeout=30.0)])
+    assert len(group) == 0
+
+
+def test_a_callback_is_run_that_is_given_after_the_end(gateway: execnet.Gateway, group: execnet.Group) -> None:
+    first, second = (gateway.remote_exec("channel.send(1); channel.receive()") for _ in range(2))
+    items: list[object] = []
+    first.setcallback(items.append, endmarker="end")
+    at_once([lambda: group.terminate(timeout=30.0)] * 2)
+    ended = threading.Event()
+    second.setcallback(lambda item: ended.set() if item == "end" else None, endmarker="end")
+    assert ended.wait(30)
+    assert items[-1] == "end"
+
+
+def test_a_callback_terminates_its_own_group(group: execnet.Group) -> None:
+    channel = group.makegateway("popen").remote_exec("channel.send(1); channel.receive()")
+    over = threading.Event()
+
+    def terminate(item: int) -> None:
+        group.terminate(timeout=30.0)
+        over.set()
+
+    channel.setcallback(terminate)
+    assert over.wait(30)
+    assert len(group) == 0
+
+
+def test_an_endmarker_terminates_its_own_group(group: execnet.Group) -> None:
+    over = threading.Event()
+    channel = group.makegateway("popen").remote_exec("pass")
+    channel.setcallback(lambda item: (group.terminate(timeout=30.0), over.set()), endmarker=None)
+    assert over.wait(30)
+    assert len(group) == 0
+
+
+def test_a_callback_terminates_its_group_while_other_threads_do(group: execnet.Group) -> None:
+    channel = group.makegateway("popen").remote_exec("channel.send(1); channel.receive()")
+    called, over = threading.Event(), threading.Event()
+
+    def terminate(item: int) -> None:
+        called.set()
+        group.terminate(timeout=30.0)
+        over.set()
+
+    channel.setcallback(terminate)
+    assert called.wait(30)
+    at_once([lambda: group.terminate(timeout=30.0)] * 2)
+    assert over.is_set()
+    assert len(group) == 0
+
+
+def test_callbacks_terminate_the_groups_of_each_other() -> None:
+    groups = [execnet.Group(["popen"]), execnet.Group(["popen"])]
+    both = threading.Barrier(2)
+    over = threading.Semaphore(0)
+
+    def terminate(item: int, own: execnet.Group, other: execnet.Group) -> None:
+        both.wait(30)
+        other.terminate(timeout=1e9)  # not for the end of the callback there, which waits for the end of this one
+        own.terminate(timeout=1e9)
+        over.release()
+
+    for own, other in (groups, groups[::-1]):
+        channel = own[0].remote_exec("channel.send(1); channel.receive()")
+        channel.setcallback(functools.partial(terminate, own=own, other=other))
+    for _ in groups:
+        assert over.acquire(timeout=60)
+
+
+def test_a_finishedcallback_of_rsync_terminates_the_group(group: execnet.Group, tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "file").write_text("text")
+    sync = execnet.RSync(tmp_path / "source", verbose=False)
+    gateway = group.makegateway("popen")
+    sync.add_target(gateway, tmp_path / "target", finishedcallback=lambda: group.terminate(timeout=30.0))
+    sync.send()
+    assert len(group) == 0
+    assert (tmp_path / "target" / "file").read_text() == "text"
 
 
 def test_terminate_wakes_the_threads_that_wait(group: execnet.Group) -> None:

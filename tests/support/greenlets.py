@@ -244,6 +244,24 @@ def terminate(group: execnet.Group) -> None:
     assert not children()
 
 
+def terminate_beside_a_thread(group: execnet.Group) -> None:
+    """A thread and a greenlet wait for one member and its callbacks; the greenlet is told to stop, and tries again."""
+    gate = Gate()
+    channel = group.makegateway(popen("//execmodel=thread")).remote_exec(
+        f"channel.send(1); open({gate.path!r}).readline()"
+    )
+    channel.receive(timeout=20)
+    channel.setcallback(lambda item: None, endmarker=None)
+    other = threading.Thread(target=group.terminate, args=(50,))
+    other.start()
+    raised(green.Timeout, lambda: timed(lambda: group.terminate(timeout=50)))
+    released(lambda: group.terminate(timeout=50), gate.open)
+    while other.is_alive():
+        green.sleep(0.01)
+    gate.remove()
+    assert not children()
+
+
 def failed_start(group: execnet.Group) -> None:
     gate = Gate()
     python = f"sh -c 'read x <{gate.path}; echo no luck >&2; exit 3'"
@@ -576,6 +594,7 @@ HERE = (
     installvia,
     rsync,
     terminate,
+    terminate_beside_a_thread,
     failed_start,
     many_wait,
     timeouts_and_kills,

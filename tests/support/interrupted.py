@@ -124,6 +124,25 @@ def terminate(group: execnet.Group) -> None:
     say(after="goes on" if eventually(lambda: not children()) else "processes are left")
 
 
+def terminate_beside_another_thread(group: execnet.Group) -> None:
+    """Both wait for one member and its callbacks; only the main thread is interrupted."""
+    import threading
+
+    channel = group.makegateway("popen").remote_exec(
+        "import signal; [signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGINT)]\n"
+        "channel.send(1)\n"
+        "while True: pass"
+    )
+    channel.receive()
+    channel.setcallback(lambda item: None, endmarker=None)
+    other = threading.Thread(target=group.terminate, args=(5.0,))
+    other.start()
+    interrupted(group.terminate)
+    other.join(60)
+    assert not other.is_alive()
+    say(after="goes on" if eventually(lambda: not children()) else "processes are left")
+
+
 def makegateway(group: execnet.Group) -> None:
     interrupted(lambda: group.makegateway("popen//python=sh -c 'exec sleep 1000'"))
     if len(group) or not eventually(lambda: not children()):
@@ -154,6 +173,7 @@ PROGRAMS = {
         send,
         send_into_a_full_window,
         terminate,
+        terminate_beside_another_thread,
         makegateway,
         remote_status,
     )

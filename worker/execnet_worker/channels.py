@@ -4,8 +4,8 @@ from _collections import deque
 
 from .errors import RemoteError, TimeoutError
 from .frames import RECONFIGURE, WINDOW
-from .locks import acquire_until, release
-from .system import allocate_lock, get_ident, now
+from .locks import acquire_until, deadline_after, release
+from .system import allocate_lock, get_ident
 from .values import CHANNEL, WRITERS, dump, op_int4
 
 NO_ENDMARKER = object()
@@ -108,10 +108,10 @@ class Channel(object):
         Waits while the window is full, at most `timeout` seconds: TimeoutError, and nothing was sent.
         """
         connection, state, payload = self._connection, self._state, dump(item)
+        deadline = deadline_after(timeout)
         if state.window == UNBOUNDED:
             connection.call(connection.send_item, state, payload)
             return
-        deadline = None if timeout is None else now() + timeout
         turn, sent = (connection.caller(), len(payload), object()), False
         try:
             with connection.lock:
@@ -164,7 +164,7 @@ class Channel(object):
         """
         state, connection = self._state, self._connection
         incoming = connection.incoming
-        deadline = None if timeout is None else now() + timeout
+        deadline = deadline_after(timeout)
         reads = timeout is None and connection.greenlets is None and get_ident() == incoming.main
         while True:
             with connection.lock:
@@ -226,7 +226,7 @@ class Channel(object):
 
     def waitclose(self, timeout=None):
         """Waits until the other side will send no more. Throws RemoteError, TimeoutError."""
-        deadline = None if timeout is None else now() + timeout
+        deadline = deadline_after(timeout)
         while True:
             with self._connection.lock:
                 if self._state.no_more_items:
@@ -341,7 +341,7 @@ class ChannelReader(ChannelFile):
 
     def readline(self):
         while True:
-            newline = self._buffer.find(b"\n" if isinstance(self._buffer, bytes) else u"\n")
+            newline = self._buffer.find(b"\n" if isinstance(self._buffer, bytes) else "\n")
             if newline >= 0 or not self._more():
                 return self._take(newline + 1 or len(self._buffer))
 

@@ -6,6 +6,8 @@ from _collections import deque
 
 from .system import PY3, ThreadError, allocate_lock, close_on_exec, now
 
+FOREVER = 1e9
+
 
 class Mailbox(object):
     """A queue for one reader. put() takes no lock and never waits, so that __del__ may call it."""
@@ -66,6 +68,22 @@ class GreenLock(object):
     def __del__(self):
         for descriptor in self._pipe:
             os.close(descriptor)
+
+
+def deadline_after(timeout):
+    """When a time-out of so many seconds is over; None: never. As base::deadline_after() in src/base/wait.hpp.
+
+    Throws ValueError for nan.
+    """
+    if timeout is None:
+        return None
+    try:
+        seconds = float(timeout)
+    except OverflowError:
+        seconds = FOREVER if timeout > 0 else 0.0
+    if seconds != seconds:
+        raise ValueError("a timeout is a number of seconds, not nan")
+    return None if seconds >= FOREVER else now() + max(0.0, seconds)
 
 
 def acquire_until(lock, deadline):

@@ -1,0 +1,73 @@
+#include "gil.hpp"
+
+#include <pthread.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <memory>
+
+// Of glibc and musl, which call what was given to it first of all in pthread_exit(). The macro pthread_cleanup_push()
+// of POSIX is no help: its handlers are run in the course of the unwinding.
+extern "C" void _pthread_cleanup_push(_pthread_cleanup_buffer* buffer, void (*handler)(void*), void* argument);
+
+namespace execnet::python {
+namespace {
+
+[[noreturn]] void sleep_for_ever() {
+  sigset_t all;
+  sigfillset(&all);
+  pthread_sigmask(SIG_BLOCK, &all, nullptr);  // they are for threads that go on
+  for (;;) {
+    ::pause();
+  }
+}
+
+}  // namespace
+
+namespace detail {
+
+constinit thread_local bool sleeps_at_end = false;
+
+// A handler is called when the unwinding comes to the address of its buffer. On the heap that is at once, wherever the
+// stack of the thread, or of a greenlet, is.
+void sleep_at_end() {
+  sleeps_at_end = true;
+#if PY_VERSION_HEX < 0x030E0000
+  thread_local const auto buffer = std::make_unique<_pthread_cleanup_buffer>();
+  _pthread_cleanup_push(
+      buffer.get(),
+      [](void*) {
+        if (interpreter_ends()) {
+          sleep_for_ever();
+        }
+      },
+      nullptr);
+#endif
+}
+
+}  // namespace detail
+
+WithGil::WithGil() {
+  sleep_at_end();
+  if (PyGILState_GetThisThreadState() == nullptr && interpreter_ends()) {
+    sleep_for_ever();  // there is nothing any more that a state could be made of
+  }
+  state_ = PyGILState_Ensure();
+}
+
+void with_thread_state(const std::function<void()>& body) {
+  if (interpreter_ends()) {
+    body();
+    return;
+  }
+  sleep_at_end();
+  const PyGILState_STATE state = PyGILState_Ensure();
+  PyThreadState* const thread = PyEval_SaveThread();
+  body();
+  if (!interpreter_ends()) {  // else the state goes with the interpreter, and this thread ends
+    PyEval_RestoreThread(thread);
+    PyGILState_Release(state);
+  }
+}
+
+}  // namespace execnet::python

@@ -200,9 +200,12 @@ void ChannelHandle::waitclose(const base::Wait& wait) {
 
 bool ChannelHandle::set_callback(std::shared_ptr<Callback> callback, bool in_greenlet) {
   auto lock = connection_->lock();
-  if (std::exchange(state_->had_callback, true)) {
+  if (state_->had_callback) {
     throw ChannelClosed(repr_of(*state_) + " has a callback already");
   }
+  // First, since there may be no thread to be had: then nothing has changed.
+  const bool is_for_caller = connection_->dispatcher().start(lock, in_greenlet);
+  state_->had_callback = true;
   state_->callback = std::move(callback);
   state_->to_be_told = true;
   for (base::Buffer& item : state_->items) {
@@ -212,7 +215,7 @@ bool ChannelHandle::set_callback(std::shared_ptr<Callback> callback, bool in_gre
   if (state_->no_more_items) {
     connection_->dispatcher().push(lock, state_, std::nullopt);
   }
-  return connection_->dispatcher().start(lock, in_greenlet);
+  return is_for_caller;
 }
 
 std::exception_ptr ChannelHandle::take_error() {

@@ -37,7 +37,7 @@ void Connection::start(std::weak_ptr<ConnectionOwner> owner, bool loop_reads) {
   owner_ = std::move(owner);
   watch_ = loop_->watch(link_.fd(), 0, [weak = weak_from_this()](std::uint32_t ready) {
     if (const auto self = weak.lock()) {
-      self->on_ready(ready);
+      self->guarded([&] { self->on_ready(ready); });
     }
   });
   if (loop_reads) {

@@ -321,6 +321,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   [[nodiscard]] bool has_readers(Lock& lock) const;
   void wake_a_reader(Lock& lock);
   void start_ticking(Lock& lock);
+  // For what the loop calls: what goes wrong there ends the connection.
+  void guarded(const std::function<void()>& body);
   void tick();
   void on_ready(std::uint32_t ready);
   void read_as_loop(Lock& lock);

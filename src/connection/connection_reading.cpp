@@ -264,12 +264,32 @@ void Connection::start_ticking(Lock& lock) {
   if (ticking_) {
     return;
   }
-  loop_->call_after(kTick, [weak = weak_from_this()] {
-    if (const auto self = weak.lock()) {
-      self->tick();
+  try {
+    loop_->call_after(kTick, [weak = weak_from_this()] {
+      if (const auto self = weak.lock()) {
+        self->guarded([&] { self->tick(); });
+      }
+    });
+    ticking_ = true;
+  } catch (const std::exception&) {  // no memory: who leaves a wait cannot be told; the loop reads at once
+    arm(lock);
+  }
+}
+
+void Connection::guarded(const std::function<void()>& body) {
+  try {
+    body();
+  } catch (const std::exception& error) {
+    shut_down();
+    {
+      auto lock = this->lock();
+      reader_ = Reader::kEnded;
+      update_interest(lock);
     }
-  });
-  ticking_ = true;
+    if (const auto owner = owner_.lock()) {
+      owner->on_stream_end(error.what());
+    }
+  }
 }
 
 void Connection::tick() {
@@ -291,7 +311,7 @@ void Connection::arm(Lock& lock) {
   if (!link_.may_sleep_reading()) {  // the socket does not tell of what is in the ring already
     loop_->call_after(std::chrono::milliseconds(0), [weak = weak_from_this()] {
       if (const auto self = weak.lock()) {
-        self->on_ready(loop::kRead);
+        self->guarded([&] { self->on_ready(loop::kRead); });
       }
     });
   }

@@ -294,8 +294,10 @@ void Connection::release_writing(Lock& lock) {
         } else {  // no bell is rung for room that is there already
           loop_->call_after(std::chrono::milliseconds(0), [weak = weak_from_this()] {
             if (const auto self = weak.lock()) {
-              auto own = self->lock();
-              self->on_bell(own);
+              self->guarded([&] {
+                auto own = self->lock();
+                self->on_bell(own);
+              });
             }
           });
         }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
+#include <exception>
 #include <execnet/error.hpp>
 #include <string_view>
 #include <utility>
@@ -141,7 +142,12 @@ void GatewayEnd::run(base::Buffer first, bool hello_follows) {
     const std::lock_guard lock(mutex_);
     end_watch_ = loop_->watch(far_end_->end_fd(), loop::kRead, [weak = weak_from_this()](std::uint32_t) {
       if (const auto self = weak.lock()) {
-        self->on_far_end_ended();
+        try {
+          self->on_far_end_ended();
+        } catch (const std::exception& error) {
+          self->unwatch_end();
+          self->on_stream_end(std::string("how it ended cannot be found out: ") + error.what());
+        }
       }
     });
   }
@@ -262,8 +268,8 @@ void GatewayEnd::on_far_end_ended() {
     connection_->shut_down();
   }
   const bool stream_ended = [&] {
+    unwatch_end();
     const std::lock_guard lock(mutex_);
-    loop_->unwatch(end_watch_);
     return stream_error_.has_value();
   }();
   if (stream_ended) {
@@ -274,21 +280,40 @@ void GatewayEnd::on_far_end_ended() {
 void GatewayEnd::on_stream_end(const std::string& error) {
   {
     const std::lock_guard lock(mutex_);
-    stream_error_ = error;
-  }
-  far_end_->on_stream_end();
-  if (far_end_->ended()) {
-    finish();
-    return;
-  }
-  loop_->call_after(kProcessEndsWithin, [weak = weak_from_this()] {
-    if (const auto self = weak.lock()) {
-      self->finish();
+    if (!stream_error_ || stream_error_->empty()) {
+      stream_error_ = error;
     }
-  });
+  }
+  try {
+    far_end_->on_stream_end();
+    if (!far_end_->ended()) {
+      loop_->call_after(kProcessEndsWithin, [weak = weak_from_this()] {
+        if (const auto self = weak.lock()) {
+          self->finish();
+        }
+      });
+      return;
+    }
+  } catch (const std::exception&) {
+    // For want of memory, say. Its end is known all the same.
+  }
+  finish();
 }
 
-void GatewayEnd::finish() { connection_->finish(cause()); }
+void GatewayEnd::unwatch_end() {
+  const std::lock_guard lock(mutex_);
+  loop_->unwatch(end_watch_);
+}
+
+void GatewayEnd::finish() {
+  std::string text = "gateway " + id_ + " is gone";
+  try {
+    text = cause();
+  } catch (const std::exception& error) {
+    text += std::string(", and why cannot be found out: ") + error.what();
+  }
+  connection_->finish(text);
+}
 
 std::string GatewayEnd::cause() {
   std::string text = "gateway " + id_ + " (" + spec_.text() + ") is gone: ";

@@ -8,6 +8,7 @@
 #include <array>
 #include <cerrno>
 #include <chrono>
+#include <new>
 #include <string_view>
 #include <utility>
 
@@ -46,8 +47,12 @@ void StderrTail::start() {
 
 void StderrTail::on_ready() {
   const std::lock_guard lock(mutex_);
-  read_available();
-  write_pending();
+  try {
+    read_available();
+    write_pending();
+  } catch (const std::bad_alloc&) {  // it goes on without what was said until now
+    pending_ = tail_ = std::string();
+  }
 }
 
 void StderrTail::read_available() {

@@ -146,6 +146,7 @@ class WorkerEnd final : public ConnectionOwner, public std::enable_shared_from_t
   void queue_for_main(Task task);
   void say_hello(Lock& lock, const WorkerInfo& info);
   void end_within(std::chrono::milliseconds patience);
+  void end_by_force_after(std::chrono::milliseconds patience);
 
   const Run run_;
   const Patience patience_;

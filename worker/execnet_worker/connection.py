@@ -16,6 +16,17 @@ from .system import allocate_lock, complain, get_ident, imap, native, portable, 
 from .values import INTEGERS, dump, load, load_text
 
 
+def for_good(body):
+    """Runs what the worker is of no use without: if it fails, for want of memory, say, the process ends, and says why."""
+    try:
+        body()
+    except BaseException:
+        try:
+            complain(native(format_error(sys.exc_info(), {})))
+        finally:
+            os._exit(1)
+
+
 class Connection(object):
     """This end of the stream: what goes out, and the channels."""
 
@@ -414,12 +425,14 @@ class Connection(object):
             self._calls.put(state)
 
     def start_dispatcher(self):
-        with self.lock:
-            started, self._dispatching = self._dispatching, True
-        if not started and self.greenlets and self.greenlets.here():
+        """Throws OSError if there is no thread for it. With the lock held."""
+        if self._dispatching:
+            return
+        if self.greenlets and self.greenlets.here():
             self.greenlets.spawn(self._run_dispatcher)
-        elif not started:
-            start_thread("dispatcher", self._run_dispatcher)
+        else:
+            start_thread("dispatcher", for_good, self._run_dispatcher)
+        self._dispatching = True
 
     def _run_dispatcher(self):
         while True:

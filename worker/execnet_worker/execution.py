@@ -10,7 +10,7 @@ from .errors import ProtocolError
 from .locks import release
 from .proxy import OpenedProcess, check_open
 from .sources import check_exec, compile_source, format_error
-from .system import ThreadError, complain, flush, native, portable, signal, start_thread
+from .system import complain, flush, native, portable, signal, start_thread
 from .values import load
 
 
@@ -78,7 +78,7 @@ class Executor(object):
                 start_thread("exec %d" % number, self._run, task)
             elif waits:
                 start_thread("grace %d" % number, self._refuse_late, task)
-        except ThreadError as error:  # the system has no more threads
+        except EnvironmentError as error:
             self._refuse(task, portable(error))
 
     def on_open(self, number, payload):
@@ -90,10 +90,19 @@ class Executor(object):
         with connection.lock:
             channel._state.relay, channel._state.window = opened, UNBOUNDED  # it has its own
             self._unfinished += 1
-        start_thread("open %d" % number, self._run_opened, opened)
+        try:
+            start_thread("open %d" % number, self._run_opened, opened)
+        except EnvironmentError as error:
+            opened.refuse(error)
+            self._on_opened_over()
 
     def _run_opened(self, opened):
-        opened.run()
+        try:
+            opened.run()
+        finally:
+            self._on_opened_over()
+
+    def _on_opened_over(self):
         with self._connection.lock:
             self._unfinished -= 1
         self.wake()

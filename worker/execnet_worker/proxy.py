@@ -24,27 +24,42 @@ class OpenedProcess(object):
     def __init__(self, connection, channel, argv, env, sources):
         self._connection, self._channel, self._state = connection, channel, channel._state
         self._argv, self._env, self._sources = argv, env, sources
-        self._process = self._server = None
+        self._process = self._server = self._stream = None
         self._ended = False
         self._on_the_way = 0  # bytes of its output that were sent and not consumed; guarded by the connection's lock
         self._look = allocate_lock()  # let go of when that has changed
 
     def run(self):
+        """Starts it, and sees it to its end."""
+        try:
+            self._run()
+        except Exception as error:
+            self.refuse(error)
+
+    def refuse(self, error):
+        """Tells the coordinator why it cannot be, or go on. Whatever there is of it ends."""
+        number = getattr(error, "errno", None)
+        why = os.strerror(number) if number else error
+        if not isinstance(error, ForkError):
+            why = "cannot start '%s': %s" % (native(portable(self._argv[0])), why)
+        with self._connection.lock:
+            self._state.relay = None
+        self._ended = True
+        if self._process is not None:
+            kill_tree(self._process.pid)
+            self._process.wait()
+        if self._stream is not None:
+            self._shut_down()
+            self._stream.close()
+        self._channel.close(str(why))
+
+    def _run(self):
         import socket
 
         self._stream, theirs = socket.socketpair()
         close_on_exec(self._stream.fileno())
         try:
             self._process = self._start(theirs)
-        except Exception as error:
-            number = getattr(error, "errno", None)
-            why = os.strerror(number) if number else error
-            if not isinstance(error, ForkError):
-                why = "cannot start '%s': %s" % (native(portable(self._argv[0])), why)
-            self._ended = True
-            self._stream.close()
-            self._channel.close(str(why))
-            return
         finally:
             theirs.close()
         name = "relay %d" % self._state.id
@@ -83,7 +98,11 @@ class OpenedProcess(object):
     def on_channel_end(self):
         """The coordinator has ended the stream, or is gone."""
         release(self._look)
-        start_thread("end %d" % self._state.id, self._end_within, 0.3)
+        try:
+            start_thread("end %d" % self._state.id, self._end_within, 0.3)
+        except EnvironmentError:  # it ends without the moment for ending by itself
+            if self._process is not None and not self._ended:
+                kill_tree(self._process.pid)
 
     def _end_within(self, seconds):
         deadline = now() + seconds

@@ -4,7 +4,7 @@ import os
 import sys
 import time
 
-from .connection import Connection
+from .connection import Connection, for_good
 from .errors import LoadError, ProtocolError
 from .execution import Executor
 from .frames import (
@@ -174,7 +174,7 @@ def serve(stream, write_fd, stderr_fd):
     executor = Executor(connection, hello["execmodel"])
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=connection.leave_in_child)
-    start_thread("poster", connection.run_poster)
+    start_thread("poster", for_good, connection.run_poster)
     outcome = []
     start_thread("receiver", receive_all, messages, connection, executor, outcome)
     executor.run_main(sigint)

@@ -81,6 +81,9 @@ void take(const Descriptors& passed) {
 void rest() {
   WorkerProcess& worker = worker_process();
   worker.open(transport::kStreamFd);
+  if (prepared()->crash_report >= 0) {
+    worker.end->complain_to(prepared()->crash_report);
+  }
   const auto take_streams = [&worker](const core::WorkerSetup& setup) {
     if (setup.null_stdout) {
       throw_stdout_away();

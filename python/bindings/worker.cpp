@@ -189,7 +189,9 @@ void start_serving(nb::handle module, int stderr_fd) {
     }
     exit_with(1);
   }
-  report_crashes();
+  if (const int report = report_crashes(); report >= 0) {
+    worker.end->complain_to(report);
+  }
   take_stderr(stderr_fd);
   worker.end->say_hello(introduce());
   worker.serves = true;

@@ -101,22 +101,24 @@ void ForkedProcess::set_ended(const std::string& how, const std::string& said) {
 // --- ForkServer: its life ---
 
 std::shared_ptr<ForkServer> ForkServer::start(const transport::Launch& launch, std::shared_ptr<loop::Loop> loop) {
+  loop->start();  // as in GatewayEnd::start
+  base::Fd null = open_null();
   transport::Link link = transport::open(launch);
   const base::Buffer sources = transport::preamble(launch);
   // Less than the socket takes at once. If the program has ended already, that is seen soon.
   static_cast<void>(::send(link.stream.get(), sources.view().data(), sources.view().size(), MSG_NOSIGNAL));
-  auto self = std::make_shared<ForkServer>(std::move(link), std::move(loop));
+  auto self = std::make_shared<ForkServer>(std::move(link), std::move(null), std::move(loop));
   self->watch();
   return self;
 }
 
-ForkServer::ForkServer(transport::Link link, std::shared_ptr<loop::Loop> loop)
+ForkServer::ForkServer(transport::Link link, base::Fd null, std::shared_ptr<loop::Loop> loop)
     : loop_(std::move(loop)),
       process_(std::move(link.process)),
       stderr_(std::make_shared<StderrTail>(std::move(link.stderr_pipe), loop_)),
       oom_(process_->pid()),
       control_(std::move(link.stream)),
-      null_(open_null()) {}
+      null_(std::move(null)) {}
 
 ForkServer::~ForkServer() { finish(); }
 

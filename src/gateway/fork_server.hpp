@@ -68,7 +68,7 @@ class ForkServer final : public std::enable_shared_from_this<ForkServer> {
  public:
   // Starts the interpreter, which then imports the modules. Throws HostNotFound.
   static std::shared_ptr<ForkServer> start(const transport::Launch& launch, std::shared_ptr<loop::Loop> loop);
-  ForkServer(transport::Link link, std::shared_ptr<loop::Loop> loop);  // for start()
+  ForkServer(transport::Link link, base::Fd null, std::shared_ptr<loop::Loop> loop);  // for start()
   ~ForkServer();
   ForkServer(const ForkServer&) = delete;
   ForkServer& operator=(const ForkServer&) = delete;

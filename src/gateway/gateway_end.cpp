@@ -65,6 +65,7 @@ std::shared_ptr<GatewayEnd> GatewayEnd::start(const XSpec& spec, const transport
                                               const std::shared_ptr<GatewayEnd>& other,
                                               std::shared_ptr<loop::Loop> loop, ForkServers::Batch& forks,
                                               const base::Wait& wait) {
+  loop->start();  // what can fail for want of descriptors or threads does before there is a process
   transport::Launch launch;
   base::Fd stream;
   std::shared_ptr<FarEnd> far_end;

@@ -381,10 +381,10 @@ void WorkerEnd::on_terminate(Lock& lock) {
 }
 
 void WorkerEnd::on_stream_end(const std::string& error) {
-  pollfd out{STDERR_FILENO, POLLOUT, 0};
+  pollfd out{complaints_, POLLOUT, 0};
   if (!error.empty() && ::poll(&out, 1, 0) > 0) {  // else nobody reads it, and this must not wait for that
     const std::string text = "execnet worker: " + error + "\n";
-    static_cast<void>(!::write(STDERR_FILENO, text.data(), text.size()));
+    static_cast<void>(!::write(out.fd, text.data(), text.size()));
   }
   {
     auto lock = connection_->lock();

@@ -1,5 +1,6 @@
-"""`exhausted.py SIDE SCENARIO SPEC [CALL]`: a program that lives a scenario again and again, and each time the next
-system call that asks for a resource fails, on one side, until none is left that could: a table of what came of it.
+"""`exhausted.py SIDE SCENARIO SPEC [STRIDE [CALL]]`: a program that lives a scenario again and again, and each time
+another system call that asks for a resource fails, on one side: the first, and those STRIDE further on, until none is
+left that could. With CALL, of the calls of that name. Prints what came of it.
 
 It runs with tests/support/failing_calls.c preloaded. Each time it must be told by an error of a documented type that
 names the cause, or not be hindered at all; then the same group must work on, and nothing may be left.
@@ -197,13 +198,14 @@ def live_once(failing: Failing, number: int, scenario: str, spec: str) -> tuple[
     return failed, described
 
 
-def walk(side: str, scenario: str, spec: str, call: str) -> None:
+def walk(side: str, scenario: str, spec: str, stride: int, call: str) -> None:
     failing = Failing(side, Path(os.environ["EXECNET_FAIL_LOG"]), call)
     outcomes: Counter[str] = Counter()
     wrong: list[str] = []
     with execnet.Group() as group:  # what is imported and started once is there from here on
         echo(group.makegateway("popen"))
-    for number in itertools.count(1):
+    walked = 0
+    for number in itertools.count(1, stride):
         print(f"{number}: ", end="", flush=True)
         faulthandler.dump_traceback_later(3 * PATIENCE, exit=True)
         try:
@@ -214,12 +216,14 @@ def walk(side: str, scenario: str, spec: str, call: str) -> None:
             continue
         if not failed:
             break
+        walked += 1
         outcomes.update(f"{name}: {'unhindered' if told is None else type(told).__name__}" for name in failed)
     faulthandler.cancel_dump_traceback_later()
-    print(f"walked {number - 1}: " + ", ".join(f"{what} {count}" for what, count in sorted(outcomes.items())))
+    print(f"walked {walked}: " + ", ".join(f"{what} {count}" for what, count in sorted(outcomes.items())))
     if wrong:
         sys.exit("\n".join(wrong))
 
 
 if __name__ == "__main__":
-    walk(*sys.argv[1:4], call=sys.argv[4] if len(sys.argv) > 4 else "")
+    more = sys.argv[4:]
+    walk(*sys.argv[1:4], stride=int(more[0]) if more else 1, call=more[1] if len(more) > 1 else "")

@@ -28,7 +28,7 @@ from .gateway import Gateway
 from .greenlets import GREEN, Greenlets
 from .guard import fork_under_guard
 from .sources import format_error
-from .system import PY3, close_on_exec, complain, flush, native, now, portable, signal, start_thread
+from .system import PY3, close_on_exec, complain, complaints, flush, native, now, portable, signal, start_thread
 from .values import INTEGERS, dump, load
 
 HELLO_TYPES = {
@@ -122,8 +122,8 @@ def report_crashes():
     except ImportError:
         return  # Python 2
     if not faulthandler.is_enabled():
-        report = os.dup(2)  # not inherited
-        faulthandler.enable(report, all_threads=False)
+        complaints.append(os.dup(2))  # not inherited
+        faulthandler.enable(complaints[0], all_threads=False)
 
 
 def serve(stream, write_fd, stderr_fd):

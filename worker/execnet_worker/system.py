@@ -62,9 +62,16 @@ def flush(file):
         pass  # None, closed, or replaced by something that is no file
 
 
+complaints = []  # the descriptor of what the coordinator reads, if that is not the stderr
+
+
 def complain(text):
+    line = "execnet worker: %s\n" % text
     try:
-        sys.stderr.write("execnet worker: %s\n" % text)
+        if complaints:
+            os.write(complaints[0], line.encode("utf-8", "replace") if PY3 else line)
+        else:
+            sys.stderr.write(line)
     except Exception:
         pass
 

@@ -108,7 +108,7 @@ def answer_requests():
                 return None
             data += more
             for _, _, passed in ancillary:
-                descriptors = struct.unpack("=4i", passed)
+                descriptors = struct.unpack("=%di" % (len(passed) // 4), passed)
         return request.unpack(data) + (descriptors,)
 
     def say(kind, number=0, value=0, text=""):
@@ -123,7 +123,8 @@ def answer_requests():
             if wanted == COLLECT:
                 say(ENDED, number, collect(workers.pop(number)))
                 continue
-            refusal = why_not_to_fork()
+            # The kernel drops those for which it finds no room in this process.
+            refusal = why_not_to_fork() if len(descriptors) == 4 else "it has no descriptors left"
             try:
                 pid = -1 if refusal else os.fork()
             except OSError as error:
@@ -145,9 +146,18 @@ def answer_requests():
 
 
 def take_descriptors(descriptors):
-    for index, number in enumerate((STREAM, 2, 1, STDERR)):
-        os.dup2(descriptors[index], number)
-        os.close(descriptors[index])
+    try:
+        for index, number in enumerate((STREAM, 2, 1, STDERR)):
+            os.dup2(descriptors[index], number)
+            os.close(descriptors[index])
+    except OSError as error:
+        for its_stderr in (descriptors[1], 2):  # what it is before, and after it was taken
+            try:
+                os.write(its_stderr, ("execnet worker: %s\n" % error).encode("utf-8"))
+                break
+            except OSError:
+                pass
+        os._exit(1)
 
 
 def preload(name):

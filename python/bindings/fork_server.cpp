@@ -25,6 +25,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/fd.hpp"
 #include "base/heap_holes.hpp"
 #include "base/syscall.hpp"
 #include "bindings.hpp"
@@ -105,7 +106,8 @@ void become_worker(const Descriptors& passed) {
     take(passed);
     rest();
   } catch (const std::exception& error) {
-    ::dprintf(STDERR_FILENO, "execnet worker: %s\n", error.what());
+    const int its_stderr = ::fcntl(passed[1], F_GETFD) >= 0 ? passed[1] : STDERR_FILENO;  // until it is taken
+    ::dprintf(its_stderr, "execnet worker: %s\n", error.what());
     ::_exit(1);
   }
   PyOS_AfterFork_Child();
@@ -152,7 +154,8 @@ class Requests {
       return false;
     }
     for (;;) {
-      Descriptors passed{};
+      Descriptors passed;
+      passed.fill(-1);
       if (!receive(request, passed)) {
         return false;
       }
@@ -162,14 +165,15 @@ class Requests {
         }
         continue;
       }
-      std::string refusal = why_not_to_fork();
+      // The kernel drops those for which it finds no room in this process.
+      std::string refusal = passed.back() < 0 ? "it has no descriptors left" : why_not_to_fork();
       const pid_t pid = refusal.empty() ? fork(refusal) : -1;
       if (pid == 0) {
         stillness_.was_inherited();
         become_worker(passed);
         return true;
       }
-      std::for_each(passed.begin(), passed.end(), ::close);
+      std::for_each(passed.begin(), passed.end(), [](int fd) { base::Fd{fd}.reset(); });
       if (pid > 0) {
         workers_.push_back({request.number, pid});
       }

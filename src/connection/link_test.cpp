@@ -24,7 +24,7 @@
 namespace execnet::core {
 namespace {
 
-class LinkTest : public testing::Test {
+class LinkTest : public ::testing::Test {
  protected:
   LinkTest() {
     auto [coordinator, worker] = base::socket_pair();

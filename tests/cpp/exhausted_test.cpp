@@ -28,18 +28,22 @@ void echo(const Gateway& gateway) {
   channel.waitclose(kPatience);
 }
 
-// Fails without descriptors, for want of them; succeeds with them.
-void expect_to_need_descriptors(const std::function<void()>& what) {
-  {
-    const testing::NoDescriptors none;
-    try {
-      what();
-      ADD_FAILURE() << "it needs none";
-    } catch (const std::system_error& error) {
-      EXPECT_EQ(error.code().value(), EMFILE) << error.what();
-      EXPECT_NE(std::string(error.what()).find("ulimit -n"), std::string::npos) << error.what();
-    }
+// If it fails without descriptors, it says that it is for want of them. Whether it has.
+bool fails_without_descriptors(const std::function<void()>& what) {
+  const testing::NoDescriptors none;
+  try {
+    what();
+    return false;
+  } catch (const std::system_error& error) {
+    EXPECT_EQ(error.code().value(), EMFILE) << error.what();
+    EXPECT_NE(std::string(error.what()).find("ulimit -n"), std::string::npos) << error.what();
+    return true;
   }
+}
+
+// And succeeds with them.
+void expect_to_need_descriptors(const std::function<void()>& what) {
+  EXPECT_TRUE(fails_without_descriptors(what));
   what();
 }
 
@@ -76,14 +80,14 @@ TEST(WithoutDescriptors, AReceiveQueueIsRefused) {
   });
 }
 
-TEST(WithoutDescriptors, AGatewayIsNotMade) {
-  Group group;
-  expect_to_need_descriptors([&] { echo(group.makegateway("popen")); });
-}
-
-TEST(WithoutDescriptors, AGatewayThroughAnotherIsNotMade) {
-  Group group{"popen//id=proxy"};
-  expect_to_need_descriptors([&] { echo(group.makegateway("popen//via=proxy")); });
+// A soft limit may be raised for it.
+TEST(WithoutDescriptors, AGatewayIsMadeOrSaysWhatItLacks) {
+  for (const char* spec : {"popen", "popen//via=proxy"}) {
+    Group group{"popen//id=proxy"};
+    const auto make = [&] { echo(group.makegateway(spec)); };
+    static_cast<void>(fails_without_descriptors(make));
+    make();
+  }
 }
 
 TEST(WithoutDescriptors, WhatNeedsNoneGoesOn) {

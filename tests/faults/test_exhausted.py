@@ -58,7 +58,11 @@ def test_who_asked_in_the_coordinator_is_told(failing_calls: Path, tmp_path: Pat
     assert walk(failing_calls, tmp_path / "log", "coordinator", scenario, "popen") > 0
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS if LONG_FORM else ["life", "second_task", "callbacks", "proxy", "preload"])
+# Of what a server on a socket has started nobody reads the stderr, so its causes are not known here.
+THERE = [scenario for scenario in SCENARIOS if scenario != "installed"]
+
+
+@pytest.mark.parametrize("scenario", THERE if LONG_FORM else ["life", "second_task", "callbacks", "proxy", "preload"])
 @pytest.mark.parametrize("spec", ["popen", PURE], ids=["native", "pure"])
 def test_the_coordinator_is_told_what_a_worker_lacks(
     failing_calls: Path, tmp_path: Path, spec: str, scenario: str

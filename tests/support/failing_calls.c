@@ -12,9 +12,11 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <link.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,6 +37,8 @@ static const char *only;            /* the name of the one call that counts; NUL
 static char only_text[32];
 static const char *log_path;        /* EXECNET_FAIL_LOG: gets the name of each that failed, of any process */
 
+static int find_core(struct dl_phdr_info *object, size_t size, void *unused);
+
 void fail_from(long from, long count, const char *which) {
   atomic_store(&armed, 0);
   atomic_store(&seen, 0);
@@ -46,6 +50,7 @@ void fail_from(long from, long count, const char *which) {
     strncpy(only_text, which, sizeof only_text - 1);
     only = only_text;
   }
+  dl_iterate_phdr(find_core, NULL);
   atomic_store(&armed, 1);
 }
 
@@ -86,6 +91,24 @@ static void note(const char *name) {
     }
     close(file);
   }
+}
+
+/* Where the extension module is mapped. */
+static atomic_uintptr_t core_begin, core_end;
+
+static int find_core(struct dl_phdr_info *object, size_t size, void *unused) {
+  (void)size, (void)unused;
+  if (object->dlpi_name == NULL || strstr(object->dlpi_name, "/_core.") == NULL) {
+    return 0;
+  }
+  for (int i = 0; i < object->dlpi_phnum; ++i) {
+    const ElfW(Phdr) *part = &object->dlpi_phdr[i];
+    if (part->p_type == PT_LOAD && (part->p_flags & PF_X) != 0) {
+      atomic_store(&core_begin, object->dlpi_addr + part->p_vaddr);
+      atomic_store(&core_end, object->dlpi_addr + part->p_vaddr + part->p_memsz);
+    }
+  }
+  return 1;
 }
 
 static int fails(const char *name, int error) {
@@ -152,6 +175,27 @@ int dup3(int fd, int to, int flags) { return fails("dup", EMFILE) ? -1 : REAL(du
 
 int fcntl(int fd, int command, ...) { FCNTL_AS(fcntl); }
 int fcntl64(int fd, int command, ...) { FCNTL_AS(fcntl64); }
+
+/* Memory from the heap, for the extension module: only with CALL "memory", since there are thousands of these. */
+extern void *__libc_malloc(size_t);
+extern void *__libc_calloc(size_t, size_t);
+extern void *__libc_realloc(void *, size_t);
+
+static int lacks_memory(const void *caller) {
+  if (!atomic_load(&armed) || only == NULL || strcmp(only, "memory") != 0) {
+    return 0;
+  }
+  const uintptr_t at = (uintptr_t)caller;
+  return at >= atomic_load(&core_begin) && at < atomic_load(&core_end) && fails("memory", ENOMEM);
+}
+
+void *malloc(size_t size) { return lacks_memory(__builtin_return_address(0)) ? NULL : __libc_malloc(size); }
+void *calloc(size_t count, size_t size) {
+  return lacks_memory(__builtin_return_address(0)) ? NULL : __libc_calloc(count, size);
+}
+void *realloc(void *old, size_t size) {
+  return lacks_memory(__builtin_return_address(0)) ? NULL : __libc_realloc(old, size);
+}
 
 /* Of shared memory only: what the allocators of the interpreter do with a failure is not our matter. */
 void *mmap(void *at, size_t size, int protection, int flags, int fd, off_t offset) {

@@ -174,9 +174,13 @@ def serve(stream, write_fd, stderr_fd):
     executor = Executor(connection, hello["execmodel"])
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=connection.leave_in_child)
-    start_thread("poster", for_good, connection.run_poster)
     outcome = []
-    start_thread("receiver", receive_all, messages, connection, executor, outcome)
+    try:
+        start_thread("poster", for_good, connection.run_poster)
+        start_thread("receiver", receive_all, messages, connection, executor, outcome)
+    except EnvironmentError as error:
+        complain(error)
+        os._exit(1)  # nobody would tell the poster to end
     executor.run_main(sigint)
     status, orderly = outcome[0]
     flush(sys.stdout)

@@ -30,16 +30,22 @@ class NoMemory final : public std::bad_alloc {
 void Buffer::grow(std::size_t needed) {
   const std::size_t exactly = needed + kSpare;
   for (std::size_t step = capacity_ >= kLarge ? kLargeStep : kStep; step > 1; step /= 2) {
-    if (capacity_ * step >= needed && try_grow(capacity_ * step)) {
+    if (capacity_ * step >= needed && resize_to(capacity_ * step)) {
       return;
     }
   }
-  if (!try_grow(exactly)) {
+  if (!resize_to(exactly)) {
     throw NoMemory(needed);
   }
 }
 
-bool Buffer::try_grow(std::size_t capacity) {
+void Buffer::trim() {
+  if (capacity_ >= kLarge && capacity_ - size_ >= kLarge) {
+    static_cast<void>(resize_to(size_ + kSpare));
+  }
+}
+
+bool Buffer::resize_to(std::size_t capacity) {
   char* data = static_cast<char*>(std::realloc(data_.get(), capacity));
   if (data == nullptr) {
     return false;
@@ -47,7 +53,7 @@ bool Buffer::try_grow(std::size_t capacity) {
   static_cast<void>(data_.release());  // realloc has taken the old block.
   data_.reset(data);
   capacity_ = capacity;
-  if (capacity >= kLarge) {
+  if (capacity >= kLarge) {  // also when it has been trimmed: it may have moved
     want_huge_pages(data, capacity);
   }
   return true;

@@ -1,9 +1,9 @@
 // A growable run of bytes that, unlike std::vector, leaves new bytes unset: what is received next
 // overwrites them anyway. Move only; one owner at a time.
 //
-// What is large grows 16-fold, since memory that is not written to costs nothing, and moving it does. Where address space
-// is scarce (`ulimit -v`) it grows by less, down to what is needed. Only without that it throws std::bad_alloc, whose
-// what() says how many bytes were wanted.
+// What is large grows 16-fold, since memory that is not written to costs nothing, and moving it does. Where address
+// space is scarce (`ulimit -v`) it grows by less, down to what is needed. Only without that it throws std::bad_alloc,
+// whose what() says how many bytes were wanted.
 #pragma once
 
 #include <cstddef>
@@ -62,6 +62,8 @@ class Buffer {
     }
   }
   void push_back(char byte) { *extend(1) = byte; }
+  // Gives back the room for more, if that is large.
+  void trim();
   // Drops all but the first `size` bytes. REQUIRES: size <= this->size().
   void truncate(std::size_t size) { size_ = size; }
 
@@ -71,7 +73,7 @@ class Buffer {
   };
 
   void grow(std::size_t needed);
-  [[nodiscard]] bool try_grow(std::size_t capacity);
+  [[nodiscard]] bool resize_to(std::size_t capacity);
 
   std::unique_ptr<char, Free> data_;
   std::size_t size_ = 0;

@@ -2,9 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <memory>
 #include <new>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "soak.hpp"
 
@@ -34,6 +36,22 @@ TEST(Buffer, GrowsByLessWhereThereIsNoRoomForMore) {
     buffer.extend(kMegabyte);  // none of it is ever written
   }
   EXPECT_EQ(buffer.size(), 600 * kMegabyte);
+}
+
+TEST(Buffer, TrimmedGivesBackWhatItDoesNotNeed) {
+  const execnet::testing::MemoryBound bound(400);
+  Buffer buffer;
+  buffer.extend(5 * kMegabyte);
+  buffer.extend(kMegabyte);  // room for 80
+  buffer.append("end");
+  buffer.trim();
+  EXPECT_EQ(buffer.view().substr(6 * kMegabyte), "end");
+  if (!execnet::testing::is_sanitized()) {
+    std::vector<std::unique_ptr<char[]>> others;
+    for (int i = 0; i < 36; ++i) {
+      others.push_back(std::make_unique_for_overwrite<char[]>(10 * kMegabyte));
+    }
+  }
 }
 
 TEST(Buffer, WithoutRoomForWhatIsNeededThrowsAndKeepsWhatItHolds) {

@@ -33,7 +33,8 @@ bool Dispatcher::start(Lock& lock, bool in_greenlet) {
     return true;
   }
   // The thread keeps the connection until it ends.
-  thread_ = loop::start_waiting_thread([this, connection = connection_.shared_from_this()] { run_thread(*connection); });
+  thread_ =
+      loop::start_waiting_thread([this, connection = connection_.shared_from_this()] { run_thread(*connection); });
   return false;
 }
 

@@ -244,9 +244,13 @@ void WorkerEnd::queue_for_main(Task task) {
         self->queued_.erase(found);
       }
     }
-    if (refused) {
-      refused->channel->set_executing(false);
-      refused->channel->close(kDeadlockText);
+    try {
+      if (refused) {
+        refused->channel->set_executing(false);
+        refused->channel->close(kDeadlockText);
+      }
+    } catch (const std::exception& error) {  // who waits for it would wait for ever
+      self->on_stream_end(std::string("code cannot be refused: ") + error.what());
     }
   });
 }

@@ -1,5 +1,5 @@
-"""`starved.py RESOURCE SIDE WHAT SPEC`: a program that really has no more descriptors, or threads and processes, when it
-does something that takes some; or its worker has none. Then there is enough again, and it does the same once more.
+"""`starved.py RESOURCE SIDE WHAT SPEC`: a program that really has no more descriptors, or threads and processes, when
+it does something that takes some; or its worker has none. Then there is enough again, and it does the same once more.
 
 Prints what it was told, and "again" when all was well in the end.
 """
@@ -36,8 +36,8 @@ def be_bounded() -> None:
     os.execv(sys.executable, [sys.executable, *sys.argv])
 
 
-# What a process does with itself, in code that runs at either end: `limit` is of this resource, and is set to what there
-# is. `before` is what it was.
+# What a process does with itself, in code that runs at either end: the limit `name` is set to `wanted`, or, without
+# that, to what there is already. `before` is what it was.
 LIMIT = """
 import os, resource
 limit = getattr(resource, name)
@@ -140,6 +140,7 @@ def main(what: str, side: str, call: str, spec: str) -> None:
     gateway = group.makegateway(spec)
     if side == "coordinator":
         echo(gateway)  # what is imported, and started once, is there
+    tempfile.gettempdir()  # so is this
     told = None
     with Starved(what, None if side == "coordinator" else gateway):
         try:

@@ -1,7 +1,7 @@
 """The system has no more descriptors, threads, processes or memory: at each call that asks for one, in turn.
 
-Who asked is told, by an error of a documented type that names the cause; or is not hindered. Nothing aborts, hangs or is
-left, and when there is enough again the same group works on. `make test` takes some of the calls, `make soak` all.
+Who asked is told, by an error of a documented type that names the cause; or is not hindered. Nothing aborts, hangs or
+is left, and when there is enough again the same group works on. `make test` takes some of the calls, `make soak` all.
 """
 
 from __future__ import annotations

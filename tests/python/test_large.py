@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import ctypes
 import os
 import shlex
@@ -291,13 +292,16 @@ except execnet.GatewayGone as error:
 
 
 @little_memory
-@pytest.mark.parametrize(("worker", "cause"), zip(WORKERS, ["there is no memory for", "MemoryError"], strict=True))
+@pytest.mark.parametrize(
+    ("worker", "cause"), [(WORKERS[0], "there is no memory for"), (WORKERS[1], "MemoryError")], ids=["native", "pure"]
+)
 def test_an_item_that_is_too_large_for_a_worker_ends_its_gateway_with_that_cause(
     worker: str, cause: str, group: execnet.Group
 ) -> None:
     channel = group.makegateway(worker).remote_exec(RECEIVES_IN_LITTLE_MEMORY)
     channel.send(64)
-    with pytest.raises(execnet.GatewayGone) as caught:  # of the two, whichever finds out
+    with contextlib.suppress(execnet.GatewayGone):  # it may be gone before all is sent
         channel.send(b"x" * (192 * MEGABYTE))
+    with pytest.raises(execnet.GatewayGone) as caught:
         channel.receive(timeout=60)
     assert cause in str(caught.value)

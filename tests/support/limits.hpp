@@ -11,19 +11,21 @@ namespace execnet::testing {
 
 class Limit {
  public:
-  Limit(int resource, rlim_t soft) : resource_(resource) {
-    ::getrlimit(static_cast<__rlimit_resource>(resource_), &before_);
+  using Resource = decltype(RLIMIT_NOFILE);
+
+  Limit(Resource resource, rlim_t soft) : resource_(resource) {
+    ::getrlimit(resource_, &before_);
     const rlimit wanted{.rlim_cur = soft, .rlim_max = before_.rlim_max};
-    if (::setrlimit(static_cast<__rlimit_resource>(resource_), &wanted) != 0) {
+    if (::setrlimit(resource_, &wanted) != 0) {
       throw std::runtime_error("setrlimit");
     }
   }
-  ~Limit() { ::setrlimit(static_cast<__rlimit_resource>(resource_), &before_); }
+  ~Limit() { ::setrlimit(resource_, &before_); }
   Limit(const Limit&) = delete;
   Limit& operator=(const Limit&) = delete;
 
  private:
-  int resource_;
+  Resource resource_;
   rlimit before_{};
 };
 

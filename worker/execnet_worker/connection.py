@@ -1,5 +1,6 @@
 """The stream with all its channels: who writes, what is called when something comes."""
 
+import errno
 import io
 import itertools
 import os
@@ -12,12 +13,14 @@ from .frames import ABORT, CHUNK, CLOSE, CLOSE_ERROR, CREDIT, DATA, HEADER, HELL
 from .incoming import Incoming
 from .locks import GreenLock, Mailbox, taken_lock
 from .sources import format_error
-from .system import allocate_lock, complain, get_ident, imap, native, portable, start_thread
+from .system import ThreadError, allocate_lock, complain, get_ident, imap, native, portable, start_thread
 from .values import INTEGERS, dump, load, load_text
+
+NO_THREAD = "cannot start a thread: %s: raise the limit of threads and processes (`ulimit -u`, or pids.max)"
 
 
 def for_good(body):
-    """Runs what the worker is of no use without: if it fails, for want of memory, say, the process ends, and says why."""
+    """Runs what the worker is of no use without. If it fails, for want of memory, say, the process says so and ends."""
     try:
         body()
     except BaseException:
@@ -431,7 +434,10 @@ class Connection(object):
         if self.greenlets and self.greenlets.here():
             self.greenlets.spawn(self._run_dispatcher)
         else:
-            start_thread("dispatcher", for_good, self._run_dispatcher)
+            try:
+                start_thread("dispatcher", for_good, self._run_dispatcher)
+            except ThreadError as error:
+                raise IOError(errno.EAGAIN, NO_THREAD % error)
         self._dispatching = True
 
     def _run_dispatcher(self):

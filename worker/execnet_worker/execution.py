@@ -10,7 +10,7 @@ from .errors import ProtocolError
 from .locks import release
 from .proxy import OpenedProcess, check_open
 from .sources import check_exec, compile_source, format_error
-from .system import complain, flush, native, portable, signal, start_thread
+from .system import ThreadError, complain, flush, native, portable, signal, start_thread
 from .values import load
 
 
@@ -78,7 +78,7 @@ class Executor(object):
                 start_thread("exec %d" % number, self._run, task)
             elif waits:
                 start_thread("grace %d" % number, self._refuse_late, task)
-        except EnvironmentError as error:
+        except ThreadError as error:  # the system has no more threads
             self._refuse(task, portable(error))
 
     def on_open(self, number, payload):
@@ -92,7 +92,7 @@ class Executor(object):
             self._unfinished += 1
         try:
             start_thread("open %d" % number, self._run_opened, opened)
-        except EnvironmentError as error:
+        except ThreadError as error:
             opened.refuse(error)
             self._on_opened_over()
 

@@ -8,7 +8,7 @@ from .fork_servers import ForkError, fork_server
 from .frames import DATA
 from .locks import release
 from .processes import PIECE_SIZE, StderrTail, describe_end, kill_tree
-from .system import PY3, allocate_lock, close_on_exec, native, now, portable, start_thread
+from .system import PY3, ThreadError, allocate_lock, close_on_exec, native, now, portable, start_thread
 from .values import dump
 
 RELAY_WINDOW = 1024 * 1024  # bytes that may be under way on a channel in one direction
@@ -100,7 +100,7 @@ class OpenedProcess(object):
         release(self._look)
         try:
             start_thread("end %d" % self._state.id, self._end_within, 0.3)
-        except EnvironmentError:  # it ends without the moment for ending by itself
+        except ThreadError:  # it ends without the moment for ending by itself
             if self._process is not None and not self._ended:
                 kill_tree(self._process.pid)
 

@@ -28,7 +28,19 @@ from .gateway import Gateway
 from .greenlets import GREEN, Greenlets
 from .guard import fork_under_guard
 from .sources import format_error
-from .system import PY3, close_on_exec, complain, complaints, flush, native, now, portable, signal, start_thread
+from .system import (
+    PY3,
+    ThreadError,
+    close_on_exec,
+    complain,
+    complaints,
+    flush,
+    native,
+    now,
+    portable,
+    signal,
+    start_thread,
+)
 from .values import INTEGERS, dump, load
 
 HELLO_TYPES = {
@@ -178,7 +190,7 @@ def serve(stream, write_fd, stderr_fd):
     try:
         start_thread("poster", for_good, connection.run_poster)
         start_thread("receiver", receive_all, messages, connection, executor, outcome)
-    except EnvironmentError as error:
+    except ThreadError as error:
         complain(error)
         os._exit(1)  # nobody would tell the poster to end
     executor.run_main(sigint)

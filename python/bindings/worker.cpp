@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <exception>
 #include <memory>
 #include <optional>
 #include <string>
@@ -206,7 +207,14 @@ void serve(nb::handle module, int stream_fd, int stderr_fd) {
   const nb::object gateway = nb::cast(WorkerGateway{worker.end});
   worker.gateway = gateway;
   if (!worker.serves) {
-    start_serving(module, stderr_fd);
+    try {
+      start_serving(module, stderr_fd);
+    } catch (const nb::python_error&) {
+      throw;
+    } catch (const std::exception& error) {  // for want of memory, say: the coordinator is told
+      worker.end->on_stream_end(error.what());
+      throw;
+    }
   }
   run_tasks(worker.end);
   // If no code has run there is nothing of its to be destroyed, and taking an interpreter down takes as long as to

@@ -1,6 +1,7 @@
 #include "connection/channel_handle.hpp"
 
 #include <algorithm>
+#include <exception>
 #include <execnet/error.hpp>
 #include <iterator>
 #include <thread>
@@ -35,14 +36,30 @@ class Waiting {
   const Flow::Sender sender_;
 };
 
+// Ends a connection that could not say what it has to say.
+void give_up(Connection& connection, const std::exception& error) noexcept {
+  connection.shut_down();
+  try {
+    if (const auto owner = connection.owner()) {
+      owner->on_stream_end(std::string("a channel could not be closed: ") + error.what());
+    }
+  } catch (const std::exception&) {
+    // Who reads finds the end of the stream, without a cause.
+  }
+}
+
 }  // namespace
 
 ChannelHandle::~ChannelHandle() {
   if (connection_->in_forked_copy()) {
     return;  // the parent's handle is another one
   }
-  auto lock = connection_->lock();
-  connection_->drop_channel(lock, state_);
+  try {
+    auto lock = connection_->lock();
+    connection_->drop_channel(lock, state_);
+  } catch (const std::exception& error) {  // no memory: the other side would wait for ever to be told
+    give_up(*connection_, error);
+  }
 }
 
 void ChannelHandle::check_open(Connection::Lock& lock) {

@@ -111,7 +111,11 @@ Connection::Waiting::~Waiting() {
     lock_.lock();
   }
   if (entered_) {
-    leave();
+    try {
+      leave();
+    } catch (const std::exception&) {  // no memory to have others read: whoever looks finds the end of the stream
+      connection_.shut_down();
+    }
   }
 }
 

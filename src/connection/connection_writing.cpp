@@ -92,7 +92,11 @@ Connection::Writing::~Writing() {
   if (!lock_.owns_lock()) {
     lock_.lock();
   }
-  take_back();
+  try {
+    take_back();
+  } catch (const std::exception&) {  // no memory to say that a part of it is to be forgotten
+    connection_.shut_down();
+  }
 }
 
 bool Connection::Writing::take_back() {

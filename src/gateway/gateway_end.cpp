@@ -163,8 +163,12 @@ void GatewayEnd::run(base::Buffer first, bool hello_follows) {
 
 GatewayEnd::~GatewayEnd() {
   loop_->unwatch(end_watch_);
-  far_end_->let_go();
-  connection_->finish("gateway " + id_ + " was dropped");
+  try {
+    far_end_->let_go();
+    connection_->finish("gateway " + id_ + " was dropped");
+  } catch (const std::exception&) {  // no memory to say so
+    connection_->shut_down();
+  }
 }
 
 void GatewayEnd::on_hello(Connection::Lock& lock, base::Buffer payload) {

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <csignal>
 #include <execnet/error.hpp>
+#include <new>
 #include <system_error>
 #include <utility>
 
@@ -289,7 +290,16 @@ void WorkerEnd::make_free(Runner& runner) {
 }
 
 void WorkerEnd::serve(const base::Wait& wait) {
-  run_tasks(runners_.front(), wait);
+  const auto fail = [this](const std::exception& error) {
+    on_stream_end(std::string("the main thread cannot run code any more: ") + error.what());
+  };
+  try {
+    run_tasks(runners_.front(), wait);
+  } catch (const std::bad_alloc& error) {
+    fail(error);
+  } catch (const std::system_error& error) {
+    fail(error);
+  }
   // No runner is added any more. Those that there are end by themselves or the process is ended.
   for (Runner& runner : runners_) {
     if (runner.thread.joinable()) {

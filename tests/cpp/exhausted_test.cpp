@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <cerrno>
+#include <cstdlib>
+#include <exception>
 #include <execnet/execnet.hpp>
 #include <filesystem>
 #include <fstream>
@@ -88,6 +90,31 @@ TEST(WithoutDescriptors, AGatewayIsMadeOrSaysWhatItLacks) {
     static_cast<void>(fails_without_descriptors(make));
     make();
   }
+}
+
+TEST(WithoutDescriptors, AnRSyncSaysWhatItLacks) {
+  std::string pattern = std::filesystem::temp_directory_path() / "execnet-exhausted-XXXXXX";
+  const std::filesystem::path directory = ::mkdtemp(pattern.data());
+  std::filesystem::create_directory(directory / "source");
+  std::ofstream(directory / "source" / "file") << "here";
+  Group group{"popen"};
+  const auto send = [&] {
+    RSync sync(directory / "source");
+    sync.add_target(group[0], directory / "target");
+    sync.send();
+  };
+  {
+    const testing::NoDescriptors none;
+    try {
+      send();
+      ADD_FAILURE() << "it needs none";
+    } catch (const std::exception& error) {
+      EXPECT_NE(std::string(error.what()).find("Too many open files"), std::string::npos) << error.what();
+    }
+  }
+  send();
+  EXPECT_TRUE(std::filesystem::exists(directory / "target" / "file"));
+  std::filesystem::remove_all(directory);
 }
 
 TEST(WithoutDescriptors, WhatNeedsNoneGoesOn) {

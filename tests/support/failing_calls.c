@@ -73,6 +73,7 @@ __attribute__((constructor)) static void from_environment(void) {
 static void on_read(int fd) {
   if (fd == 3 && atomic_load(&waits_for_stream)) {
     atomic_store(&waits_for_stream, 0);
+    dl_iterate_phdr(find_core, NULL);
     atomic_store(&armed, 1);
   }
 }

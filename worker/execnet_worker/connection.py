@@ -410,6 +410,10 @@ class Connection(object):
                 self._close_receiving(state)
                 state.changed()
 
+    def break_off(self):
+        """Sends nothing any more: after what has gone wrong, no channel is to look as if it had ended in good order."""
+        self._gone = "cannot send, the connection has failed"
+
     def leave_in_child(self):
         """In a forked child: this end belongs to the parent alone."""
         self._gone = "cannot send from a forked child of the worker"

@@ -257,6 +257,8 @@ def receive_all(messages, connection, executor, outcome):
     except BaseException:
         complain(native(format_error(sys.exc_info(), {})))
         status = 1
+    if status:
+        connection.break_off()
     outcome.append((status, grace == TERMINATE_GRACE))
     executor.refusing = True
     try:

@@ -103,8 +103,8 @@ class Loop {
   bool stopping_ = false;
   Id next_id_ = 1;
   std::unordered_map<Id, Watch> watches_;
-  std::atomic<bool> deaf_{false};  // the program has closed wakeup_: it looks around now and then
-  std::vector<Ready> ready_;       // the loop thread's
+  std::atomic<bool> deaf_{false};       // the program has closed wakeup_: it looks around now and then
+  std::vector<Ready> ready_;            // the loop thread's
   std::atomic<std::size_t> polled_{0};  // of them, those with an interest that epoll does not have
   std::multimap<base::Clock::time_point, std::pair<Id, Task>> timers_;
   std::thread thread_;

@@ -1,12 +1,12 @@
 /* Makes the n-th system call that asks for a resource fail, in a process that has this library preloaded (LD_PRELOAD).
 
-   Counted are the calls that ask for a descriptor, a thread, a process or memory, as the C library's callers see them:
-   libraries and programs that are linked dynamically, Python's own calls included. A process counts from the moment
-   when fail_from() is called in it, through ctypes, or, with EXECNET_FAIL=FIRST:COUNT:WHICH in its environment, from
-   the first read of descriptor 3 on: that is the stream of a worker, before which there is only an interpreter.
+   Counted are the calls that ask for a descriptor, a thread, a process or shared memory, as the C library's callers see
+   them: libraries and programs that are linked dynamically, Python's own calls included. A process counts from the
+   moment when fail_from() is called in it, through ctypes, or, with EXECNET_FAIL=FIRST:COUNT:CALL in its environment,
+   from the first read of descriptor 3 on: that is the stream of a worker, before which there is only an interpreter.
 
-   strace(1) can inject errors, too. But it counts each thread's calls apart, needs a second process for each run (0.3 s
-   in place of 0.02), and knows no pthread_create. */
+   strace(1) can inject errors, too. A run of it takes as long (0.3 s, both on a busy machine). But it counts the calls of
+   each thread apart, takes an interpreter of its own for each, and knows neither pthread_create nor the heap. */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <dlfcn.h>

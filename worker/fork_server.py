@@ -155,8 +155,13 @@ def take_descriptors(descriptors):
             os.dup2(descriptors[index], number)
             os.close(descriptors[index])
     except OSError as error:
-        os.write(2, b"execnet worker: its descriptors: %d\n" % error.errno)
-        os._exit(1)  # and not on as the fork server
+        for its_stderr in (descriptors[1], 2):  # what it is before, and after it was taken
+            try:
+                os.write(its_stderr, ("execnet worker: %s\n" % error).encode("utf-8"))
+                break
+            except OSError:
+                pass
+        os._exit(1)
 
 
 def preload(name):

@@ -84,6 +84,9 @@ void take(const Descriptors& passed) {
 void rest() {
   WorkerProcess& worker = worker_process();
   worker.open(transport::kStreamFd);
+  if (prepared()->crash_report >= 0) {
+    worker.end->complain_to(prepared()->crash_report);
+  }
   const auto take_streams = [&worker](const core::WorkerSetup& setup) {
     if (setup.null_stdout) {
       throw_stdout_away();
@@ -105,7 +108,8 @@ void become_worker(const Descriptors& passed) {
     take(passed);
     rest();
   } catch (const std::exception& error) {
-    ::dprintf(STDERR_FILENO, "execnet worker: %s\n", error.what());
+    const int its_stderr = ::fcntl(passed[1], F_GETFD) >= 0 ? passed[1] : STDERR_FILENO;  // until it is taken
+    ::dprintf(its_stderr, "execnet worker: %s\n", error.what());
     ::_exit(1);
   }
   PyOS_AfterFork_Child();

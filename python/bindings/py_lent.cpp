@@ -1,7 +1,10 @@
 #include "py_lent.hpp"
 
+#include <array>
 #include <atomic>
+#include <cstddef>
 #include <mutex>
+#include <new>
 #include <utility>
 #include <vector>
 
@@ -16,17 +19,22 @@ struct Returned {
   std::vector<PyObject*> objects;
 };
 
-// Never destroyed: threads of the core may outlive main().
-Returned& returned() {
-  static auto* const all = new Returned;
+// Never destroyed: threads of the core may outlive main(). Where destructors call it there may be no memory.
+Returned& returned() noexcept {
+  alignas(Returned) static std::array<std::byte, sizeof(Returned)> space;
+  static auto* const all = new (space.data()) Returned;
   return *all;
 }
 
 void put_aside(PyObject* object) {
   Returned& all = returned();
   const std::lock_guard lock(all.mutex);
-  all.objects.push_back(object);
-  all.any.store(true, std::memory_order_relaxed);
+  try {
+    all.objects.push_back(object);
+    all.any.store(true, std::memory_order_relaxed);
+  } catch (const std::bad_alloc&) {
+    // It stays for ever. It cannot be dropped here, and nobody could be told.
+  }
 }
 
 }  // namespace

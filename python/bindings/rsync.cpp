@@ -87,8 +87,7 @@ void run_callbacks_as(const base::Wait& wait, core::Connection& connection) {
   }
 }
 
-void send_tree(const nb::bytes& source, const nb::list& targets, const nb::object& observer,
-               nb::handle timeout) {
+void send_tree(const nb::bytes& source, const nb::list& targets, const nb::object& observer, nb::handle timeout) {
   sleep_at_end();
   std::vector<core::RSyncTarget> to;
   for (const nb::handle target : targets) {

@@ -18,6 +18,16 @@ inline std::string portable(nanobind::handle text) {
   return {bytes.c_str(), bytes.size()};
 }
 
+// An exception of Python in a line, whatever its class does.
+inline std::string summary_of(const nanobind::python_error& error) {
+  const std::string name = portable(error.type().attr("__name__"));
+  try {
+    return name + ": " + portable(error.value());
+  } catch (const nanobind::python_error&) {
+    return name;
+  }
+}
+
 // The traceback of an exception of Python. Not its what(): that crashes on lone surrogates, and knows no source lines.
 inline std::string traceback_of(const nanobind::python_error& error) {
   const nanobind::object trace = error.traceback();
@@ -27,8 +37,7 @@ inline std::string traceback_of(const nanobind::python_error& error) {
             .attr("format_exception")(error.type(), error.value(), trace.is_valid() ? trace : nanobind::none());
     return portable(nanobind::str("").attr("join")(parts));
   } catch (const nanobind::python_error& failure) {
-    return portable(error.type().attr("__name__")) +
-           " (its traceback cannot be shown: " + portable(failure.type().attr("__name__")) + ")";
+    return summary_of(error) + " (its traceback cannot be shown: " + summary_of(failure) + ")";
   }
 }
 

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <exception>
 #include <memory>
 #include <optional>
 #include <string>
@@ -191,7 +192,9 @@ void start_serving(nb::handle module, int stderr_fd) {
     }
     exit_with(1);
   }
-  report_crashes();
+  if (const int report = report_crashes(); report >= 0) {
+    worker.end->complain_to(report);
+  }
   take_stderr(stderr_fd);
   worker.end->say_hello(introduce());
   worker.serves = true;
@@ -206,7 +209,14 @@ void serve(nb::handle module, int stream_fd, int stderr_fd) {
   const nb::object gateway = nb::cast(WorkerGateway{worker.end});
   worker.gateway = gateway;
   if (!worker.serves) {
-    start_serving(module, stderr_fd);
+    try {
+      start_serving(module, stderr_fd);
+    } catch (const nb::python_error&) {
+      throw;
+    } catch (const std::exception& error) {  // for want of memory, say: the coordinator is told
+      worker.end->on_stream_end(error.what());
+      throw;
+    }
   }
   run_tasks(worker.end);
   // If no code has run there is nothing of its to be destroyed, and taking an interpreter down takes as long as to

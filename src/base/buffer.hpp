@@ -1,5 +1,9 @@
 // A growable run of bytes that, unlike std::vector, leaves new bytes unset: what is received next
 // overwrites them anyway. Move only; one owner at a time.
+//
+// What is large grows 16-fold, since memory that is not written to costs nothing, and moving it does. Where address
+// space is scarce (`ulimit -v`) it grows by less, down to what is needed. Only without that it throws std::bad_alloc,
+// whose what() says how many bytes were wanted.
 #pragma once
 
 #include <cstddef>
@@ -7,12 +11,9 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
-#include <new>
 #include <span>
 #include <string_view>
 #include <utility>
-
-#include "base/huge_pages.hpp"
 
 namespace execnet::base {
 
@@ -61,6 +62,8 @@ class Buffer {
     }
   }
   void push_back(char byte) { *extend(1) = byte; }
+  // Gives back the room for more, if that is large.
+  void trim();
   // Drops all but the first `size` bytes. REQUIRES: size <= this->size().
   void truncate(std::size_t size) { size_ = size; }
 
@@ -69,26 +72,8 @@ class Buffer {
     void operator()(char* data) const { std::free(data); }
   };
 
-  // For the opcode or the like that follows something large, which would have to move for it.
-  static constexpr std::size_t kSpare = 32;
-
-  // Memory that is not written to costs nothing, moving large pages does: so what is large grows in large steps.
-  static constexpr std::size_t kLargeStep = 16;
-
-  void grow(std::size_t needed) {
-    const std::size_t wanted = capacity_ * (capacity_ >= kLarge ? kLargeStep : 2);
-    const std::size_t capacity = needed > wanted ? needed + kSpare : wanted;
-    char* data = static_cast<char*>(std::realloc(data_.get(), capacity));
-    if (data == nullptr) {
-      throw std::bad_alloc();
-    }
-    static_cast<void>(data_.release());  // realloc has taken the old block.
-    data_.reset(data);
-    capacity_ = capacity;
-    if (capacity >= kLarge) {
-      want_huge_pages(data, capacity);
-    }
-  }
+  void grow(std::size_t needed);
+  [[nodiscard]] bool resize_to(std::size_t capacity);
 
   std::unique_ptr<char, Free> data_;
   std::size_t size_ = 0;

@@ -5,8 +5,10 @@
 #include <unistd.h>
 
 #include <cstdint>
+#include <span>
 
 #include "base/syscall.hpp"
+#include "base/wait.hpp"
 
 namespace execnet::base {
 
@@ -14,7 +16,7 @@ Event::Event() : fd_(check("eventfd", [] { return ::eventfd(0, EFD_CLOEXEC | EFD
 
 bool Event::has_happened() const {
   pollfd entry{fd_.get(), POLLIN, 0};
-  return ::poll(&entry, 1, 0) > 0;
+  return poll_once(std::span(&entry, 1), Clock::now()) > 0;
 }
 
 void Event::signal() {

@@ -13,9 +13,8 @@ void want_huge_pages(void* data, std::size_t size) {
     return;
   }
   const std::size_t past = reinterpret_cast<std::uintptr_t>(data) % kPage;
-  const std::size_t skipped = past == 0 ? 0 : kPage - past;
-  const std::size_t pages = (size - skipped) / kPage;
-  static_cast<void>(::madvise(static_cast<char*>(data) + skipped, pages * kPage, MADV_HUGEPAGE));
+  const std::size_t pages = (past + size + kPage - 1) / kPage;
+  static_cast<void>(::madvise(static_cast<char*>(data) - past, pages * kPage, MADV_HUGEPAGE));
 #else
   static_cast<void>(data);
   static_cast<void>(size);

@@ -11,7 +11,8 @@
 
 namespace execnet::base {
 
-// Throws std::system_error for `error` with the text "<call>(<arguments>)".
+// Throws std::system_error for `error` with the text "<call>(<arguments>): <what the system says>" and, where a limit
+// was reached, which one to raise.
 [[noreturn]] void throw_system_error(int error, std::string_view call, std::string_view arguments = {});
 
 // Runs `call` until it is not interrupted; throws std::system_error if it returns a negative value.

@@ -60,6 +60,10 @@ struct Wait {
   }
 };
 
+// poll(2), once, until the deadline: its result, and errno. Also where the program has set its limit of descriptors
+// below the number of `fds`, which poll(2) refuses.
+int poll_once(std::span<pollfd> fds, const Deadline& deadline);
+
 enum class Woken { kReady, kTimedOut, kSignal };
 
 // One sleep, or several that make up one wait. For callers that must put things in order before

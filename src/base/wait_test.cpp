@@ -5,14 +5,16 @@
 #include <unistd.h>
 
 #include <array>
+#include <chrono>
 #include <csignal>
 #include <functional>
 #include <limits>
+#include <span>
 #include <stdexcept>
 #include <utility>
 
-#include "base/buffer.hpp"
 #include "base/syscall.hpp"
+#include "limits.hpp"
 
 namespace execnet::base {
 namespace {
@@ -89,18 +91,24 @@ TEST(Check, NamesTheCallThatFailed) {
   }
 }
 
-TEST(Buffer, GrowsAndKeepsWhatItHolds) {
-  Buffer buffer("abc");
-  for (int i = 0; i < 1000; ++i) {
-    buffer.append("0123456789");
-  }
-  buffer.push_back('!');
-  EXPECT_EQ(buffer.size(), 10004U);
-  EXPECT_EQ(buffer.view().substr(0, 5), "abc01");
-  EXPECT_EQ(buffer.view().back(), '!');
-  const Buffer moved = std::move(buffer);
-  EXPECT_EQ(moved.size(), 10004U);
-  EXPECT_TRUE(buffer.empty());  // NOLINT(bugprone-use-after-move): moved from means empty, by contract
+// A program that wants no new descriptors may set its limit to nothing: poll(2) then refuses any that it is given.
+TEST(PollUntil, WorksBelowTheLimitOfDescriptors) {
+  auto [read_end, write_end] = make_pipe();
+  auto [other, other_end] = make_pipe();
+  std::array<pollfd, 3> fds{{{read_end.get(), POLLIN, 0}, {other_end.get(), POLLOUT, 0}, {-1, POLLIN, 0}}};
+  const execnet::testing::Limit none(RLIMIT_NOFILE, 0);
+  EXPECT_TRUE(poll_until(fds, {}));
+  EXPECT_EQ(fds[0].revents, 0);
+  EXPECT_EQ(fds[1].revents, POLLOUT);
+  const std::span<pollfd> first(fds.data(), 1);
+  EXPECT_FALSE(poll_until(first, {.deadline = Clock::now() + std::chrono::milliseconds(1)}));
+  ASSERT_EQ(::write(write_end.get(), "x", 1), 1);
+  EXPECT_TRUE(poll_until(first, {}));
+  EXPECT_EQ(fds[0].revents, POLLIN);
+  write_end.reset();
+  read_end.reset();
+  EXPECT_TRUE(poll_until(first, {}));
+  EXPECT_EQ(fds[0].revents, POLLNVAL);
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include "connection/channel_handle.hpp"
 
 #include <algorithm>
+#include <exception>
 #include <execnet/error.hpp>
 #include <iterator>
 #include <thread>
@@ -35,14 +36,30 @@ class Waiting {
   const Flow::Sender sender_;
 };
 
+// Ends a connection that could not say what it has to say.
+void give_up(Connection& connection, const std::exception& error) noexcept {
+  connection.shut_down();
+  try {
+    if (const auto owner = connection.owner()) {
+      owner->on_stream_end(std::string("a channel could not be closed: ") + error.what());
+    }
+  } catch (const std::exception&) {
+    // Who reads finds the end of the stream, without a cause.
+  }
+}
+
 }  // namespace
 
 ChannelHandle::~ChannelHandle() {
   if (connection_->in_forked_copy()) {
     return;  // the parent's handle is another one
   }
-  auto lock = connection_->lock();
-  connection_->drop_channel(lock, state_);
+  try {
+    auto lock = connection_->lock();
+    connection_->drop_channel(lock, state_);
+  } catch (const std::exception& error) {  // no memory: the other side would wait for ever to be told
+    give_up(*connection_, error);
+  }
 }
 
 void ChannelHandle::check_open(Connection::Lock& lock) {
@@ -198,9 +215,12 @@ void ChannelHandle::waitclose(const base::Wait& wait) {
 
 bool ChannelHandle::set_callback(std::shared_ptr<Callback> callback, bool in_greenlet) {
   auto lock = connection_->lock();
-  if (std::exchange(state_->had_callback, true)) {
+  if (state_->had_callback) {
     throw ChannelClosed(repr_of(*state_) + " has a callback already");
   }
+  // First, since there may be no thread to be had: then nothing has changed.
+  const bool is_for_caller = connection_->dispatcher().start(lock, in_greenlet);
+  state_->had_callback = true;
   state_->callback = std::move(callback);
   state_->to_be_told = true;
   for (base::Buffer& item : state_->items) {
@@ -210,7 +230,7 @@ bool ChannelHandle::set_callback(std::shared_ptr<Callback> callback, bool in_gre
   if (state_->no_more_items) {
     connection_->dispatcher().push(lock, state_, std::nullopt);
   }
-  return connection_->dispatcher().start(lock, in_greenlet);
+  return is_for_caller;
 }
 
 std::exception_ptr ChannelHandle::take_error() {

@@ -33,14 +33,25 @@ Connection::Lock Connection::lock() {
 void Connection::start(std::weak_ptr<ConnectionOwner> owner, bool loop_reads) {
   const auto lock = this->lock();
   owner_ = std::move(owner);
-  roles_.start(weak_from_this(), [this](Lock& own, std::uint32_t ready) {
+  const auto on_ready = [this](Lock& own, std::uint32_t ready) {
     if ((ready & loop::kWrite) != 0) {
       writing_.on_writable(own);
     }
     if ((ready & loop::kRead) != 0) {
       reading_.on_readable(own);
     }
-  });
+  };
+  const auto on_failed = [this](const std::string& error) {
+    shut_down();
+    {
+      const auto own = this->lock();
+      reading_.end();
+    }
+    if (const auto told = owner_.lock()) {
+      told->on_stream_end(error);
+    }
+  };
+  roles_.start(weak_from_this(), on_ready, on_failed);
   if (loop_reads) {
     reading_.arm();
   }

@@ -1,11 +1,14 @@
 #include "connection/dispatcher.hpp"
 
 #include <algorithm>
+#include <exception>
+#include <string>
 #include <utility>
 #include <vector>
 
 #include "connection/channel_state.hpp"
 #include "connection/connection.hpp"
+#include "loop/waiter.hpp"
 
 namespace execnet::core {
 namespace {
@@ -50,19 +53,28 @@ bool Dispatcher::start(Lock& lock, bool in_greenlet) {
     return true;
   }
   // The thread keeps the connection until it ends.
-  thread_ = std::thread([this, connection = connection_.shared_from_this()] {
-    const RunsCallbacks here(nullptr);
-    while (!ended_) {
-      connection->in_thread_scope([&] {
-        auto own_lock = connection->lock();
+  thread_ =
+      loop::start_waiting_thread([this, connection = connection_.shared_from_this()] { run_thread(*connection); });
+  return false;
+}
+
+// What goes wrong here, for want of memory, say, ends the connection: then nothing has to be waited for, and the calls
+// that are left, which tell of the end, are run.
+void Dispatcher::run_thread(Connection& connection) {
+  const RunsCallbacks here(nullptr);
+  while (!ended_) {
+    try {
+      connection.in_thread_scope([&] {
+        auto own_lock = connection.lock();
         run(own_lock, {});
       });
-      auto own_lock = connection->lock();
-      ended_ = calls_.empty();  // something may have been pushed while the scope was left
-      connection->touch(own_lock, &ended_);
+    } catch (const std::exception& error) {
+      connection.finish(std::string("its thread for callbacks has failed: ") + error.what());
     }
-  });
-  return false;
+    auto own_lock = connection.lock();
+    ended_ = calls_.empty();  // something may have been pushed while the scope was left
+    connection.touch(own_lock, &ended_);
+  }
 }
 
 void Dispatcher::run_in_greenlet(const base::Wait& wait) {
@@ -104,7 +116,15 @@ void Dispatcher::run_next(Lock& lock) {
   Call call = std::move(calls_.front());
   calls_.pop_front();
   busy_ = true;
-  run_one(lock, std::move(call));
+  try {
+    run_one(lock, std::move(call));
+  } catch (...) {
+    if (!lock.owns_lock()) {
+      lock.lock();
+    }
+    busy_ = false;
+    throw;
+  }
   busy_ = false;
   if (calls_.empty()) {
     connection_.touch(lock, &busy_);

@@ -52,7 +52,8 @@ class Dispatcher {
   Dispatcher(const Dispatcher&) = delete;
   Dispatcher& operator=(const Dispatcher&) = delete;
 
-  // Sees to it that the calls are run, by a thread until the connection is gone and all is run. True when
+  // Sees to it that the calls are run, by a thread until the connection is gone and all is run. Throws
+  // std::system_error if there is no thread to be had, or no descriptor for it. True when
   // `in_greenlet` is asked for and the caller is to have a new greenlet of its hub call run_in_greenlet().
   [[nodiscard]] bool start(Lock& lock, bool in_greenlet);
   // REQUIRES: start() has asked for it; the mutex is not held. What the hub throws passes through; then there is
@@ -85,6 +86,7 @@ class Dispatcher {
   };
 
   void run(Lock& lock, const base::Wait& wait);
+  void run_thread(Connection& connection);
   void run_next(Lock& lock);
   void run_one(Lock& lock, Call call);
 

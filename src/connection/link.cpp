@@ -11,9 +11,7 @@
 #include <cerrno>
 #include <cstring>
 #include <new>
-#include <system_error>
-
-#include "base/syscall.hpp"
+#include <utility>
 
 namespace execnet::core {
 namespace {
@@ -25,6 +23,17 @@ constexpr std::size_t kHeaders = 4096;
 constexpr std::size_t kSize = kHeaders + 2 * kCapacity;
 static_assert(2 * sizeof(base::RingHeader) <= kHeaders);
 constexpr int kSeals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+// Of descriptors with one message. Alignment leaves room for a second, whoever asks for one.
+constexpr std::size_t kMostPassed = 2;
+
+// Memory that shrinks would end this process by SIGBUS, and so would a file that another one can cut off. Files have no
+// seals: to ask for them fails.
+bool cannot_shrink(const base::Fd& memory) {
+  struct stat status{};
+  const int seals = ::fcntl(memory.get(), F_GET_SEALS);
+  return seals >= 0 && (seals & kSeals) == kSeals && ::fstat(memory.get(), &status) == 0 &&
+         status.st_size == static_cast<off_t>(kSize);
+}
 
 }  // namespace
 
@@ -37,27 +46,21 @@ Link::~Link() {
 void Link::shut_down() const { ::shutdown(socket_.get(), SHUT_RDWR); }
 
 void Link::offer() {
-  // Memory counts as a file, and to exceed the limit is not only an error but a signal.
-  rlimit limit{};
-  if (::getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur < kSize) {
-    return;
+  rlimit largest{};
+  if (::getrlimit(RLIMIT_FSIZE, &largest) != 0 || largest.rlim_cur < kSize) {
+    return;  // ftruncate(2) would be answered with SIGXFSZ
   }
   base::Fd memory(::memfd_create("execnet", MFD_CLOEXEC | MFD_ALLOW_SEALING));
-  if (!memory || ::ftruncate(memory.get(), kSize) != 0 || ::fcntl(memory.get(), F_ADD_SEALS, kSeals) != 0) {
-    return;  // for want of descriptors or memory, or a filter of system calls refuses it: the socket does as well
+  if (memory && ::ftruncate(memory.get(), kSize) == 0 && ::fcntl(memory.get(), F_ADD_SEALS, kSeals) == 0 &&
+      map(memory, true)) {
+    to_give_ = std::move(memory);
   }
-  try {
-    map(memory, true);
-  } catch (const std::system_error&) {
-    return;
-  }
-  to_give_ = std::move(memory);
 }
 
-void Link::map(const base::Fd& memory, bool coordinator) {
+bool Link::map(const base::Fd& memory, bool coordinator) {
   void* mapped = ::mmap(nullptr, kSize, PROT_READ | PROT_WRITE, MAP_SHARED, memory.get(), 0);
   if (mapped == MAP_FAILED) {
-    base::throw_system_error(errno, "mmap");
+    return false;
   }
   memory_ = mapped;
   auto* const bytes = static_cast<char*>(mapped);
@@ -67,17 +70,27 @@ void Link::map(const base::Fd& memory, bool coordinator) {
   const std::size_t in = 1 - out;
   producer_.emplace(headers + out, data + out * kCapacity, kCapacity);
   consumer_.emplace(headers + in, data + in * kCapacity, kCapacity);
+  return true;
 }
 
-// Memory that could shrink would end this process by SIGBUS.
-void Link::take_offer(int fd) {
-  const base::Fd memory(fd);
-  struct stat status{};
-  if (has_rings() || ::fstat(fd, &status) != 0 || status.st_size != static_cast<off_t>(kSize) ||
-      (::fcntl(fd, F_GET_SEALS) & kSeals) != kSeals) {
-    return;
+// All descriptors that came are closed in the end; the one of an offer when it is mapped.
+void Link::take_offer(msghdr& message) {
+  std::array<base::Fd, kMostPassed> passed;
+  std::size_t count = 0;
+  for (cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr; header = CMSG_NXTHDR(&message, header)) {
+    if (header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS) {
+      const unsigned char* at = CMSG_DATA(header);
+      for (std::size_t left = header->cmsg_len - CMSG_LEN(0); left >= sizeof(int); left -= sizeof(int)) {
+        int fd = -1;
+        std::memcpy(&fd, at, sizeof fd);
+        at += sizeof fd;
+        passed.at(count++).reset(fd);
+      }
+    }
   }
-  map(memory, false);
+  if (count == 1 && (message.msg_flags & MSG_CTRUNC) == 0 && cannot_shrink(passed[0])) {
+    map(passed[0], false);
+  }
 }
 
 Link::Got Link::read(std::span<char> space) {
@@ -102,7 +115,7 @@ Link::Got Link::read(std::span<char> space) {
 
 Link::Got Link::read_socket(std::span<char> space) {
   iovec part{space.data(), space.size()};
-  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control;
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(kMostPassed * sizeof(int))> control;
   msghdr message{};
   message.msg_iov = &part;
   message.msg_iovlen = 1;
@@ -115,16 +128,8 @@ Link::Got Link::read_socket(std::span<char> space) {
     count = ::recvmsg(socket_.get(), &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
   } while (count < 0 && errno == EINTR);
   if (count > 0) {
-    if (expects_offer_) {
-      for (cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr; header = CMSG_NXTHDR(&message, header)) {
-        if (header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS &&
-            header->cmsg_len == CMSG_LEN(sizeof(int))) {
-          int fd = -1;
-          std::memcpy(&fd, CMSG_DATA(header), sizeof fd);
-          take_offer(fd);
-        }
-      }
-      expects_offer_ = false;
+    if (std::exchange(expects_offer_, false)) {
+      take_offer(message);
     }
     return {.count = static_cast<std::size_t>(count)};
   }

@@ -11,6 +11,7 @@
 // not know of each other, but for the doorbell: it is the reader who hears that there is room again.
 #pragma once
 
+#include <sys/socket.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 
@@ -41,7 +42,8 @@ class Link {
 
   // --- Agreeing on rings ---
 
-  // Throws std::system_error if there is no memory for them.
+  // Without memory or descriptors for rings, or where no file may be that large (`ulimit -f`), there are none: the
+  // socket does as well.
   void offer();
   // Takes what the other side may offer with its first bytes. Before the first read.
   void expect_offer() { expects_offer_ = true; }
@@ -87,10 +89,11 @@ class Link {
   [[nodiscard]] bool was_woken_to_write() const { return writes_ring_ && producer_->was_woken(); }
 
  private:
-  void map(const base::Fd& memory, bool coordinator);
+  // False, and there are no rings, if there is no room for them in the address space.
+  bool map(const base::Fd& memory, bool coordinator);
   ssize_t write_ring(std::span<const iovec> parts, std::size_t least);
   Got read_socket(std::span<char> space);
-  void take_offer(int fd);
+  void take_offer(msghdr& message);
   void ring_the_bell();
 
   const base::Fd socket_;

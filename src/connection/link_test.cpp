@@ -11,8 +11,11 @@
 
 #include <array>
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <functional>
+#include <initializer_list>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -20,6 +23,8 @@
 
 #include "base/syscall.hpp"
 #include "elsewhere.hpp"
+#include "limits.hpp"
+#include "soak.hpp"
 
 namespace execnet::core {
 namespace {
@@ -154,21 +159,96 @@ TEST_F(LinkTest, WhoShutsDownReadsWhatWasThere) {
 }
 
 // What a worker is given that is no such memory.
-void send_with(int socket, int fd) {
+void send_with(int socket, std::initializer_list<int> fds) {
   char byte = 'x';
   iovec part{&byte, 1};
-  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(8 * sizeof(int))> control{};
   msghdr message{};
   message.msg_iov = &part;
   message.msg_iovlen = 1;
   message.msg_control = control.data();
-  message.msg_controllen = control.size();
+  message.msg_controllen = CMSG_SPACE(fds.size() * sizeof(int));
   cmsghdr* const header = CMSG_FIRSTHDR(&message);
   header->cmsg_level = SOL_SOCKET;
   header->cmsg_type = SCM_RIGHTS;
-  header->cmsg_len = CMSG_LEN(sizeof(int));
-  std::memcpy(CMSG_DATA(header), &fd, sizeof fd);
+  header->cmsg_len = CMSG_LEN(fds.size() * sizeof(int));
+  std::memcpy(CMSG_DATA(header), fds.begin(), fds.size() * sizeof(int));
   ASSERT_EQ(::sendmsg(socket, &message, 0), 1);
+}
+void send_with(int socket, int fd) { send_with(socket, {fd}); }
+
+constexpr off_t kRightSize = off_t{4096} + (off_t{2} << 20);
+
+base::Fd sealed_memory(int seals) {
+  base::Fd memory(::memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  EXPECT_EQ(::ftruncate(memory.get(), kRightSize), 0);
+  EXPECT_EQ(::fcntl(memory.get(), F_ADD_SEALS, seals), 0);
+  return memory;
+}
+
+std::size_t open_descriptors() {
+  std::size_t count = 0;
+  for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+    ++count;
+  }
+  return count;
+}
+
+// Whether a worker that is offered these, and reads them, takes them for rings.
+bool takes(std::initializer_list<int> fds) {
+  auto [ours, theirs] = base::socket_pair();
+  Link worker(std::move(theirs));
+  worker.expect_offer();
+  send_with(ours.get(), fds);
+  std::array<char, 10> space;
+  const std::size_t before = open_descriptors();
+  EXPECT_EQ(worker.read(space).count, 1U);
+  EXPECT_EQ(open_descriptors(), before) << "none of what came stays open";
+  return worker.has_rings();
+}
+
+TEST_F(LinkTest, AFileInPlaceOfMemoryIsRefusedForItCanBeCutOff) {
+  std::FILE* const file = std::tmpfile();
+  ASSERT_NE(file, nullptr);
+  const int fd = ::fileno(file);
+  ASSERT_EQ(::ftruncate(fd, kRightSize), 0);
+  EXPECT_FALSE(takes({fd}));
+  std::fclose(file);
+}
+
+TEST_F(LinkTest, WhateverIsOfferedIsClosedAgain) {
+  constexpr int kAll = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+  const base::Fd good = sealed_memory(kAll);
+  auto [in, out] = base::make_pipe();
+  EXPECT_TRUE(takes({good.get()}));
+  EXPECT_FALSE(takes({in.get()}));
+  EXPECT_FALSE(takes({good.get(), good.get()}));
+  EXPECT_FALSE(takes({good.get(), in.get(), out.get()}));
+  EXPECT_FALSE(takes({in.get(), in.get(), in.get(), in.get(), in.get(), in.get(), in.get(), good.get()}));
+  EXPECT_FALSE(takes({sealed_memory(kAll & ~F_SEAL_SHRINK).get()}));
+  EXPECT_FALSE(takes({sealed_memory(kAll | F_SEAL_WRITE).get()}));  // cannot be written, so it cannot be mapped
+}
+
+TEST_F(LinkTest, ThereAreNoRingsWhereThereIsNoRoomForThem) {
+  const auto expect_none = [&](const char* why) {
+    coordinator_->offer();
+    EXPECT_FALSE(coordinator_->has_rings()) << why;
+  };
+  {
+    const execnet::testing::NoDescriptors none;
+    expect_none("descriptors");
+  }
+  {
+    const execnet::testing::Limit files(RLIMIT_FSIZE, 4096);
+    expect_none("ulimit -f");
+  }
+  if (!execnet::testing::is_sanitized()) {
+    const execnet::testing::MemoryBound memory(1);
+    expect_none("address space");
+  }
+  EXPECT_EQ(write(*coordinator_, "hello"), 5U);
+  EXPECT_EQ(read(*worker_), "hello");
+  EXPECT_FALSE(worker_->has_rings());
 }
 
 TEST_F(LinkTest, MemoryThatCouldShrinkOrHasAnotherSizeIsRefused) {

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <chrono>
+#include <exception>
 #include <span>
 #include <utility>
 
@@ -74,7 +75,11 @@ Reading::Thread::~Thread() {
     lock_.lock();
   }
   if (entered_) {
-    leave();
+    try {
+      leave();
+    } catch (const std::exception&) {  // No memory to have others read: whoever looks finds the end of the stream.
+      reading_.link_.shut_down();
+    }
   }
 }
 
@@ -192,8 +197,12 @@ void Reading::start_ticking() {
   if (ticking_) {
     return;
   }
-  roles_.call_after(kTick, [this](Lock&) { tick(); });
-  ticking_ = true;
+  try {
+    roles_.call_after(kTick, [this](Lock&) { tick(); });
+    ticking_ = true;
+  } catch (const std::exception&) {  // No memory, and whoever leaves a wait cannot be told: the loop reads at once.
+    arm();
+  }
 }
 
 void Reading::tick() {

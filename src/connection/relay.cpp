@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <exception>
 #include <utility>
 
 #include "connection/value_message.hpp"
@@ -190,11 +191,18 @@ void Relay::acknowledge(Connection::Lock& lock, std::size_t count) {
 
 void Relay::on_ready(std::uint32_t ready) {
   auto lock = connection_->lock();
-  if ((ready & loop::kWrite) != 0) {
-    write_stream(lock);
-  }
-  if ((ready & loop::kRead) != 0) {
-    read_stream(lock);
+  try {
+    if ((ready & loop::kWrite) != 0) {
+      write_stream(lock);
+    }
+    if ((ready & loop::kRead) != 0) {
+      read_stream(lock);
+    }
+  } catch (const std::exception&) {  // no memory: some bytes are lost, so the stream ends
+    shut_down(lock);
+    read_ended_ = true;
+    end_writing(lock);
+    tell_owner(lock);
   }
   update_interest(lock);
 }

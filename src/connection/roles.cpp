@@ -1,5 +1,6 @@
 #include "connection/roles.hpp"
 
+#include <exception>
 #include <utility>
 
 namespace execnet::core {
@@ -9,14 +10,23 @@ Roles::Roles(const Link& link, std::shared_ptr<loop::Loop> loop, std::mutex& mut
 
 Roles::~Roles() { loop_->unwatch(watch_); }
 
-void Roles::start(std::weak_ptr<void> alive, Ready on_ready) {
+void Roles::start(std::weak_ptr<void> alive, Ready on_ready, Failed on_failed) {
   alive_ = std::move(alive);
+  on_failed_ = std::move(on_failed);
   watch_ = loop_->watch(link_.fd(), 0, [this, weak = alive_, on_ready = std::move(on_ready)](std::uint32_t ready) {
     if (const auto held = weak.lock()) {
-      Lock lock(mutex_);
-      on_ready(lock, ready);
+      run_in_loop([&](Lock& lock) { on_ready(lock, ready); });
     }
   });
+}
+
+void Roles::run_in_loop(const std::function<void(Lock&)>& body) {
+  try {
+    Lock lock(mutex_);
+    body(lock);
+  } catch (const std::exception& error) {  // for want of memory, say
+    on_failed_(error.what());
+  }
 }
 
 void Roles::update_interest() {
@@ -34,8 +44,7 @@ void Roles::update_interest() {
 void Roles::call_after(std::chrono::milliseconds delay, std::function<void(Lock&)> task) {
   loop_->call_after(delay, [this, weak = alive_, task = std::move(task)] {
     if (const auto held = weak.lock()) {
-      Lock lock(mutex_);
-      task(lock);
+      run_in_loop(task);
     }
   });
 }

@@ -11,6 +11,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <string>
 
 #include "connection/link.hpp"
 #include "connection/waits.hpp"
@@ -35,14 +36,16 @@ enum class Writer : std::uint8_t {
 class Roles {
  public:
   using Ready = std::function<void(Lock& lock, std::uint32_t ready)>;
+  using Failed = std::function<void(const std::string& error)>;
 
   Roles(const Link& link, std::shared_ptr<loop::Loop> loop, std::mutex& mutex);
   ~Roles();
   Roles(const Roles&) = delete;
   Roles& operator=(const Roles&) = delete;
 
-  // Has the loop call `on_ready` for what update_interest() chooses, as long as `alive` lives.
-  void start(std::weak_ptr<void> alive, Ready on_ready);
+  // Has the loop call `on_ready` for what update_interest() chooses, as long as `alive` lives. What that throws, and
+  // what the tasks of call_after() throw, is an end of the connection: `on_failed` is told, without the mutex.
+  void start(std::weak_ptr<void> alive, Ready on_ready, Failed on_failed);
   // To be called when a role has changed hands.
   void update_interest();
   // Runs `task` on the loop thread that much later, as long as the connection lives. REQUIRES: start() was called.
@@ -55,10 +58,13 @@ class Roles {
   Writer writer = Writer::kNone;
 
  private:
+  void run_in_loop(const std::function<void(Lock&)>& body);
+
   const Link& link_;
   const std::shared_ptr<loop::Loop> loop_;
   std::mutex& mutex_;
   std::weak_ptr<void> alive_;
+  Failed on_failed_;
   loop::Loop::Id watch_ = 0;
   std::uint32_t interest_ = 0;
 };

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <exception>
 #include <span>
 #include <string_view>
 #include <utility>
@@ -95,8 +96,12 @@ Writing::Sending::~Sending() {
   if (!lock_.owns_lock()) {
     lock_.lock();
   }
-  take_back();
   std::erase(writing_.sending_, message_.get());
+  try {
+    take_back();
+  } catch (const std::exception&) {  // No memory to say that a part of it is to be forgotten.
+    writing_.link_.shut_down();
+  }
 }
 
 bool Writing::Sending::take_back() {

@@ -11,6 +11,7 @@
 #include <chrono>
 #include <csignal>
 #include <cstring>
+#include <exception>
 #include <functional>
 #include <utility>
 #include <vector>
@@ -130,22 +131,24 @@ void ForkedProcess::set_ended(const std::string& how, const std::string& said) {
 // --- ForkServer: its life ---
 
 std::shared_ptr<ForkServer> ForkServer::start(const transport::Launch& launch, std::shared_ptr<loop::Loop> loop) {
+  loop->start();  // as in GatewayEnd::start
+  base::Fd null = open_null();
   transport::Link link = transport::open(launch);
   const base::Buffer sources = transport::preamble(launch);
   // Less than the socket takes at once. If the program has ended already, that is seen soon.
   static_cast<void>(::send(link.stream.get(), sources.view().data(), sources.view().size(), MSG_NOSIGNAL));
-  auto self = std::make_shared<ForkServer>(std::move(link), std::move(loop));
+  auto self = std::make_shared<ForkServer>(std::move(link), std::move(null), std::move(loop));
   self->watch();
   return self;
 }
 
-ForkServer::ForkServer(transport::Link link, std::shared_ptr<loop::Loop> loop)
+ForkServer::ForkServer(transport::Link link, base::Fd null, std::shared_ptr<loop::Loop> loop)
     : loop_(std::move(loop)),
       process_(std::move(link.process)),
       stderr_(std::make_shared<StderrTail>(std::move(link.stderr_pipe), loop_)),
       oom_(process_->pid()),
       control_(std::move(link.stream)),
-      null_(open_null()) {}
+      null_(std::move(null)) {}
 
 ForkServer::~ForkServer() { finish(); }
 
@@ -159,8 +162,7 @@ void ForkServer::watch() {
 loop::Loop::Id ForkServer::watch(int fd, std::function<void(ForkServer&)> what) {
   return loop_->watch(fd, loop::kRead, [weak = weak_from_this(), what = std::move(what)](std::uint32_t) {
     if (const auto self = weak.lock()) {
-      const std::lock_guard lock(self->mutex_);
-      what(*self);
+      self->guarded(what);
     }
   });
 }
@@ -168,10 +170,32 @@ loop::Loop::Id ForkServer::watch(int fd, std::function<void(ForkServer&)> what) 
 void ForkServer::later(std::chrono::milliseconds delay, std::function<void(ForkServer&)> what) {
   loop_->call_after(delay, [weak = weak_from_this(), what = std::move(what)] {
     if (const auto self = weak.lock()) {
-      const std::lock_guard lock(self->mutex_);
-      what(*self);
+      self->guarded(what);
     }
   });
+}
+
+// What goes wrong on the loop ends the fork server, and all whom it was to fork for are told.
+void ForkServer::guarded(const std::function<void(ForkServer&)>& what) {
+  const std::lock_guard lock(mutex_);
+  try {
+    what(*this);
+  } catch (const std::exception& error) {
+    closed_ = true;
+    loop_->unwatch(control_watch_);
+    loop_->unwatch(process_watch_);
+    end_all_children(std::string("its fork server cannot be talked to: ") + error.what());
+    process_->kill_tree();
+  }
+}
+
+void ForkServer::end_all_children(const std::string& how) {
+  for (const auto& [number, child] : children_) {
+    loop_->unwatch(child.end_watch);
+    child.far_end->set_ended(how);
+  }
+  children_.clear();
+  requests_.clear();
 }
 
 bool ForkServer::usable() {
@@ -199,12 +223,7 @@ void ForkServer::finish() {
   closed_ = true;
   loop_->unwatch(control_watch_);
   loop_->unwatch(process_watch_);
-  for (const auto& [number, child] : children_) {
-    loop_->unwatch(child.end_watch);
-    child.far_end->set_ended("its fork server was ended by this side");
-  }
-  children_.clear();
-  requests_.clear();
+  end_all_children("its fork server was ended by this side");
 }
 
 std::string ForkServer::explain() {

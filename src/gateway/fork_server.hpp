@@ -72,7 +72,7 @@ class ForkServer final : public std::enable_shared_from_this<ForkServer> {
  public:
   // Starts the interpreter, which then imports the modules. Throws HostNotFound.
   static std::shared_ptr<ForkServer> start(const transport::Launch& launch, std::shared_ptr<loop::Loop> loop);
-  ForkServer(transport::Link link, std::shared_ptr<loop::Loop> loop);  // for start()
+  ForkServer(transport::Link link, base::Fd null, std::shared_ptr<loop::Loop> loop);  // for start()
   ~ForkServer();
   ForkServer(const ForkServer&) = delete;
   ForkServer& operator=(const ForkServer&) = delete;
@@ -123,6 +123,8 @@ class ForkServer final : public std::enable_shared_from_this<ForkServer> {
   void on_process_ended();
   void end_child(std::uint32_t number, const std::string& how, const std::string& said = "");
   void refuse_all(const std::string& why);
+  void guarded(const std::function<void(ForkServer&)>& what);
+  void end_all_children(const std::string& how);
   void later(std::chrono::milliseconds delay, std::function<void(ForkServer&)> what);
   loop::Loop::Id watch(int fd, std::function<void(ForkServer&)> what);
 

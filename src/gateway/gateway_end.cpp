@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
+#include <exception>
 #include <execnet/error.hpp>
 #include <string_view>
 #include <utility>
@@ -64,6 +65,7 @@ std::shared_ptr<GatewayEnd> GatewayEnd::start(const XSpec& spec, const transport
                                               const std::shared_ptr<GatewayEnd>& other,
                                               std::shared_ptr<loop::Loop> loop, ForkServers::Batch& forks,
                                               const base::Wait& wait) {
+  loop->start();  // what can fail for want of descriptors or threads does before there is a process
   transport::Launch launch;
   base::Fd stream;
   std::shared_ptr<FarEnd> far_end;
@@ -149,7 +151,12 @@ void GatewayEnd::run(base::Buffer first, bool hello_follows) {
     const std::lock_guard lock(mutex_);
     end_watch_ = far_end_->watch_end(*loop_, [weak = weak_from_this()] {
       if (const auto self = weak.lock()) {
-        self->on_far_end_ended();
+        try {
+          self->on_far_end_ended();
+        } catch (const std::exception& error) {
+          self->unwatch_end();
+          self->on_stream_end(std::string("how it ended cannot be found out: ") + error.what());
+        }
       }
     });
   }
@@ -164,8 +171,12 @@ void GatewayEnd::run(base::Buffer first, bool hello_follows) {
 
 GatewayEnd::~GatewayEnd() {
   loop_->unwatch(end_watch_);
-  far_end_->let_go();
-  connection_->finish("gateway " + id_ + " was dropped");
+  try {
+    far_end_->let_go();
+    connection_->finish("gateway " + id_ + " was dropped");
+  } catch (const std::exception&) {  // no memory to say so
+    connection_->shut_down();
+  }
 }
 
 void GatewayEnd::on_hello(Connection::Lock& lock, base::Buffer payload) {
@@ -272,8 +283,8 @@ void GatewayEnd::on_far_end_ended() {
     connection_->shut_down();
   }
   const bool stream_ended = [&] {
+    unwatch_end();
     const std::lock_guard lock(mutex_);
-    loop_->unwatch(end_watch_);
     return stream_error_.has_value();
   }();
   if (stream_ended) {
@@ -284,21 +295,40 @@ void GatewayEnd::on_far_end_ended() {
 void GatewayEnd::on_stream_end(const std::string& error) {
   {
     const std::lock_guard lock(mutex_);
-    stream_error_ = error;
-  }
-  far_end_->on_stream_end();
-  if (far_end_->ended()) {
-    finish();
-    return;
-  }
-  loop_->call_after(kProcessEndsWithin, [weak = weak_from_this()] {
-    if (const auto self = weak.lock()) {
-      self->finish();
+    if (!stream_error_ || stream_error_->empty()) {
+      stream_error_ = error;
     }
-  });
+  }
+  try {
+    far_end_->on_stream_end();
+    if (!far_end_->ended()) {
+      loop_->call_after(kProcessEndsWithin, [weak = weak_from_this()] {
+        if (const auto self = weak.lock()) {
+          self->finish();
+        }
+      });
+      return;
+    }
+  } catch (const std::exception&) {
+    // For want of memory, say. Its end is known all the same.
+  }
+  finish();
 }
 
-void GatewayEnd::finish() { connection_->finish(cause()); }
+void GatewayEnd::unwatch_end() {
+  const std::lock_guard lock(mutex_);
+  loop_->unwatch(end_watch_);
+}
+
+void GatewayEnd::finish() {
+  std::string text = "gateway " + id_ + " is gone";
+  try {
+    text = cause();
+  } catch (const std::exception& error) {
+    text += std::string(", and why cannot be found out: ") + error.what();
+  }
+  connection_->finish(text);
+}
 
 std::string GatewayEnd::cause() {
   std::string text = "gateway " + id_ + " (" + spec_.text() + ") is gone: ";

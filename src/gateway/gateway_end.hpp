@@ -85,6 +85,7 @@ class GatewayEnd final : public ConnectionOwner, public std::enable_shared_from_
   void run(base::Buffer first, bool hello_follows);
   [[nodiscard]] transport::LocalPython python_for_others(const transport::LocalPython& ours) const;
   void on_far_end_ended();
+  void unwatch_end();
   void finish();
   // "gateway gw0 (popen) is gone: killed by SIGKILL; last on its stderr: ..."
   [[nodiscard]] std::string cause();

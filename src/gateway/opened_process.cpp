@@ -72,9 +72,20 @@ OpenedProcess::~OpenedProcess() { connection_->loop()->unwatch(end_watch_); }
 void OpenedProcess::later(std::chrono::milliseconds delay, void (OpenedProcess::*what)()) {
   connection_->loop()->call_after(delay, [weak = weak_from_this(), what] {
     if (const auto self = weak.lock()) {
-      (*self.*what)();
+      self->guarded(what);
     }
   });
+}
+
+// What goes wrong on the loop ends the process, and the coordinator is told.
+void OpenedProcess::guarded(void (OpenedProcess::*what)()) {
+  try {
+    (this->*what)();
+  } catch (const std::exception& error) {
+    connection_->loop()->unwatch(end_watch_);
+    close(std::string("its proxy has failed: ") + error.what());
+    kill();
+  }
 }
 
 void OpenedProcess::start() {
@@ -100,7 +111,7 @@ void OpenedProcess::start() {
     }
     end_watch_ = far_end_->watch_end(*connection_->loop(), [weak = weak_from_this()] {
       if (const auto self = weak.lock()) {
-        self->look();
+        self->guarded(&OpenedProcess::look);
       }
     });
     {

@@ -40,6 +40,7 @@ class OpenedProcess final : public RelayOwner, public std::enable_shared_from_th
   void on_relay_change(Connection::Lock& lock) override;
 
  private:
+  void guarded(void (OpenedProcess::*what)());
   void later(std::chrono::milliseconds delay, void (OpenedProcess::*what)());
   void start();
   void look();

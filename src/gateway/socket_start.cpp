@@ -1,14 +1,16 @@
 #include "gateway/socket_start.hpp"
 
+#include <fcntl.h>
 #include <sys/random.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <chrono>
 #include <execnet/error.hpp>
 #include <filesystem>
-#include <fstream>
 #include <utility>
 
 #include "base/syscall.hpp"
@@ -93,8 +95,14 @@ std::string last_line(std::string text) {
 std::string_view listener_source() { return kListener; }
 
 std::string this_place() {
-  std::string boot;
-  std::getline(std::ifstream("/proc/sys/kernel/random/boot_id"), boot);
+  const base::Fd file(::open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC));
+  if (!file && errno != ENOENT && errno != EACCES) {
+    base::throw_system_error(errno, "open", "boot_id");  // for want of descriptors: that is no other machine
+  }
+  std::array<char, 64> bytes{};
+  const ssize_t size = file ? ::read(file.get(), bytes.data(), bytes.size()) : 0;
+  const std::string_view read(bytes.data(), size > 0 ? static_cast<std::size_t>(size) : 0);
+  const std::string boot(read.substr(0, read.find('\n')));
   std::string place = boot;
   for (const char* name : {"net", "pid"}) {
     std::error_code error;
@@ -121,6 +129,7 @@ SocketStart connect_to_server(const XSpec& spec, std::string_view hello, const b
 }
 
 SocketStart install_server(const XSpec& spec, GatewayEnd& host, const base::Wait& wait) {
+  const std::string here = this_place();
   const std::string token = make_token();
   SocketStart start;
   start.launch =
@@ -151,7 +160,7 @@ SocketStart install_server(const XSpec& spec, GatewayEnd& host, const base::Wait
   } catch (const Error& error) {
     fail("gateway '" + host.id() + "' cannot listen: " + last_line(error.what()));
   }
-  if (place != this_place()) {
+  if (place != here) {
     fail("gateway '" + host.id() + "' is not on this machine, and its socket is for this machine only; popen//via=" +
          host.id() + " starts an interpreter there");
   }
@@ -162,8 +171,10 @@ SocketStart install_server(const XSpec& spec, GatewayEnd& host, const base::Wait
     const auto pid = decode_value(channel->receive(within(kListensFor, wait)).view()).as<pid_t>();
     if (base::Fd pidfd = process::pidfd_open(pid)) {
       start.process = std::make_shared<process::Process>(pid, std::move(pidfd));
-    } else {
+    } else if (errno == ESRCH) {
       fail("it ended at once");
+    } else {
+      base::throw_system_error(errno, "pidfd_open");
     }
   } catch (const HostNotFound&) {
     throw;

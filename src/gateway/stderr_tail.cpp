@@ -11,6 +11,7 @@
 #include <chrono>
 #include <csignal>
 #include <ctime>
+#include <new>
 #include <string_view>
 #include <utility>
 
@@ -73,8 +74,12 @@ void StderrTail::start() {
 
 void StderrTail::on_ready() {
   const std::lock_guard lock(mutex_);
-  read_available();
-  write_pending();
+  try {
+    read_available();
+    write_pending();
+  } catch (const std::bad_alloc&) {  // it goes on without what was said until now
+    pending_ = tail_ = std::string();
+  }
 }
 
 void StderrTail::read_available() {

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <csignal>
 #include <execnet/error.hpp>
+#include <new>
 #include <system_error>
 #include <utility>
 
@@ -110,6 +111,7 @@ void WorkerEnd::on_hello(Lock& lock, base::Buffer payload) {
 }
 
 std::optional<WorkerSetup> WorkerEnd::wait_setup(const base::Wait& wait) {
+  loop_->start();  // here it can still say so if that fails, for want of descriptors or of a thread
   auto lock = connection_->lock();
   connection_->wait_until(lock, connection_.get(), wait, [&] { return setup_ || connection_->gone(lock); });
   return setup_;
@@ -192,6 +194,7 @@ void WorkerEnd::on_exec(Lock& lock, const std::shared_ptr<ChannelState>& channel
   }
   Runner* runner = nullptr;
   try {
+    loop_->start();  // one that was forked has rested until now
     runner = idle != runners_.end() ? &*idle : &add_runner();
   } catch (const std::system_error& error) {
     channel->executing = false;
@@ -209,9 +212,13 @@ WorkerEnd::Runner& WorkerEnd::add_runner() {
   try {
     // The loop thread, which may be the one that reads, has its signals blocked; programs that the code
     // starts would inherit that.
-    runner.thread = std::thread([this, &runner] {
+    runner.thread = loop::start_waiting_thread([this, &runner] {
       ::pthread_sigmask(SIG_SETMASK, &signal_mask_, nullptr);
-      connection_->in_thread_scope([&] { run_tasks(runner, {}); });
+      try {
+        connection_->in_thread_scope([&] { run_tasks(runner, {}); });
+      } catch (const std::exception& error) {  // for want of memory, say: it may have been given a task already
+        on_stream_end(std::string("a thread that runs code has failed: ") + error.what());
+      }
     });
   } catch (...) {
     runners_.pop_back();
@@ -238,9 +245,13 @@ void WorkerEnd::queue_for_main(Task task) {
         self->queued_.erase(found);
       }
     }
-    if (refused) {
-      refused->channel->set_executing(false);
-      refused->channel->close(kDeadlockText);
+    try {
+      if (refused) {
+        refused->channel->set_executing(false);
+        refused->channel->close(kDeadlockText);
+      }
+    } catch (const std::exception& error) {  // who waits for it would wait for ever
+      self->on_stream_end(std::string("code cannot be refused: ") + error.what());
     }
   });
 }
@@ -279,7 +290,16 @@ void WorkerEnd::make_free(Runner& runner) {
 }
 
 void WorkerEnd::serve(const base::Wait& wait) {
-  run_tasks(runners_.front(), wait);
+  const auto fail = [this](const std::exception& error) {
+    on_stream_end(std::string("the main thread cannot run code any more: ") + error.what());
+  };
+  try {
+    run_tasks(runners_.front(), wait);
+  } catch (const std::bad_alloc& error) {
+    fail(error);
+  } catch (const std::system_error& error) {
+    fail(error);
+  }
   // No runner is added any more. Those that there are end by themselves or the process is ended.
   for (Runner& runner : runners_) {
     if (runner.thread.joinable()) {
@@ -331,6 +351,13 @@ void WorkerEnd::on_open(Lock& lock, const std::shared_ptr<ChannelState>& channel
   if (ending_) {
     return;
   }
+  try {
+    loop_->start();  // as for EXEC
+  } catch (const std::system_error& error) {
+    channel->referenced = true;
+    connection_->close_channel(lock, channel, std::string("cannot start a process: ") + error.what());
+    return;
+  }
   if (!forks_) {
     forks_ = std::make_shared<ForkServers>(loop_);
   }
@@ -374,10 +401,10 @@ void WorkerEnd::on_terminate(Lock& lock) {
 }
 
 void WorkerEnd::on_stream_end(const std::string& error) {
-  pollfd out{STDERR_FILENO, POLLOUT, 0};
+  pollfd out{complaints_, POLLOUT, 0};
   if (!error.empty() && ::poll(&out, 1, 0) > 0) {  // else nobody reads it, and this must not wait for that
     const std::string text = "execnet worker: " + error + "\n";
-    static_cast<void>(!::write(STDERR_FILENO, text.data(), text.size()));
+    static_cast<void>(!::write(out.fd, text.data(), text.size()));
   }
   {
     auto lock = connection_->lock();
@@ -393,6 +420,14 @@ void WorkerEnd::end_within(std::chrono::milliseconds patience) {
     ending_patience_ = patience;
     return;
   }
+  try {
+    end_by_force_after(patience);
+  } catch (const std::exception&) {
+    // There never was a thread for the loop, so no code has run: it ends by itself.
+  }
+}
+
+void WorkerEnd::end_by_force_after(std::chrono::milliseconds patience) {
   loop_->call_after(patience, [main = main_thread_] { ::pthread_kill(main, SIGINT); });
   loop_->call_after(2 * patience, [weak = weak_from_this()] {
     if (const auto self = weak.lock()) {

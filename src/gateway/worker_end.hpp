@@ -6,7 +6,9 @@
 #pragma once
 
 #include <pthread.h>
+#include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <csignal>
 #include <cstdint>
@@ -99,6 +101,9 @@ class WorkerEnd final : public ConnectionOwner, public std::enable_shared_from_t
     kForNothing,  // it is told to end, or the coordinator is gone
   };
   Wanted rest(const WorkerInfo& info, std::function<void(const WorkerSetup&)> taken);
+  // Why the stream had to be ended is written there, and not to the stderr: to what the coordinator reads, so that it
+  // can name the cause.
+  void complain_to(int fd) { complaints_ = fd; }
   // After kForNothing: ends the process when it takes too long to end by itself.
   void end_in_time();
 
@@ -146,8 +151,10 @@ class WorkerEnd final : public ConnectionOwner, public std::enable_shared_from_t
   void queue_for_main(Task task);
   void say_hello(Lock& lock, const WorkerInfo& info);
   void end_within(std::chrono::milliseconds patience);
+  void end_by_force_after(std::chrono::milliseconds patience);
 
   const Run run_;
+  std::atomic<int> complaints_{STDERR_FILENO};
   const Patience patience_;
   const std::shared_ptr<loop::Loop> loop_;
   const std::shared_ptr<Connection> connection_;

@@ -1,21 +1,30 @@
 #include "loop/loop.hpp"
 
+#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
 #include <csignal>
+#include <cstring>
+#include <exception>
+#include <new>
+#include <string_view>
 #include <utility>
 
 #include "base/syscall.hpp"
+#include "base/thread.hpp"
 
 namespace execnet::loop {
 namespace {
 
 constexpr Loop::Id kWakeup = 0;
+constexpr int kMostAtOnce = 64;
+constexpr int kLooksAround = 20;  // milliseconds: so often, when it cannot be woken
 
 std::uint32_t to_epoll(std::uint32_t interest) {
   std::uint32_t events = 0;
@@ -39,11 +48,34 @@ std::uint32_t from_epoll(std::uint32_t events) {
   return ready;
 }
 
-void control(int epoll, int operation, int fd, std::uint32_t interest, Loop::Id id) {
+short to_poll(std::uint32_t interest) {
+  return static_cast<short>(((interest & kRead) != 0 ? POLLIN : 0) | ((interest & kWrite) != 0 ? POLLOUT : 0));
+}
+
+std::uint32_t from_poll(short events) {
+  std::uint32_t ready = 0;
+  if ((events & (POLLIN | POLLHUP | POLLERR | POLLNVAL)) != 0) {
+    ready |= kRead;
+  }
+  if ((events & (POLLOUT | POLLHUP | POLLERR | POLLNVAL)) != 0) {
+    ready |= kWrite;
+  }
+  return ready;
+}
+
+bool control(int epoll, int operation, int fd, std::uint32_t interest, Loop::Id id) {
   epoll_event event{};
   event.events = to_epoll(interest);
   event.data.u64 = id;
-  base::check("epoll_ctl", [&] { return ::epoll_ctl(epoll, operation, fd, &event); });
+  return ::epoll_ctl(epoll, operation, fd, &event) == 0;
+}
+
+void report(const char* what) {
+  const std::string_view begin = "execnet: a handler of the loop has failed: ";
+  std::array<iovec, 3> parts{{{const_cast<char*>(begin.data()), begin.size()},
+                              {const_cast<char*>(what), std::strlen(what)},
+                              {const_cast<char*>("\n"), 1}}};
+  static_cast<void>(!::writev(STDERR_FILENO, parts.data(), static_cast<int>(parts.size())));
 }
 
 // Signals are for the threads of the program: its handlers must never run on this one.
@@ -74,12 +106,25 @@ void Loop::need_thread() {
   if (!wakeup_) {
     base::Fd epoll(base::check("epoll_create1", [] { return ::epoll_create1(EPOLL_CLOEXEC); }));
     base::Fd wakeup(base::check("eventfd", [] { return ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK); }));
-    control(epoll.get(), EPOLL_CTL_ADD, wakeup.get(), kRead, kWakeup);
+    if (!control(epoll.get(), EPOLL_CTL_ADD, wakeup.get(), kRead, kWakeup)) {
+      base::throw_system_error(errno, "epoll_ctl");
+    }
+    ready_.reserve(kMostAtOnce);
     epoll_ = std::move(epoll);
     wakeup_ = std::move(wakeup);
   }
   const SignalsBlocked blocked;  // inherited by the new thread
-  thread_ = std::thread([this] { run(); });
+  thread_ = base::start_thread([this] { run(); });
+}
+
+void Loop::start() {
+  if (made_here_.in_forked_copy()) {
+    return;
+  }
+  const std::lock_guard lock(mutex_);
+  if (!stopping_) {
+    need_thread();
+  }
 }
 
 Loop::~Loop() { stop(); }
@@ -118,9 +163,9 @@ Loop::Id Loop::watch(int fd, std::uint32_t interest, Handler handler) {
   }
   if (interest != 0) {
     need_thread();
-    control(epoll_.get(), EPOLL_CTL_ADD, fd, interest, id);
   }
-  watches_.emplace(id, Watch{fd, interest, std::move(shared)});
+  const auto added = watches_.emplace(id, Watch{fd, 0, std::move(shared)}).first;
+  change_interest(id, added->second, interest);
   return id;
 }
 
@@ -133,12 +178,29 @@ void Loop::set_interest(Id watch, std::uint32_t interest) {
   if (stopping_ || found == watches_.end() || found->second.interest == interest) {
     return;
   }
-  // Without interest the descriptor leaves the set altogether: epoll reports a hang-up even for an
-  // empty set of events, and the loop would spin until the one who reads has seen it.
-  const int operation = interest == 0 ? EPOLL_CTL_DEL : found->second.interest == 0 ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
   need_thread();
-  control(epoll_.get(), operation, found->second.fd, interest, watch);
-  found->second.interest = interest;
+  change_interest(watch, found->second, interest);
+}
+
+// REQUIRES the mutex. Without interest the descriptor leaves the set altogether: epoll reports a hang-up even for an
+// empty set of events, and the loop would spin until the one who reads has seen it.
+void Loop::change_interest(Id id, Watch& watch, std::uint32_t interest) {
+  const bool was_polled = watch.interest != 0 && !watch.in_epoll;
+  if (interest == 0) {
+    if (std::exchange(watch.in_epoll, false)) {
+      control(epoll_.get(), EPOLL_CTL_DEL, watch.fd, 0, id);  // that it fails means it is not there any more
+    }
+  } else if (!was_polled) {
+    const int operation = watch.in_epoll ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
+    watch.in_epoll = control(epoll_.get(), operation, watch.fd, interest, id);
+  }
+  watch.interest = interest;
+  const bool is_polled = interest != 0 && !watch.in_epoll;
+  polled_ += is_polled ? 1 : 0;
+  polled_ -= was_polled ? 1 : 0;
+  if ((is_polled || was_polled) && !is_loop_thread()) {
+    wake();  // it has another set to wait for
+  }
 }
 
 void Loop::unwatch(Id watch) {
@@ -151,9 +213,7 @@ void Loop::unwatch(Id watch) {
   if (found == watches_.end()) {
     return;
   }
-  if (found->second.interest != 0) {
-    control(epoll_.get(), EPOLL_CTL_DEL, found->second.fd, 0, watch);
-  }
+  change_interest(watch, found->second, 0);
   handler = std::move(found->second.handler);
   watches_.erase(found);
 }
@@ -172,7 +232,7 @@ Loop::Id Loop::call_after(std::chrono::milliseconds delay, Task task) {
     }
     need_thread();
     const auto added = timers_.emplace(base::Clock::now() + delay, std::pair(id, std::move(task)));
-    earliest = added == timers_.begin() && std::this_thread::get_id() != thread_.get_id();
+    earliest = added == timers_.begin() && !is_loop_thread();
   }
   if (earliest) {
     wake();
@@ -195,11 +255,17 @@ void Loop::cancel(Id timer) {
 }
 
 void Loop::wake() {
+  if (deaf_) {
+    return;
+  }
   const std::uint64_t one = 1;
   static_cast<void>(!::write(wakeup_.get(), &one, sizeof one));  // full means: already awake
 }
 
 int Loop::until_next_timer() {
+  if (deaf_) {
+    return kLooksAround;
+  }
   const std::lock_guard lock(mutex_);
   if (timers_.empty()) {
     return -1;
@@ -221,7 +287,11 @@ void Loop::run_timers() {
       task = std::move(timers_.begin()->second.second);
       timers_.erase(timers_.begin());
     }
-    task();
+    try {
+      task();
+    } catch (const std::exception& error) {
+      report(error.what());
+    }
   }
 }
 
@@ -235,7 +305,76 @@ void Loop::run_handler(Id watch, std::uint32_t ready) {
     }
     handler = found->second.handler;
   }
-  (*handler)(ready);
+  try {
+    (*handler)(ready);
+  } catch (const std::exception& error) {
+    report(error.what());
+    unwatch(watch);  // else it would be called again and again
+  }
+}
+
+void Loop::wait() {
+  ready_.clear();
+  if (polled_ != 0) {
+    wait_with_poll();
+    return;
+  }
+  std::array<epoll_event, kMostAtOnce> events;
+  const int count = ::epoll_wait(epoll_.get(), events.data(), kMostAtOnce, until_next_timer());
+  if (count < 0 && errno != EINTR) {
+    leave_epoll();
+  }
+  for (int i = 0; i < count; ++i) {
+    const epoll_event& event = events.at(static_cast<std::size_t>(i));
+    ready_.push_back({event.data.u64, from_epoll(event.events)});
+  }
+}
+
+// For what epoll does not have. What it has is asked for without waiting.
+void Loop::wait_with_poll() {
+  std::vector<pollfd> fds{{epoll_.get(), POLLIN, 0}, {deaf_ ? -1 : wakeup_.get(), POLLIN, 0}};
+  std::vector<Id> ids{kWakeup, kWakeup};
+  {
+    const std::lock_guard lock(mutex_);
+    for (const auto& [id, watch] : watches_) {
+      if (watch.interest != 0 && !watch.in_epoll) {
+        fds.push_back({watch.fd, to_poll(watch.interest), 0});
+        ids.push_back(id);
+      }
+    }
+  }
+  const int timeout = until_next_timer();
+  const auto deadline = timeout < 0 ? base::Deadline() : base::Clock::now() + std::chrono::milliseconds(timeout);
+  if (base::poll_once(fds, deadline) <= 0) {
+    return;
+  }
+  deaf_ = deaf_ || (fds[1].revents & POLLNVAL) != 0;
+  for (std::size_t i = 1; i < fds.size(); ++i) {
+    if (fds[i].revents != 0) {
+      ready_.push_back({ids[i], from_poll(fds[i].revents)});
+    }
+    if ((fds[i].revents & POLLNVAL) != 0) {  // closed by the program: its handler is told, once
+      set_interest(ids[i], 0);
+    }
+  }
+  std::array<epoll_event, kMostAtOnce> events;
+  const int count = fds[0].revents == POLLIN ? ::epoll_wait(epoll_.get(), events.data(), kMostAtOnce, 0) : 0;
+  for (int i = 0; i < count; ++i) {
+    const epoll_event& event = events.at(static_cast<std::size_t>(i));
+    ready_.push_back({event.data.u64, from_epoll(event.events)});
+  }
+}
+
+// The program has closed our descriptors under our feet: all there were, most likely, and with them what is watched.
+void Loop::leave_epoll() {
+  const std::lock_guard lock(mutex_);
+  static_cast<void>(epoll_.release());  // the number may be another's by now
+  for (auto& [id, watch] : watches_) {
+    if (std::exchange(watch.in_epoll, false)) {
+      ++polled_;
+    }
+  }
+  ++polled_;  // for good
 }
 
 bool Loop::stopping() {
@@ -244,19 +383,18 @@ bool Loop::stopping() {
 }
 
 void Loop::run() {
-  std::array<epoll_event, 64> events;
   while (!stopping()) {  // looked at after the wake-up was taken, not before: it may be that of stop()
-    const int count = ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), until_next_timer());
-    if (count < 0 && errno != EINTR) {
-      base::throw_system_error(errno, "epoll_wait");
+    try {
+      wait();
+    } catch (const std::bad_alloc&) {
+      ::poll(nullptr, 0, kLooksAround);  // until there is memory again; nothing is lost
     }
-    for (int i = 0; i < count; ++i) {
-      const epoll_event& event = events.at(static_cast<std::size_t>(i));
-      if (event.data.u64 == kWakeup) {
+    for (const Ready& one : ready_) {
+      if (one.watch == kWakeup) {
         std::uint64_t drained = 0;
         static_cast<void>(!::read(wakeup_.get(), &drained, sizeof drained));
       } else {
-        run_handler(event.data.u64, from_epoll(event.events));
+        run_handler(one.watch, one.ready);
       }
     }
     run_timers();

@@ -6,13 +6,21 @@
 // a process forked from the one that made it a loop does nothing: it has no thread there, and its epoll set is shared
 // with the parent.
 //
+// Only starting the thread can fail, for want of descriptors or of a thread: start() is for those who later must not
+// fail. From then on no call throws, but for std::bad_alloc where something is added. What the kernel does not take
+// into the epoll set, for want of memory or beyond fs.epoll.max_user_watches, is watched by poll(2): slower, and of no
+// consequence for anybody. Handlers and tasks catch what they throw, and tell whoever waits for them. One that does
+// not is a mistake of ours: it is reported on stderr, and its watch ends.
+//
 // Why not an event-loop library: a caller that waits for a message takes the reading of its
 // connection over from this thread and gives it back later (see connection/connection.hpp). That needs
 // interest in a descriptor to be switched on and off from other threads, in one system call, at
 // any time - also while this thread sleeps in epoll_wait. Libraries own their descriptors.
 #pragma once
 
+#include <atomic>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -20,6 +28,7 @@
 #include <mutex>
 #include <thread>
 #include <unordered_map>
+#include <vector>
 
 #include "base/fd.hpp"
 #include "base/fork.hpp"
@@ -42,6 +51,9 @@ class Loop {
   Loop(const Loop&) = delete;
   Loop& operator=(const Loop&) = delete;
 
+  // Starts the thread, if there is none yet. Throws std::system_error.
+  void start();
+
   // Calls `handler` on the loop thread whenever the descriptor is ready for one of `interest`
   // (kRead, kWrite; 0: for nothing yet). REQUIRES: fd stays open until unwatch.
   Id watch(int fd, std::uint32_t interest, Handler handler);
@@ -62,16 +74,27 @@ class Loop {
     int fd;
     std::uint32_t interest;
     std::shared_ptr<Handler> handler;
+    bool in_epoll = false;
+  };
+  struct Ready {
+    Id watch;
+    std::uint32_t ready;
   };
 
   // REQUIRES the mutex.
   void need_thread();
+  void change_interest(Id id, Watch& watch, std::uint32_t interest);
+  [[nodiscard]] bool is_loop_thread() const { return std::this_thread::get_id() == thread_.get_id(); }
   void run();
   [[nodiscard]] bool stopping();
   void wake();
   void run_timers();
   void run_handler(Id watch, std::uint32_t ready);
   [[nodiscard]] int until_next_timer();
+  // Waits until there is something to do; then ready_ has what is ready.
+  void wait();
+  void wait_with_poll();
+  void leave_epoll();
 
   const base::MadeHere made_here_{};
   base::Fd epoll_;
@@ -80,6 +103,9 @@ class Loop {
   bool stopping_ = false;
   Id next_id_ = 1;
   std::unordered_map<Id, Watch> watches_;
+  std::atomic<bool> deaf_{false};       // the program has closed wakeup_: it looks around now and then
+  std::vector<Ready> ready_;            // the loop thread's
+  std::atomic<std::size_t> polled_{0};  // of them, those with an interest that epoll does not have
   std::multimap<base::Clock::time_point, std::pair<Id, Task>> timers_;
   std::thread thread_;
 };

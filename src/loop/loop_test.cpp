@@ -2,14 +2,22 @@
 
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
+#include <cerrno>
 #include <chrono>
 #include <future>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <system_error>
 #include <thread>
 
 #include "base/syscall.hpp"
+#include "limits.hpp"
 #include "loop/waiter.hpp"
 
 namespace execnet::loop {
@@ -141,12 +149,11 @@ TEST(Loop, StopsAlsoWhileItIsAboutToNoticeATimer) {
     std::promise<void> busy;
     std::promise<void> timer_is_set;
     const auto is_stopping = [&] {
-      try {
-        loop.watch(-1, kRead, {});
-        return true;
-      } catch (const std::system_error&) {
-        return false;  // it tried to, and that is no descriptor
-      }
+      const auto token = std::make_shared<int>();
+      const Loop::Id timer = loop.call_after(std::chrono::minutes(1), [token] {});
+      const bool was_dropped = token.use_count() == 1;
+      loop.cancel(timer);
+      return was_dropped;
     };
     loop.watch(read_end.get(), kRead, [&, fd = read_end.get()](std::uint32_t) {
       char byte = 0;
@@ -170,6 +177,135 @@ TEST(Loop, StopsAlsoWhileItIsAboutToNoticeATimer) {
     auto stopped = std::async(std::launch::async, [&] { loop.stop(); });
     ASSERT_EQ(stopped.wait_for(kPatience), std::future_status::ready);
   }
+}
+
+// --- Where the system has no more ---
+
+TEST(Loop, SaysThatItHasNoDescriptorsWhenItIsStarted) {
+  Loop loop;
+  const execnet::testing::NoDescriptors none;
+  try {
+    loop.start();
+    FAIL() << "there are some";
+  } catch (const std::system_error& error) {
+    EXPECT_EQ(error.code().value(), EMFILE);
+    EXPECT_NE(std::string(error.what()).find("ulimit -n"), std::string::npos) << error.what();
+  }
+}
+
+TEST(Loop, OnceStartedNeedsNoMoreDescriptors) {
+  auto [read_end, write_end] = base::make_pipe();
+  Loop loop;
+  loop.start();
+  const execnet::testing::NoDescriptors none;
+  std::promise<void> told;
+  std::promise<void> late;
+  Loop::Id watch = 0;
+  watch = loop.watch(read_end.get(), 0, [&](std::uint32_t) {
+    loop.unwatch(watch);
+    told.set_value();
+  });
+  loop.set_interest(watch, kRead);
+  loop.call_after(milliseconds(1), [&] { late.set_value(); });
+  ASSERT_EQ(::write(write_end.get(), "x", 1), 1);
+  auto future = told.get_future();
+  auto late_future = late.get_future();
+  EXPECT_TRUE(comes(future));
+  EXPECT_TRUE(comes(late_future));
+  loop.stop();
+}
+
+// As it is when there is no room for it any more: of a file epoll wants to know nothing.
+TEST(Loop, WatchesWhatEpollDoesNotTake) {
+  const base::Fd file(::memfd_create("test", MFD_CLOEXEC));
+  auto [read_end, write_end] = base::make_pipe();
+  Loop loop;
+  std::promise<std::uint32_t> of_file;
+  std::promise<void> of_pipe;
+  auto file_future = of_file.get_future();
+  auto pipe_future = of_pipe.get_future();
+  Loop::Id watch = 0;
+  std::atomic<int> calls = 0;
+  loop.watch(read_end.get(), kRead, [&, fd = read_end.get()](std::uint32_t) {
+    char byte = 0;
+    EXPECT_EQ(::read(fd, &byte, 1), 1);
+    of_pipe.set_value();
+  });
+  watch = loop.watch(file.get(), 0, [&](std::uint32_t ready) {
+    ++calls;
+    loop.set_interest(watch, 0);
+    of_file.set_value(ready);
+  });
+  loop.set_interest(watch, kWrite);
+  ASSERT_TRUE(comes(file_future));
+  EXPECT_EQ(file_future.get(), kWrite);
+  ASSERT_EQ(::write(write_end.get(), "x", 1), 1);
+  EXPECT_TRUE(comes(pipe_future));
+  loop.stop();
+  EXPECT_EQ(calls, 1);
+}
+
+TEST(Loop, AHandlerThatThrowsIsCalledNoMoreAndTheOthersAre) {
+  auto [read_end, write_end] = base::make_pipe();
+  ASSERT_EQ(::write(write_end.get(), "x", 1), 1);
+  Loop loop;
+  std::atomic<int> calls = 0;
+  loop.watch(read_end.get(), kRead, [&](std::uint32_t) {
+    ++calls;
+    throw std::runtime_error("as a test wants it");
+  });
+  std::promise<void> late;
+  auto future = late.get_future();
+  loop.call_after(milliseconds(1), [] { throw std::runtime_error("so does this"); });
+  loop.call_after(milliseconds(20), [&] { late.set_value(); });
+  EXPECT_TRUE(comes(future));
+  loop.stop();
+  EXPECT_EQ(calls, 1);
+}
+
+// As daemons do it. Whoever has a watch is told once, and finds its descriptor closed.
+TEST(Loop, GoesOnWhenTheProgramHasClosedAllDescriptors) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::alarm(20);
+    auto [read_end, write_end] = base::make_pipe();
+    static_cast<void>(write_end.release());
+    const int fd = read_end.release();
+    std::atomic<int> calls = 0;
+    {
+      Loop loop;
+      loop.watch(fd, kRead, [&](std::uint32_t) { ++calls; });
+      ::close_range(3, ~0U, 0);
+      std::promise<void> late;
+      auto future = late.get_future();
+      loop.call_after(milliseconds(100), [&] { late.set_value(); });
+      future.wait();
+      loop.stop();
+    }
+    ::_exit(calls == 1 ? 0 : 1);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+}
+
+TEST(StartWaitingThread, GivesTheThreadItsWaiter) {
+  std::promise<int> fd;
+  auto future = fd.get_future();
+  std::promise<void> may_run;
+  std::thread thread = start_waiting_thread([&] {
+    may_run.get_future().wait();
+    fd.set_value(Waiter::of_this_thread().fd());
+  });
+  const execnet::testing::NoDescriptors none;
+  may_run.set_value();
+  EXPECT_GE(future.get(), 0);
+  thread.join();
+}
+
+TEST(StartWaitingThread, SaysThatThereAreNoDescriptors) {
+  const execnet::testing::NoDescriptors none;
+  EXPECT_THROW(start_waiting_thread([] {}), std::system_error);
 }
 
 }  // namespace

@@ -214,6 +214,7 @@ std::optional<Message> MessageAssembler::add(Frame frame) {
   }
   pending_ -= message.payload.size() - added;
   Message complete = std::move(message);
+  complete.payload.trim();  // it may wait for long to be received
   partial_.erase(found);
   if (header.flags == kAbort) {
     return std::nullopt;

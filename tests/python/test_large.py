@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import ctypes
 import os
 import shlex
 import signal
+import subprocess
 import sys
 
 import pytest
@@ -224,3 +226,82 @@ def test_what_waits_in_a_dead_gateway_is_let_go_of(group: execnet.Group) -> None
         return sys.getrefcount(data) == before
 
     assert eventually(is_let_go_of)
+
+
+# --- In little memory ---
+
+MEGABYTE = 1 << 20
+BOUND = """
+def bound(megabytes):
+    "So much more than there is; none: as much as there was."
+    import resource
+    pages = int(open("/proc/self/statm").read().split()[0])
+    most = resource.RLIM_INFINITY if megabytes is None else pages * resource.getpagesize() + (megabytes << 20)
+    resource.setrlimit(resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
+"""
+RECEIVES_IN_LITTLE_MEMORY = BOUND + "bound(channel.receive())\nchannel.send(len(channel.receive()))"
+ECHO_ONCE = "channel.send(channel.receive())"
+little_memory = pytest.mark.skipif("EXECNET_TEST_SANITIZER" in os.environ, reason="a sanitizer takes it all")
+
+
+def program(text: str) -> str:
+    done = subprocess.run([sys.executable, "-c", BOUND + text], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@little_memory
+def test_the_coordinator_takes_little_more_memory_than_an_item_has() -> None:
+    said = program(f"""
+import execnet
+channel = execnet.makegateway("popen").remote_exec("channel.send(b'x' * {192 * MEGABYTE}); channel.receive()")
+bound(450)  # what was received, the object made of it, and not much else
+print(len(channel.receive(timeout=60)))
+""")
+    assert said == f"{192 * MEGABYTE}\n"
+
+
+@little_memory
+def test_a_worker_takes_little_more_memory_than_an_item_has(group: execnet.Group) -> None:
+    channel = group.makegateway("popen").remote_exec(RECEIVES_IN_LITTLE_MEMORY)
+    channel.send(450)
+    channel.send(b"x" * (192 * MEGABYTE))
+    assert channel.receive(timeout=60) == 192 * MEGABYTE
+
+
+@little_memory
+def test_an_item_that_is_too_large_for_the_coordinator_ends_its_gateway_only() -> None:
+    said = program(f"""
+import execnet
+group = execnet.Group(["popen", "popen"])
+def echo():
+    channel = group[1].remote_exec({ECHO_ONCE!r})
+    channel.send(41)
+    return channel.receive(timeout=60)
+echo()
+channel = group[0].remote_exec("channel.send(b'x' * {192 * MEGABYTE}); channel.receive()")
+bound(64)
+try:
+    channel.receive(timeout=60)
+except execnet.GatewayGone as error:
+    assert "there is no memory for" in str(error), error
+    bound(None)
+    print(echo(), group[0].hasreceiver())
+""")
+    assert said == "41 False\n"
+
+
+@little_memory
+@pytest.mark.parametrize(
+    ("worker", "cause"), [(WORKERS[0], "there is no memory for"), (WORKERS[1], "MemoryError")], ids=["native", "pure"]
+)
+def test_an_item_that_is_too_large_for_a_worker_ends_its_gateway_with_that_cause(
+    worker: str, cause: str, group: execnet.Group
+) -> None:
+    channel = group.makegateway(worker).remote_exec(RECEIVES_IN_LITTLE_MEMORY)
+    channel.send(64)
+    with contextlib.suppress(execnet.GatewayGone):  # it may be gone before all is sent
+        channel.send(b"x" * (192 * MEGABYTE))
+    with pytest.raises(execnet.GatewayGone) as caught:
+        channel.receive(timeout=60)
+    assert cause in str(caught.value)

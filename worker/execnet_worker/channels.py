@@ -210,9 +210,9 @@ class Channel(object):
         with connection.lock:
             if state.callback is not None:
                 raise IOError("%r has a callback already" % self)
+            connection.start_dispatcher()  # first: where there is no thread to be had, nothing has changed
             state.callback, state.endmarker = callback, endmarker
             connection.schedule(state, len(state.items) + state.no_more_items)
-        connection.start_dispatcher()
 
     def close(self, error=None):
         """Closes both directions; with an error the other side gets it as RemoteError."""

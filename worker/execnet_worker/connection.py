@@ -1,5 +1,6 @@
 """The stream with all its channels: who writes, what is called when something comes."""
 
+import errno
 import io
 import itertools
 import os
@@ -12,8 +13,21 @@ from .frames import ABORT, CHUNK, CLOSE, CLOSE_ERROR, CREDIT, DATA, HEADER, HELL
 from .incoming import Incoming
 from .locks import GreenLock, Mailbox, taken_lock
 from .sources import format_error
-from .system import allocate_lock, complain, get_ident, imap, native, portable, start_thread
+from .system import ThreadError, allocate_lock, complain, get_ident, imap, native, portable, start_thread
 from .values import INTEGERS, dump, load, load_text
+
+NO_THREAD = "cannot start a thread: %s: raise the limit of threads and processes (`ulimit -u`, or pids.max)"
+
+
+def for_good(body):
+    """Runs what the worker is of no use without. If it fails, for want of memory, say, the process says so and ends."""
+    try:
+        body()
+    except BaseException:
+        try:
+            complain(native(format_error(sys.exc_info(), {})))
+        finally:
+            os._exit(1)
 
 
 class Connection(object):
@@ -397,6 +411,10 @@ class Connection(object):
                 self._close_receiving(state)
                 state.changed()
 
+    def break_off(self):
+        """Sends nothing any more: after what has gone wrong, no channel is to look as if it had ended in good order."""
+        self._gone = "cannot send, the connection has failed"
+
     def leave_in_child(self):
         """In a forked child: this end belongs to the parent alone."""
         self._gone = "cannot send from a forked child of the worker"
@@ -415,12 +433,17 @@ class Connection(object):
             self._calls.put(state)
 
     def start_dispatcher(self):
-        with self.lock:
-            started, self._dispatching = self._dispatching, True
-        if not started and self.greenlets and self.greenlets.here():
+        """Throws OSError if there is no thread for it. With the lock held."""
+        if self._dispatching:
+            return
+        if self.greenlets and self.greenlets.here():
             self.greenlets.spawn(self._run_dispatcher)
-        elif not started:
-            start_thread("dispatcher", self._run_dispatcher)
+        else:
+            try:
+                start_thread("dispatcher", for_good, self._run_dispatcher)
+            except ThreadError as error:
+                raise IOError(errno.EAGAIN, NO_THREAD % error)
+        self._dispatching = True
 
     def _run_dispatcher(self):
         while True:

@@ -44,6 +44,7 @@ class GreenLock(object):
         import fcntl
 
         self._wait_readable = greenlets.wait_readable
+        self._pipe = ()  # for __del__, if there are no descriptors
         self._pipe = os.pipe()
         for descriptor in self._pipe:
             close_on_exec(descriptor)

@@ -4,7 +4,7 @@ import os
 import sys
 import time
 
-from .connection import Connection
+from .connection import Connection, for_good
 from .errors import LoadError, ProtocolError
 from .execution import Executor
 from .frames import (
@@ -28,7 +28,19 @@ from .gateway import Gateway
 from .greenlets import GREEN, Greenlets
 from .guard import fork_under_guard
 from .sources import format_error
-from .system import PY3, close_on_exec, complain, flush, native, now, portable, signal, start_thread
+from .system import (
+    PY3,
+    ThreadError,
+    close_on_exec,
+    complain,
+    complaints,
+    flush,
+    native,
+    now,
+    portable,
+    signal,
+    start_thread,
+)
 from .values import INTEGERS, dump, load
 
 HELLO_TYPES = {
@@ -122,8 +134,8 @@ def report_crashes():
     except ImportError:
         return  # Python 2
     if not faulthandler.is_enabled():
-        report = os.dup(2)  # not inherited
-        faulthandler.enable(report, all_threads=False)
+        complaints.append(os.dup(2))  # not inherited
+        faulthandler.enable(complaints[0], all_threads=False)
 
 
 def serve(stream, write_fd, stderr_fd):
@@ -174,9 +186,13 @@ def serve(stream, write_fd, stderr_fd):
     executor = Executor(connection, hello["execmodel"])
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=connection.leave_in_child)
-    start_thread("poster", connection.run_poster)
     outcome = []
-    start_thread("receiver", receive_all, messages, connection, executor, outcome)
+    try:
+        start_thread("poster", for_good, connection.run_poster)
+        start_thread("receiver", receive_all, messages, connection, executor, outcome)
+    except ThreadError as error:
+        complain(error)
+        os._exit(1)  # nobody would tell the poster to end
     executor.run_main(sigint)
     status, orderly = outcome[0]
     flush(sys.stdout)
@@ -241,6 +257,8 @@ def receive_all(messages, connection, executor, outcome):
     except BaseException:
         complain(native(format_error(sys.exc_info(), {})))
         status = 1
+    if status:
+        connection.break_off()
     outcome.append((status, grace == TERMINATE_GRACE))
     executor.refusing = True
     try:

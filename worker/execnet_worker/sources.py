@@ -29,16 +29,24 @@ def compile_source(code_of, filename):
     return compile(padded if PY3 else b"\xef\xbb\xbf" + padded, filename, "exec", 0, True)
 
 
+def summary(kind, value):
+    """An exception in a line, whatever its class does."""
+    try:
+        return portable("%s: %s" % (kind.__name__, value))
+    except Exception:
+        return portable(kind.__name__)
+
+
 def format_error(error, sources):
     """The traceback of sys.exc_info() as text, without the frames of this file.
 
     `sources` (file name -> (first line, source)) are shown where the files are not, or not the same.
     """
-    import linecache
-    import traceback
-
     saved = {}
     try:
+        import linecache  # for which there may be no descriptor left
+        import traceback
+
         trace = error[2]
         while trace is not None:
             name = trace.tb_frame.f_code.co_filename
@@ -64,7 +72,7 @@ def format_error(error, sources):
             reports += getattr(one, "exceptions", None) or []
         return portable("".join(report.format()))
     except Exception as failure:
-        return portable("%s (its traceback cannot be shown: %r)" % (error[0], failure))
+        return u"%s (its traceback cannot be shown: %s)" % (summary(*error[:2]), summary(type(failure), failure))
     finally:
         for name, entry in saved.items():
             if entry is None:

@@ -39,6 +39,7 @@ LINUX = sys.platform.startswith("linux")
 
 
 def start_thread(name, target, *args):
+    """Throws ThreadError if the system has no more threads."""
     import threading  # was imported by the main thread
 
     thread = threading.Thread(target=target, name="execnet " + name, args=args)
@@ -54,9 +55,16 @@ def flush(file):
         pass  # None, closed, or replaced by something that is no file
 
 
+complaints = []  # the descriptor of what the coordinator reads, if that is not the stderr
+
+
 def complain(text):
+    line = "execnet worker: %s\n" % text
     try:
-        sys.stderr.write("execnet worker: %s\n" % text)
+        if complaints:
+            os.write(complaints[0], line.encode("utf-8", "replace") if PY3 else line)
+        else:
+            sys.stderr.write(line)
     except Exception:
         pass
 

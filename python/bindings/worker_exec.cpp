@@ -11,12 +11,17 @@
 #include <utility>
 
 #include "channel.hpp"
+#include "imports.hpp"
 #include "text.hpp"
+#include "wire/frame.hpp"
 
 namespace execnet::python {
 namespace {
 
 using core::WorkerEnd;
+
+// Begins the file name of code that the library sends, and not the program.
+constexpr const char* kOwn = "<execnet ";
 
 // An EXEC payload (docs/wire_format.md).
 struct Request {
@@ -30,6 +35,9 @@ struct Request {
 Request read_request(const WorkerEnd::Task& task, nb::handle gateway) {
   const nb::object payload = decode_from(task.channel->connection(), gateway, task.payload, StringConfig{});
   const nb::tuple parts = nb::cast<nb::tuple>(payload);
+  if (parts.size() != 5) {
+    throw wire::ProtocolError("EXEC without (source, filename, first line, function, kwargs)");
+  }
   return {nb::cast<nb::str>(parts[0]), parts[1].is_none() ? nb::str("<remote exec>") : nb::cast<nb::str>(parts[1]),
           nb::cast<std::int64_t>(parts[2]), parts[3], nb::cast<nb::dict>(parts[4])};
 }
@@ -95,6 +103,7 @@ nb::list lines_of(const Request& request, const nb::object& linecache) {
 
 // The traceback as text. It begins with the frame of the request's own code: there are no frames of ours.
 std::string format(const nb::python_error& error, const Request& request) {
+  const InstalledImports installed;
   const nb::object linecache = nb::module_::import_("linecache");
   nb::dict cache = nb::cast<nb::dict>(linecache.attr("cache"));
   const nb::object before = cache.attr("get")(request.filename);
@@ -122,7 +131,13 @@ std::optional<std::string> execute(const WorkerEnd::Task& task, nb::handle gatew
   try {
     const Request request = read_request(task, gateway);
     try {
-      run(request, make_channel(task.channel, gateway));
+      const nb::object channel = make_channel(task.channel, gateway);
+      if (nb::cast<bool>(request.filename.attr("startswith")(kOwn))) {
+        const InstalledImports installed;
+        run(request, channel);
+      } else {
+        run(request, channel);
+      }
       return std::nullopt;
     } catch (const nb::python_error& error) {
       if (error.type().is(PyExc_EOFError) && task.channel->no_more_items()) {

@@ -6,8 +6,8 @@
 #include <execnet/error.hpp>
 #include <utility>
 
+#include "base/printable.hpp"
 #include "base/syscall.hpp"
-#include "base/utf8.hpp"
 #include "connection/connection.hpp"
 #include "connection/relay.hpp"
 #include "connection/value_message.hpp"
@@ -394,7 +394,7 @@ void Connection::look_for_magic(std::string_view bytes, Incoming& incoming) {
   const std::size_t at = noise_->find(wire::kMagic);
   if (at == std::string::npos) {
     if (noise_->size() > kMostNoise || (incoming.ended && !noise_->empty())) {
-      throw wire::ProtocolError("no worker, but this on its stdout: " + base::to_utf8(noise_->substr(0, kNoiseShown)));
+      throw wire::ProtocolError("no worker, but this on its stdout: " + base::printable(noise_->substr(0, kNoiseShown)));
     }
     return;
   }
@@ -517,7 +517,7 @@ void Connection::dispatch(Lock& lock, wire::Message message) {
       }
       break;
     case wire::FrameType::kClose: on_peer_close(lock, id, std::nullopt); break;
-    case wire::FrameType::kCloseError: on_peer_close(lock, id, text_of(message.payload)); break;
+    case wire::FrameType::kCloseError: on_peer_close(lock, id, base::printable(text_of(message.payload))); break;
     case wire::FrameType::kLast:
       if (const auto state = state_for(lock, id)) {
         end_items(lock, state);

@@ -22,6 +22,7 @@
 #include "gateway/fork_protocol.hpp"
 #include "gateway/stderr_tail.hpp"
 #include "loop/loop.hpp"
+#include "process/descent.hpp"
 #include "process/oom.hpp"
 #include "process/process.hpp"
 #include "transport/transport.hpp"
@@ -48,7 +49,7 @@ class ForkedProcess final : public FarEnd {
   process::Process* process() override;
 
   // For its ForkServer. The first end is the one that counts.
-  void set_process(std::shared_ptr<process::Process> process);
+  void set_forked(std::shared_ptr<process::Process> process);  // null: it may not be signalled
   void set_ended(const std::string& how, const std::string& said = "");
 
  private:
@@ -57,7 +58,8 @@ class ForkedProcess final : public FarEnd {
   const std::shared_ptr<StderrTail> stderr_;
   base::Event ended_event_;
   std::mutex mutex_;
-  std::shared_ptr<process::Process> process_;  // set once
+  bool forked_ = false;
+  std::shared_ptr<process::Process> process_;  // set once; null where it cannot be told from a stranger
   std::optional<std::string> how_;             // it ended
   std::string said_;                           // by the fork server, if that has ended it
 };
@@ -100,7 +102,8 @@ class ForkServer final : public std::enable_shared_from_this<ForkServer> {
   };
   struct Child {
     std::shared_ptr<ForkedProcess> far_end;
-    std::shared_ptr<process::Process> process;  // null: not forked yet
+    std::shared_ptr<process::Process> process;  // null: not forked yet, or
+    base::Fd pidfd;                             // one that cannot be told from a stranger, and is not signalled
     loop::Loop::Id end_watch = 0;
   };
 
@@ -127,6 +130,7 @@ class ForkServer final : public std::enable_shared_from_this<ForkServer> {
   const std::shared_ptr<process::Process> process_;
   const std::shared_ptr<StderrTail> stderr_;
   const process::OomWatch oom_;
+  process::Descent descent_;  // guarded by the mutex
   const base::Fd control_;
   const base::Fd null_;  // for a standard descriptor that this program does not have
 

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <utility>
 
+#include "base/printable.hpp"
 #include "base/syscall.hpp"
 #include "connection/value_message.hpp"
 #include "gateway/socket_start.hpp"
@@ -72,7 +73,7 @@ std::shared_ptr<GatewayEnd> GatewayEnd::start(const XSpec& spec, const transport
   if (spec.type() == "socket") {
     SocketStart socket = other ? install_server(spec, *other, wait) : connect_to_server(spec, hello(spec).view(), wait);
     launch = std::move(socket.launch);
-    launch.spec = transport::without_secrets(spec);
+    launch.spec = transport::without_secrets(spec.text());
     stream = std::move(socket.stream);
     first = std::move(socket.first);
     hello_follows = other != nullptr;
@@ -96,7 +97,7 @@ std::shared_ptr<GatewayEnd> GatewayEnd::start(const XSpec& spec, const transport
       try {
         far_end = ProxiedProcess::open(other->connection(), launch, std::move(relayed));
       } catch (const GatewayGone& error) {
-        throw HostNotFound("no usable Python for '" + spec.text() + "': its proxy is gone: " + error.what());
+        throw HostNotFound("no usable Python for '" + launch.spec + "': its proxy is gone: " + error.what());
       }
     } else {
       transport::Link link = transport::open(launch);
@@ -118,7 +119,11 @@ std::shared_ptr<GatewayEnd> GatewayEnd::start(const XSpec& spec, const transport
 // The interpreter of a plain `popen` that is started where this worker is.
 transport::LocalPython GatewayEnd::python_for_others(const transport::LocalPython& ours) const {
   const bool native = info_->implementation == "native";
-  return {.executable = info_->executable, .native_module = native ? ours.native_module : "", .stdio_only = !native};
+  return {.executable = info_->executable,
+          .native_module = native ? ours.native_module : "",
+          .options = native ? ours.options : std::vector<std::string>(),
+          .imports_first = !native || ours.imports_first,
+          .stdio_only = !native};
 }
 
 GatewayEnd::GatewayEnd(const XSpec& spec, const std::shared_ptr<GatewayEnd>& leader, transport::Launch launch,
@@ -238,13 +243,14 @@ void GatewayEnd::fail_start(const std::string& why, const base::Wait& wait) {
   connection_->shut_down();
   pollfd end{far_end_->end_fd(), POLLIN, 0};
   base::poll_until(std::span(&end, 1), {.deadline = base::Clock::now() + kKilledWithin, .hub = wait.hub});
-  std::string text = "no usable Python for '" + spec_.text() + "': " + why;
+  std::string text = "no usable Python for '" + launch_.spec + "': " + why;
   if (const std::string said = far_end_->said(); !said.empty()) {
     text += "\non its stderr: " + said;
   }
   if (!launch_.argv.empty()) {
     text += "\ncommand: " + transport::command_line(launch_);
   }
+  text = base::printable(text);  // a host, a worker or a proxy has said most of it
   connection_->finish(text);
   throw HostNotFound(text);
 }
@@ -291,7 +297,7 @@ void GatewayEnd::on_stream_end(const std::string& error) {
 void GatewayEnd::finish() { connection_->finish(cause()); }
 
 std::string GatewayEnd::cause() {
-  std::string text = "gateway " + id_ + " (" + spec_.text() + ") is gone: ";
+  std::string text = "gateway " + id_ + " (" + launch_.spec + ") is gone: ";
   const auto how = far_end_->ended();
   const std::lock_guard lock(mutex_);
   text += how.value_or("it closed the connection");
@@ -307,7 +313,7 @@ std::string GatewayEnd::cause() {
   if (const std::string said = far_end_->said(); !said.empty()) {
     text += "\nlast on its stderr: " + said;
   }
-  return text;
+  return base::printable(text);
 }
 
 std::shared_ptr<ChannelHandle> GatewayEnd::exec(base::Rope payload, const base::Wait& wait, bool windowed) {
@@ -386,7 +392,7 @@ void GatewayEnd::join(const base::Wait& wait) {
 }
 
 void GatewayEnd::finish_terminated() {
-  connection_->finish("gateway " + id_ + " (" + spec_.text() + ") was terminated by this side");
+  connection_->finish("gateway " + id_ + " (" + launch_.spec + ") was terminated by this side");
 }
 
 void GatewayEnd::on_exec(Connection::Lock& /*lock*/, const std::shared_ptr<ChannelState>& /*channel*/,

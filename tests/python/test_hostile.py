@@ -8,13 +8,16 @@ from __future__ import annotations
 import io
 import os
 import resource
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +25,7 @@ from worker_client import SOURCE, WORKER_FILE
 
 import execnet
 import vectors
+from belongings import ends_gone
 from mutations import (
     CLOSE,
     CLOSE_ERROR,
@@ -224,3 +228,138 @@ def test_mutated_frames_end_a_worker_process_in_order(worker: dict[str, Any], so
             refused += "execnet worker" in text
     figures.report(inputs, f"{refused} refused")
     assert refused > inputs / 10
+
+
+# --- Processes that a worker names ----------------------------------------------------------------
+
+PURE = f"popen//python={shlex.quote(sys.executable)}"
+
+
+@pytest.fixture
+def bystander() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that is nobody's business."""
+    with subprocess.Popen(["sleep", "1000"]) as process:
+        yield process
+        assert process.poll() is None, "it was killed"
+        process.kill()
+
+
+@pytest.fixture
+def lies(bystander: subprocess.Popen[bytes]) -> Iterator[list[int]]:
+    """Numbers that a hostile worker may name in place of its own child's."""
+    others = execnet.Group(["popen"])
+    stop = threading.Event()
+    thread = threading.Thread(target=stop.wait)
+    thread.start()
+    sibling = others[0]._rinfo().pid
+    yield [bystander.pid, 1, os.getpid(), 0, -1, 2**31 - 1, thread.native_id or 0, sibling, os.getppid()]
+    assert others[0].remote_exec("channel.send(1)").receive(timeout=30) == 1, "it was killed"
+    stop.set()
+    thread.join()
+    others.terminate(timeout=5)
+
+
+LYING_POPEN = """
+import subprocess
+subprocess.TruePopen = getattr(subprocess, "TruePopen", subprocess.Popen)
+class Liar(object):
+    def __init__(self, *args, **kwargs):
+        self.true = subprocess.TruePopen(*args, **kwargs)
+        self.pid, self.wait = {lie}, self.true.wait
+subprocess.Popen = Liar
+"""
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("host", ["popen", PURE])
+def test_a_host_cannot_have_another_process_killed(group: execnet.Group, host: str, lies: list[int]) -> None:
+    group.makegateway(f"{host}//id=host")
+    for lie in [*lies, 2**40, "'1'"]:
+        code = LYING_POPEN.format(lie=lie)
+        group["host"].remote_exec(code).waitclose(timeout=30)
+        try:
+            gateway = group.makegateway("socket//installvia=host")
+        except execnet.HostNotFound:
+            continue  # it is no number of a process
+        pid = gateway.remote_exec("import os; channel.send(os.getpid())").receive(timeout=30)
+        with pytest.raises(execnet.HostNotFound):
+            group.makegateway("socket//installvia=host//chdir=/proc/none")  # kills what has not started
+        gateway.exit()
+        assert ends_gone([pid])
+    group.terminate(timeout=0.5)
+
+
+LYING_FORK = """
+import os
+real_fork = os.fork
+os.fork = lambda: real_fork() and {lie}
+"""
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("way", ["here", "via native", "via pure"])
+def test_a_fork_server_cannot_have_another_process_killed(
+    group: execnet.Group, way: str, lies: list[int], tmp_path: Path
+) -> None:
+    python = f"python={shlex.quote(sys.executable)}"  # its fork server forks in Python
+    if way != "here":
+        group.makegateway({"via native": "popen", "via pure": PURE}[way] + "//id=proxy")
+    via = "" if way == "here" else "//via=proxy"
+    for number, lie in enumerate(lies):
+        (tmp_path / f"liar{number}.py").write_text(LYING_FORK.format(lie=lie))
+        spec = f"popen//{python}//env:PYTHONPATH={tmp_path}//preload=liar{number}{via}"
+        with pytest.raises(execnet.HostNotFound, match=r"which it has not started|pidfd_open|cannot be understood|ended") as caught:
+            group.makegateway(spec)
+        assert lie != lies[0] or f"its fork server has named process {lie}" in str(caught.value)
+    group.terminate(timeout=0.5)
+
+
+# --- Neighbours that connect first ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", ["popen", PURE])
+def test_neighbours_who_connect_first_do_not_hold_up_a_start(group: execnet.Group, host: str) -> None:
+    """They find the port as any user of this machine can, and connect to it as often as they can."""
+    group.makegateway(f"{host}//id=host")
+    stop = threading.Event()
+    met = []
+
+    def interfere() -> None:
+        connections: list[socket.socket] = []
+        host_pid = group["host"]._rinfo().pid
+        while not stop.is_set():
+            for port in listening_ports(host_pid):
+                for words in (b"", b"x", b"x" * 32, b"x" * 100):
+                    try:
+                        connection = socket.create_connection(("127.0.0.1", port), timeout=5)
+                    except OSError:
+                        break
+                    connection.sendall(words)
+                    connections.append(connection)
+                    met.append(port)
+        for connection in connections:
+            connection.close()
+
+    neighbour = threading.Thread(target=interfere)
+    neighbour.start()
+    try:
+        while not met:  # until he was there in time
+            gateway = group.makegateway("socket//installvia=host")
+            assert gateway.remote_exec("channel.send(1)").receive(timeout=30) == 1
+    finally:
+        stop.set()
+        neighbour.join()
+
+
+def listening_ports(pid: int) -> list[int]:
+    inodes = set()
+    try:
+        for fd in Path(f"/proc/{pid}/fd").iterdir():
+            target = os.readlink(fd)
+            if target.startswith("socket:["):
+                inodes.add(target[8:-1])
+        lines = Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]
+    except OSError:
+        return []  # it has just been closed
+    fields = [line.split() for line in lines]
+    return [int(one[1].rpartition(":")[2], 16) for one in fields if one[3] == "0A" and one[9] in inodes]

@@ -7,11 +7,15 @@ from _collections import deque
 
 from .channels import UNBOUNDED
 from .errors import ProtocolError
+from .imports import INSTALLED
 from .locks import release
 from .proxy import OpenedProcess, check_open
 from .sources import check_exec, compile_source, format_error
 from .system import ThreadError, complain, flush, native, portable, signal, start_thread
 from .values import load
+
+
+OWN = "<execnet "  # begins the file name of code that the library sends, and not the program
 
 
 class Task(object):
@@ -173,10 +177,11 @@ class Executor(object):
         code_of = (task.first_line, native(task.source))
         self._connection.sources[filename] = code_of
         try:
-            exec(compile_source(code_of, filename), namespace)
-            if task.function is not None:
-                kwargs = dict((native(name), value) for name, value in task.kwargs.items())
-                namespace[native(task.function)](task.channel, **kwargs)
+            if filename.startswith(OWN):
+                with INSTALLED:
+                    self._run_code(task, filename, code_of, namespace)
+            else:
+                self._run_code(task, filename, code_of, namespace)
             return None
         except:  # noqa: E722 - anything, classic classes included
             error = sys.exc_info()
@@ -185,6 +190,12 @@ class Executor(object):
             return format_error(error, {filename: code_of})
         finally:
             flush(sys.stdout)
+
+    def _run_code(self, task, filename, code_of, namespace):
+        exec(compile_source(code_of, filename), namespace)
+        if task.function is not None:
+            kwargs = dict((native(name), value) for name, value in task.kwargs.items())
+            namespace[native(task.function)](task.channel, **kwargs)
 
     def _finish(self, task):
         with self._connection.lock:

@@ -6,8 +6,9 @@ import struct
 import sys
 import time
 
+from .imports import INSTALLED
 from .locks import acquire_until
-from .processes import StderrTail, describe_end, kill_tree
+from .processes import StderrTail, describe_end, kill_tree, parent_of, proc_is_ours
 from .system import LINUX, PY3, allocate_lock, now
 
 FORK, COLLECT = 1, 2  # what fork_server.py is asked for, and says
@@ -36,8 +37,8 @@ def fork_server(argv, env, sources):
 def pidfd_open(pid):
     if hasattr(os, "pidfd_open"):
         return os.pidfd_open(pid)
-    import ctypes  # before 3.9
-
+    with INSTALLED:  # before 3.9
+        import ctypes
     fd = ctypes.CDLL(None, use_errno=True).syscall(SYS_PIDFD_OPEN, pid, 0)
     if fd < 0:
         raise OSError(ctypes.get_errno(), "pidfd_open")
@@ -51,9 +52,11 @@ class ForkServer(object):
     """
 
     def __init__(self, argv, env, sources):
-        import socket
-        import subprocess
-
+        with INSTALLED:
+            import select
+            import socket
+            import subprocess
+        self.select, self._socket = select, socket
         self.control, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
@@ -71,30 +74,35 @@ class ForkServer(object):
         except EnvironmentError:
             pass  # it has ended
 
-    def is_over(self):
-        import select
+    def has_child(self, pid):
+        """Whether it has started the process of that number, which has a pidfd already: that one is meant."""
+        try:
+            parent = parent_of(pid)
+        except EnvironmentError:
+            return False
+        return parent == self._process.pid and self._process.returncode is None  # not collected: nobody else's number
 
-        end = select.poll()
+    def is_over(self):
+        end = self.select.poll()
         end.register(self.control, 0)
         return bool(self._how or end.poll(0))
 
     def fork(self, stream, state):
         """A worker with that stream, if the channel of that state is still there by then. Throws ForkError."""
-        import socket
-
         with self._lock:
             number = next(self._numbers)
             self._awaited += 1
         read, write = os.pipe()
+        stderr = os.fdopen(read, "rb", 0)
         try:
             descriptors = struct.pack("=4i", stream.fileno(), write, write, write)
-            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)]
+            rights = [(self._socket.SOL_SOCKET, self._socket.SCM_RIGHTS, descriptors)]
             kind, value, text = self._ask(FORK, number, rights, wanted=lambda: not state.no_more_items)
             if kind != FORKED:
                 raise ForkError("its fork server has not started it: " + text)
-            return ForkedProcess(self, number, value, os.fdopen(read, "rb", 0))
+            return ForkedProcess(self, number, value, stderr)
         except ForkError as error:
-            os.close(read)
+            stderr.close()
             raise ForkError(self._stderr.after(str(error)) if self._how else str(error))
         finally:
             os.close(write)
@@ -119,8 +127,6 @@ class ForkServer(object):
 
     def _ask(self, kind, number, rights=(), wanted=None, deadline=None):
         """Kind, value and text of the answer; None if there is none by the deadline. Throws ForkError."""
-        import socket
-
         if not acquire_until(self._turn, deadline):
             return None
         try:
@@ -134,7 +140,7 @@ class ForkServer(object):
                 answer, its_number, value, text = self._read()
                 if its_number == number:  # else somebody has not waited for it
                     return answer, value, text
-        except socket.timeout:
+        except self._socket.timeout:
             return None
         except EnvironmentError:
             raise ForkError(self._end())
@@ -178,22 +184,31 @@ class ForkServer(object):
 class ForkedProcess(object):
     """A worker of a fork server, with what OpenedProcess uses of a Popen.
 
-    It is a zombie until its fork server collects it: when its pidfd says that it has ended.
+    It is a zombie until its fork server collects it: when its pidfd says that it has ended. Its number is a word of the
+    fork server's, in which code of others has run: who is no child of that one is nobody to be signalled. Where that
+    cannot be found out `pid` is None, and it ends with its stream. Throws ForkError.
     """
 
     def __init__(self, server, number, pid, stderr):
         self._server, self._number = server, number
         self.pid, self.stderr = pid, stderr
-        self._pidfd = pidfd_open(pid)
+        try:
+            self._pidfd = pidfd_open(pid)
+        except (EnvironmentError, OverflowError) as error:
+            raise ForkError("it cannot be watched: pidfd_open: %s" % error)
+        if not proc_is_ours():
+            self.pid = None
+        elif not server.has_child(pid):
+            os.close(self._pidfd)
+            raise ForkError("its fork server has named process %d, which it has not started" % pid)
 
     def wait(self):
-        import select
-
-        ends = select.poll()
-        ends.register(self._pidfd, select.POLLIN)
+        ends = self._server.select.poll()
+        ends.register(self._pidfd, self._server.select.POLLIN)
         ends.register(self._server.control, 0)
         if self._pidfd not in dict(ends.poll()):  # its fork server is gone
-            kill_tree(self.pid)
+            if self.pid is not None:
+                kill_tree(self.pid)
             ends.unregister(self._server.control)
             ends.poll()
         os.close(self._pidfd)

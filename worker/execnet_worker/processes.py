@@ -61,14 +61,27 @@ def signal_name(number):
     return "signal %d" % number
 
 
+def parent_of(pid):
+    """Throws EnvironmentError where there is no such process, or no /proc."""
+    with open("/proc/%d/stat" % pid, "rb") as stat:
+        return int(stat.read().rpartition(b")")[2].split()[1])
+
+
+def proc_is_ours():
+    """Whether /proc has the numbers of the namespace that this process is in."""
+    try:
+        return os.readlink("/proc/self") == str(os.getpid())
+    except EnvironmentError:
+        return False
+
+
 def children_of_all():
     """The process table: parent -> list of children; empty without /proc."""
     children = {}
     for name in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
         if name.isdigit():
             try:
-                with open("/proc/%s/stat" % name, "rb") as stat:
-                    parent = int(stat.read().rpartition(b")")[2].split()[1])
+                parent = parent_of(int(name))
             except EnvironmentError:
                 continue  # it has just ended
             children.setdefault(parent, []).append(int(name))

@@ -6,6 +6,7 @@ import time
 from .errors import ProtocolError, RemoteError
 from .fork_servers import ForkError, fork_server
 from .frames import DATA
+from .imports import INSTALLED
 from .locks import release
 from .processes import PIECE_SIZE, StderrTail, describe_end, kill_tree
 from .system import PY3, allocate_lock, close_on_exec, native, now, portable, start_thread
@@ -30,8 +31,8 @@ class OpenedProcess(object):
         self._look = allocate_lock()  # let go of when that has changed
 
     def run(self):
-        import socket
-
+        with INSTALLED:
+            import socket
         self._stream, theirs = socket.socketpair()
         close_on_exec(self._stream.fileno())
         try:
@@ -65,8 +66,8 @@ class OpenedProcess(object):
         self._channel.close(self._stderr.after(how))
 
     def _start(self, theirs):
-        import subprocess
-
+        with INSTALLED:
+            import subprocess
         env = dict(os.environb if PY3 else os.environ)
         env.update(self._env)
         if self._sources is not None:
@@ -92,7 +93,8 @@ class OpenedProcess(object):
         if self._ended:
             return
         if self._process is not None:
-            kill_tree(self._process.pid)
+            if self._process.pid is not None:
+                kill_tree(self._process.pid)
         elif self._server is not None:
             self._server.give_up()
             self._channel.close("it was given up before it was forked")

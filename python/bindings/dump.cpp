@@ -135,7 +135,8 @@ class ValueReader {
 // Those that are given. Raises ValueError for a negative one.
 LoadLimits limits(std::optional<std::int64_t> max_bytes, std::optional<std::int64_t> max_items) {
   LoadLimits limits;
-  for (const auto& [given, limit] : {std::pair(max_bytes, &limits.max_bytes), std::pair(max_items, &limits.max_items)}) {
+  for (const auto& [given, limit] :
+       {std::pair(max_bytes, &limits.max_bytes), std::pair(max_items, &limits.max_items)}) {
     if (given && *given < 0) {
       throw nb::value_error("a limit must not be negative");
     }
@@ -153,8 +154,7 @@ Decoded decode_dump(std::string_view bytes, StringConfig strings, const LoadLimi
 nb::object loads(nb::handle bytestring, bool py2str_as_py3str, bool py3str_as_py2str,
                  std::optional<std::int64_t> max_bytes, std::optional<std::int64_t> max_items) {
   const View view(bytestring);
-  const Decoded decoded =
-      decode_dump(view.bytes(), {py2str_as_py3str, py3str_as_py2str}, limits(max_bytes, max_items));
+  const Decoded decoded = decode_dump(view.bytes(), {py2str_as_py3str, py3str_as_py2str}, limits(max_bytes, max_items));
   nb::object value = nb::steal(decoded.object);
   wire::check_end(view.bytes(), decoded.end);
   return value;

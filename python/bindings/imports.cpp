@@ -33,8 +33,8 @@ nb::object find_spec(nb::handle self, const nb::object& name, const nb::object& 
       return spec;
     }
   }
-  const nb::object error = nb::borrow(PyExc_ModuleNotFoundError)(nb::str("No module named {!r}").format(name),
-                                                                 nb::arg("name") = name);
+  const nb::object error =
+      nb::borrow(PyExc_ModuleNotFoundError)(nb::str("No module named {!r}").format(name), nb::arg("name") = name);
   PyErr_SetObject(PyExc_ModuleNotFoundError, error.ptr());
   throw nb::python_error();
 }
@@ -46,11 +46,10 @@ nb::object finder() {
     nb::dict attributes;
     *type = nb::borrow(reinterpret_cast<PyObject*>(&PyType_Type))("InstalledFinder", nb::tuple(), attributes);
     const nb::handle self = *type;
-    type->attr("find_spec") = nb::cpp_function(
-        [self](const nb::object& name, const nb::object& path, const nb::object& target) {
-          return find_spec(self, name, path, target);
-        },
-        nb::arg("name"), nb::arg("path") = nb::none(), nb::arg("target") = nb::none());
+    type->attr("find_spec") =
+        nb::cpp_function([self](const nb::object& name, const nb::object& path,
+                                const nb::object& target) { return find_spec(self, name, path, target); },
+                         nb::arg("name"), nb::arg("path") = nb::none(), nb::arg("target") = nb::none());
     return type;
   }();
   return made;

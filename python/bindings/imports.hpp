@@ -2,8 +2,8 @@
 //
 // The path of a worker begins with the working directory, for the code that runs there. A file there may have the name
 // of any module: what the worker itself imports must not come from there. So the line on the command line takes the
-// directory off the path, and it is put back when the worker is up. What is imported after that is imported inside of an
-// InstalledImports, by whose finder the calling thread alone leaves the directory out.
+// directory off the path, and it is put back when the worker is up. What is imported after that is imported inside of
+// an InstalledImports, by whose finder the calling thread alone leaves the directory out.
 #pragma once
 
 #include <nanobind/nanobind.h>

@@ -12,7 +12,9 @@ constexpr char kHex[] = "0123456789abcdef";
 std::string escape(unsigned char byte) { return std::string("\\x") + kHex[byte >> 4] + kHex[byte & 15]; }
 
 // U+0080 to U+009F are C2 80 to C2 9F.
-bool is_c1(std::string_view text) { return text.size() >= 2 && text[0] == '\xc2' && static_cast<unsigned char>(text[1]) < 0xa0; }
+bool is_c1(std::string_view text) {
+  return text.size() >= 2 && text[0] == '\xc2' && static_cast<unsigned char>(text[1]) < 0xa0;
+}
 
 // U+202A to U+202E and U+2066 to U+2069: E2 80 AA to E2 80 AE, E2 81 A6 to E2 81 A9.
 bool is_override(std::string_view text) {

@@ -394,7 +394,8 @@ void Connection::look_for_magic(std::string_view bytes, Incoming& incoming) {
   const std::size_t at = noise_->find(wire::kMagic);
   if (at == std::string::npos) {
     if (noise_->size() > kMostNoise || (incoming.ended && !noise_->empty())) {
-      throw wire::ProtocolError("no worker, but this on its stdout: " + base::printable(noise_->substr(0, kNoiseShown)));
+      throw wire::ProtocolError("no worker, but this on its stdout: " +
+                                base::printable(noise_->substr(0, kNoiseShown)));
     }
     return;
   }

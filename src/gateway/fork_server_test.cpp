@@ -106,7 +106,8 @@ TEST_F(FakeForkServer, ThatNamesAStrangerDoesNotGetItKilled) {
   const auto bystander = process::spawn({.argv = {"sleep", "1000"}, .set_env = {}, .fds = {}});
   for (const pid_t pid : {bystander->pid(), ::getpid(), ::getppid(), pid_t{1}}) {
     const auto worker = fork_from("ready(); say(2, hear()[1], " + std::to_string(pid) + "); time.sleep(1000)");
-    EXPECT_EQ(end_of(*worker), "its fork server has named process " + std::to_string(pid) + ", which it has not started");
+    EXPECT_EQ(end_of(*worker),
+              "its fork server has named process " + std::to_string(pid) + ", which it has not started");
     EXPECT_EQ(worker->process(), nullptr);
     EXPECT_FALSE(bystander->poll().has_value());
     server_->close();
@@ -120,8 +121,9 @@ TEST_F(FakeForkServer, ThatNamesAStrangerDoesNotGetItKilled) {
 }
 
 TEST_F(FakeForkServer, ThatNamesAThreadOrNobodyHasNoWorker) {
-  const auto thread = fork_from("import threading; thread = threading.Thread(target=time.sleep, args=(1000,), daemon=True);"
-                                "thread.start(); ready(); say(2, hear()[1], thread.native_id); time.sleep(1000)");
+  const auto thread = fork_from(
+      "import threading; thread = threading.Thread(target=time.sleep, args=(1000,), daemon=True);"
+      "thread.start(); ready(); say(2, hear()[1], thread.native_id); time.sleep(1000)");
   EXPECT_EQ(end_of(*thread).substr(0, 24), "it cannot be watched: pi");
   EXPECT_EQ(thread->process(), nullptr);
 }

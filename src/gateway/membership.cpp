@@ -197,7 +197,8 @@ Gateways Membership::start(std::vector<XSpec> requested, const base::Wait& wait)
       const std::lock_guard lock(mutex_);
       coming_.push_back(started.back());
       if (terminations_ != terminations) {  // which has not seen this one
-        throw HostNotFound("no usable Python for '" + transport::without_secrets(spec.text()) + "': its group was terminated meanwhile");
+        throw HostNotFound("no usable Python for '" + transport::without_secrets(spec.text()) +
+                           "': its group was terminated meanwhile");
       }
     }
     wait_for_all();

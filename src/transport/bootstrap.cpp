@@ -60,9 +60,9 @@ std::string read(std::size_t size) { return "i.read(" + std::to_string(size) + "
 // What gzip has made of it. 31: its header is expected.
 std::string decompress(const std::string& bytes) { return "zlib.decompress(" + bytes + ",31)"; }
 
-// What is imported for the worker must not come from the working directory, where a file may have the name of any module.
-// The worker, or the fork server, puts the directory back before code of others runs. Not with -I or -P: it is not on
-// the path then.
+// What is imported for the worker must not come from the working directory, where a file may have the name of any
+// module. The worker, or the fork server, puts the directory back before code of others runs. Not with -I or -P: it is
+// not on the path then.
 constexpr const char* kWithoutDirectory = "import sys;sys.path[:1]==[\"\"]and sys.path.pop(0);";
 
 std::string compile(const std::string& source, const std::string& title) {
@@ -141,8 +141,8 @@ std::string path_literal(std::string_view path) {
 }
 
 std::string native_line(std::string_view native_module) {
-  return std::string(kWithoutDirectory) + kImportForCore + ("c=" + core_module(native_module)) + ";c.serve(" + std::to_string(kStreamFd) + "," +
-         std::to_string(kStderrFd) + ")";
+  return std::string(kWithoutDirectory) + kImportForCore + ("c=" + core_module(native_module)) + ";c.serve(" +
+         std::to_string(kStreamFd) + "," + std::to_string(kStderrFd) + ")";
 }
 
 std::string fork_server_line(const std::vector<std::string>& modules, std::string_view native_module) {
@@ -154,8 +154,9 @@ std::string fork_server_line(const std::vector<std::string>& modules, std::strin
   // Its own source stays on this machine, and to load zlib for it would make the process larger, and its forks slower.
   const std::string line =
       kWithoutDirectory +
-      std::string("import os;sys.version_info[0]>2 or sys.exit(\"preload needs Python 3, and this is Python \""
-      "+sys.version.split()[0]);i=open(") +
+      std::string(
+          "import os;sys.version_info[0]>2 or sys.exit(\"preload needs Python 3, and this is Python \""
+          "+sys.version.split()[0]);i=open(") +
       std::to_string(kStreamFd) + ",\"rb\",closefd=False);" +
       run(compile(read(fork_server_source().size()), "fork server"), "f", "fork_server");
   if (native_module.empty()) {
@@ -186,7 +187,8 @@ std::string pure_line(bool stream_on_stdio, const std::optional<WorkerCode>& cod
   const std::string in = stream_on_stdio ? "os.dup(0)" : std::to_string(kStreamFd);
   const std::string rest =
       stream_on_stdio ? "os.dup(1),None" : std::to_string(kStreamFd) + "," + std::to_string(kStderrFd);
-  return kWithoutDirectory + std::string("import os;i=os.fdopen(") + in + ",\"rb\");" + run_worker(code) + "g[\"serve\"](i," + rest + ")";
+  return kWithoutDirectory + std::string("import os;i=os.fdopen(") + in + ",\"rb\");" + run_worker(code) +
+         "g[\"serve\"](i," + rest + ")";
 }
 
 }  // namespace execnet::transport

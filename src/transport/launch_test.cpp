@@ -99,10 +99,13 @@ TEST(PopenLaunch, APlainOneRunsTheLocalPythonNatively) {
 }
 
 TEST(PopenLaunch, APlainOneIsStartedWithTheOptionsOfThisInterpreter) {
-  const LocalPython local{.executable = "/opt/python3", .native_module = "/opt/_core.so", .options = {"-I", "-X", "dev"}};
-  EXPECT_EQ(launch("popen", local).argv, (Words{"/opt/python3", "-I", "-X", "dev", "-u", "-c", native_line("/opt/_core.so")}));
+  const LocalPython local{
+      .executable = "/opt/python3", .native_module = "/opt/_core.so", .options = {"-I", "-X", "dev"}};
+  EXPECT_EQ(launch("popen", local).argv,
+            (Words{"/opt/python3", "-I", "-X", "dev", "-u", "-c", native_line("/opt/_core.so")}));
   EXPECT_EQ(launch("popen//preload", local).argv[1], "-I");
-  EXPECT_EQ(launch("popen//python=py", local).argv, (Words{"py", "-u", "-c", pure_line(false)})) << "another interpreter";
+  EXPECT_EQ(launch("popen//python=py", local).argv, (Words{"py", "-u", "-c", pure_line(false)}))
+      << "another interpreter";
   EXPECT_EQ(launch("ssh=host", local).argv, launch("ssh=host").argv);
 }
 

@@ -26,11 +26,11 @@ struct WorkerCode {
 
 // The interpreter that a plain `popen` starts.
 struct LocalPython {
-  std::string executable;     // empty: python3, then python, from PATH
-  std::string native_module;  // path of the extension that `executable` can load; empty: pure worker
+  std::string executable;                 // empty: python3, then python, from PATH
+  std::string native_module;              // path of the extension that `executable` can load; empty: pure worker
   std::vector<std::string> options = {};  // that the interpreter is to be started with, as ours was
-  bool imports_first = true;  // it imports before it runs its command line: 3.13 and later, or not known
-  bool stdio_only = false;    // who starts it can give it the standard descriptors only
+  bool imports_first = true;              // it imports before it runs its command line: 3.13 and later, or not known
+  bool stdio_only = false;                // who starts it can give it the standard descriptors only
   // Sent beside the source to interpreters on this machine: those of the same version need not compile that.
   std::optional<WorkerCode> worker_code = {};
 };
@@ -56,8 +56,8 @@ inline constexpr int kStreamFd = 3;
 inline constexpr int kStderrFd = 4;
 
 // From 3.13 on, Python imports `linecache` for what is on the command line, before it runs that, and with the working
-// directory on the path. A variable, of 3.11, leaves the directory out. So it is in the environment of a new interpreter,
-// unless somebody has set it already. With this value it holds until the worker is up.
+// directory on the path. A variable, of 3.11, leaves the directory out. So it is in the environment of a new
+// interpreter, unless somebody has set it already. With this value it holds until the worker is up.
 inline constexpr const char* kSafePath = "PYTHONSAFEPATH";
 inline constexpr const char* kOnlyAtStart = "execnet";
 

@@ -23,16 +23,17 @@ constexpr std::string_view kSecret = "***";
 
 // Those that the library reads.
 constexpr std::string_view kKeys[] = {
-    "popen", "ssh",  "vagrant_ssh",         "socket",     "via",       "installvia", "id",     "python",  "chdir",
-    "nice",  "dont_write_bytecode", "ssh_config", "execmodel", "stdout",     "window", "isolate", "preload",
-    "limits"};
+    "popen",   "ssh",   "vagrant_ssh",         "socket",     "via",       "installvia", "id",     "python",
+    "chdir",   "nice",  "dont_write_bytecode", "ssh_config", "execmodel", "stdout",     "window", "isolate",
+    "preload", "limits"};
 
 bool is_ours(std::string_view key) { return std::find(std::begin(kKeys), std::end(kKeys), key) != std::end(kKeys); }
 
 std::string quoted(std::string_view text) { return '"' + std::string(text) + '"'; }
 
 [[noreturn]] void refuse(std::string_view what, std::string_view text, std::string_view hint = kForm) {
-  throw SpecError(std::string(what) + " in specification " + quoted(transport::without_secrets(text)) + "; " + std::string(hint));
+  throw SpecError(std::string(what) + " in specification " + quoted(transport::without_secrets(text)) + "; " +
+                  std::string(hint));
 }
 
 // nice(1) takes a sign, std::from_chars no plus.
@@ -74,8 +75,8 @@ XSpec::XSpec(std::string_view text) : text_(text) {
     throw SpecError("empty specification; " + std::string(kForm));
   }
   if (text.find('\0') != std::string_view::npos) {
-    throw SpecError("NUL byte in specification " + quoted(transport::without_secrets(text.substr(0, text.find('\0')))) + "...; " +
-                    std::string(kForm));
+    throw SpecError("NUL byte in specification " + quoted(transport::without_secrets(text.substr(0, text.find('\0')))) +
+                    "...; " + std::string(kForm));
   }
   for (std::size_t begin = 0; begin <= text.size();) {
     const std::size_t end = std::min(text.find(kSeparator, begin), text.size());

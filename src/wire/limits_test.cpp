@@ -48,11 +48,13 @@ TEST(LoadLimits, AreLookedAtBeforeAnythingIsMade) {
     lists += std::string("K\0\0\0\0", 5);
   }
   EXPECT_EQ(refusal("\x02" + lists, {.max_items = 999}), "more than 999 items at byte 5001");
-  EXPECT_EQ(refusal("\x02" + lists + "Q", {.max_items = 1000}), "the value ends with 1000 items instead of 1 at byte 5001");
+  EXPECT_EQ(refusal("\x02" + lists + "Q", {.max_items = 1000}),
+            "the value ends with 1000 items instead of 1 at byte 5001");
 }
 
 TEST(LoadLimits, LeaveWhatIsNoValueToTheDecoder) {
-  for (const char* bytes : {"\x02", "\x02?", "\x02P", "\x02N\x7f\xff\xff\xff", "\x02@\x7f\xff\xff\xff", "\x02LP", "\x02LLQ"}) {
+  for (const char* bytes :
+       {"\x02", "\x02?", "\x02P", "\x02N\x7f\xff\xff\xff", "\x02@\x7f\xff\xff\xff", "\x02LP", "\x02LLQ"}) {
     EXPECT_EQ(refusal(bytes, {.max_items = 2}), refusal(bytes, {})) << bytes;
     EXPECT_NE(refusal(bytes, {}), "loaded");
   }

@@ -5,12 +5,14 @@ The long form is `make soak`; what reads in C++ is tested by tests/cpp/hostile_t
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import resource
 import shlex
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -30,6 +32,7 @@ from mutations import (
     CLOSE,
     CLOSE_ERROR,
     DATA,
+    EXEC,
     HELLO,
     LAST,
     RECONFIGURE,
@@ -230,6 +233,139 @@ def test_mutated_frames_end_a_worker_process_in_order(worker: dict[str, Any], so
     assert refused > inputs / 10
 
 
+# --- What is no item ------------------------------------------------------------------------------
+
+
+def frame(kind: int, channel: int, payload: bytes = b"") -> bytes:
+    return struct.pack("<BBHIII", kind, 0, 0, channel, len(payload), 0) + payload
+
+
+def answers(source: str, frames: bytes) -> tuple[list[tuple[int, int, bytes]], str]:
+    """The frames with which a worker answers, after HELLO, until it ends, and its stderr."""
+    here, there = socket.socketpair()
+    with here, tempfile.TemporaryFile() as said:
+        with there:
+            process = subprocess.Popen(
+                ["/bin/sh", "-c", 'exec "$0" -c "$1" 3<&0 4>&2 0</dev/null', sys.executable, source],
+                stdin=there,
+                stdout=subprocess.DEVNULL,
+                stderr=said,
+            )
+        try:
+            here.settimeout(60)
+            here.sendall(frames)
+            here.shutdown(socket.SHUT_WR)
+            with here.makefile("rb") as stream, contextlib.suppress(ConnectionError):
+                received = stream.read()
+        finally:
+            process.kill()
+            process.wait()
+        said.seek(0)
+        got, at = [], 8
+        while at < len(received):
+            kind, _, _, channel, length, _ = struct.unpack_from("<BBHIII", received, at)
+            got.append((kind, channel, received[at + 16 : at + 16 + length]))
+            at += 16 + length
+        return got[1:], said.read().decode()
+
+
+WINDOW = 12
+ITEM = execnet.dumps("item")[1:]
+
+
+@pytest.mark.parametrize("source", [serve_pure(), serve_native()], ids=["pure", "native"])
+@pytest.mark.parametrize("rest", [b"x", b"L", b"Q", ITEM])
+@pytest.mark.parametrize("which", ["DATA", "EXEC", "CLOSE_ERROR", "RECONFIGURE", "WINDOW", "HELLO"])
+def test_a_worker_takes_nothing_that_more_bytes_follow(source: str, which: str, rest: bytes) -> None:
+    dump = lambda value: execnet.dumps(value)[1:]  # noqa: E731
+    code = """
+try:
+    channel.send(channel.receive(30))
+except Exception:
+    channel.send("refused")
+"""
+    payloads = {
+        "HELLO": dump(HELLO_OF_A_COORDINATOR),
+        "RECONFIGURE": dump((True, False)),
+        "WINDOW": dump(1000),
+        "EXEC": dump((code, None, 1, None, {})),
+        "DATA": ITEM,
+        "CLOSE_ERROR": dump("error"),
+    }
+    payloads[which] += rest
+    kinds = {"HELLO": HELLO, "RECONFIGURE": RECONFIGURE, "WINDOW": WINDOW, "EXEC": EXEC, "DATA": DATA}
+    frames = b""
+    for name in ("HELLO", "RECONFIGURE", "EXEC", "WINDOW", "CLOSE_ERROR" if which == "CLOSE_ERROR" else "DATA"):
+        number = 0 if name in ("HELLO", "RECONFIGURE") else 1
+        frames += frame(kinds.get(name, CLOSE_ERROR), number, payloads[name])
+    got, said = answers(source, frames)
+    assert (DATA, 1, ITEM) not in got
+    assert "after the end" in said or any(b"refused" in payload or b"after the end" in payload for _, _, payload in got)
+
+
+@pytest.mark.parametrize("source", [serve_pure(), serve_native()], ids=["pure", "native"])
+def test_a_worker_takes_no_reference_to_channel_0(source: str) -> None:
+    code = """
+try:
+    channel.send(str(channel.receive(30)))
+except channel.LoadError if hasattr(channel, "LoadError") else Exception as error:
+    channel.send("%s: %s" % (type(error).__name__, error))
+"""
+    dump = lambda value: execnet.dumps(value)[1:]  # noqa: E731
+    frames = frame(HELLO, 0, dump(HELLO_OF_A_COORDINATOR)) + frame(EXEC, 1, dump((code, None, 1, None, {})))
+    got, said = answers(source, frames + frame(DATA, 1, b"B\0\0\0\0Q"))
+    told = said + "".join(payload.decode(errors="replace") for _, _, payload in got)
+    assert "bad channel id 0 at byte 0" in told
+    assert "RuntimeError" not in told
+
+
+@pytest.fixture
+def answering(tmp_path: Path) -> Callable[[bytes], str]:
+    """The specification of a program that answers the first EXEC with these bytes, and waits."""
+
+    def make(frames: bytes) -> str:
+        said = {"protocol": 1, "implementation": "pure", "executable": "", "version_info": (3, 11, 0, "final", 0)}
+        said |= {"platform": "linux", "cwd": "/", "pid": 1, "features": []}
+        hello = b"EXECNET\x01" + frame(HELLO, 0, execnet.dumps(said)[1:])
+        program = tmp_path / "fake_worker"
+        program.write_text(
+            f"#!{sys.executable}\nimport os\nos.write(3, {hello!r})\n"
+            f"while b'<the source>' not in os.read(3, 1 << 20): pass\nos.write(3, {frames!r})\n"
+            "while os.read(3, 65536): pass\n"
+        )
+        program.chmod(0o755)
+        return f"popen//python={program}"
+
+    return make
+
+
+@pytest.mark.parametrize("views", [False, True])
+@pytest.mark.parametrize(
+    ("payload", "why"),
+    [
+        (ITEM + b"x", "1 bytes after the end"),
+        (ITEM + ITEM, "after the end"),
+        (execnet.dumps(b"x" * 100_000)[1:] + b"Q", "after the end"),
+        (b"B\0\0\0\0Q", "bad channel id 0"),
+    ],
+)
+def test_a_coordinator_takes_no_item_that_is_none(
+    group: execnet.Group, answering: Callable[[bytes], str], payload: bytes, why: str, views: bool
+) -> None:
+    channel = group.makegateway(answering(frame(DATA, 1, payload))).remote_exec("# <the source>")
+    with pytest.raises(execnet.LoadError, match=why):
+        channel.receive(timeout=30, views=views)
+
+
+def test_a_callback_is_given_no_item_that_is_none(group: execnet.Group, answering: Callable[[bytes], str]) -> None:
+    given: list[object] = []
+    channel = group.makegateway(answering(frame(DATA, 1, ITEM + b"x"))).remote_exec("# <the source>")
+    channel.setcallback(given.append)
+    with pytest.raises(execnet.RemoteError, match="after the end"):
+        channel.waitclose(timeout=30)
+    assert given == []
+
+
 # --- Processes that a worker names ----------------------------------------------------------------
 
 PURE = f"popen//python={shlex.quote(sys.executable)}"
@@ -308,7 +444,9 @@ def test_a_fork_server_cannot_have_another_process_killed(
     for number, lie in enumerate(lies):
         (tmp_path / f"liar{number}.py").write_text(LYING_FORK.format(lie=lie))
         spec = f"popen//{python}//env:PYTHONPATH={tmp_path}//preload=liar{number}{via}"
-        with pytest.raises(execnet.HostNotFound, match=r"which it has not started|pidfd_open|cannot be understood|ended") as caught:
+        with pytest.raises(
+            execnet.HostNotFound, match=r"which it has not started|pidfd_open|cannot be understood|ended"
+        ) as caught:
             group.makegateway(spec)
         assert lie != lies[0] or f"its fork server has named process {lie}" in str(caught.value)
     group.terminate(timeout=0.5)

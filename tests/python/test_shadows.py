@@ -57,7 +57,7 @@ def use(gateway: execnet.Gateway) -> None:
         calls_back.receive(timeout=30)
     writes = gateway.remote_exec("f = channel.makefile('w'); f.write('text')")
     assert writes.receive(timeout=30) == "text"
-    models = gateway.remote_exec("model = channel.gateway.execmodel; model.queue, model.socket, model.subprocess, model.Event()")
+    models = gateway.remote_exec("it = channel.gateway.execmodel; it.queue, it.socket, it.subprocess, it.Event()")
     models.waitclose(timeout=30)
     assert gateway.remote_status(timeout=30).numchannels >= 0
 
@@ -99,7 +99,7 @@ def test_no_file_of_the_working_directory_is_taken_for_a_module_of_ours(
 
 @pytest.mark.parametrize("spec", ["ssh=localhost", "ssh=localhost//preload=of_the_user"])
 def test_none_of_a_login_either(
-    group: execnet.Group, sshd: PrivateSshd, spec: str, shadows: Path, tmp_path: Path
+    sshd: PrivateSshd, group: execnet.Group, spec: str, shadows: Path, tmp_path: Path
 ) -> None:
     made = []
     try:

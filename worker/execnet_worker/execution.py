@@ -14,7 +14,6 @@ from .sources import check_exec, compile_source, format_error
 from .system import ThreadError, complain, flush, native, portable, signal, start_thread
 from .values import load
 
-
 OWN = "<execnet "  # begins the file name of code that the library sends, and not the program
 
 

@@ -8,6 +8,7 @@
 #include <exception>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "channel.hpp"
@@ -20,7 +21,7 @@ namespace {
 
 using core::WorkerEnd;
 
-// Begins the file name of code that the library sends, and not the program.
+// Begins the file name of code that the library sends, and not the program. It imports at its top.
 constexpr const char* kOwn = "<execnet ";
 
 // An EXEC payload (docs/wire_format.md).
@@ -70,6 +71,14 @@ nb::object compiled(const Request& request, nb::handle builtins) {
   return code;
 }
 
+bool is_own(const Request& request) {
+  Py_ssize_t size = 0;
+  const char* name = PyUnicode_IS_COMPACT_ASCII(request.filename.ptr()) != 0
+                         ? PyUnicode_AsUTF8AndSize(request.filename.ptr(), &size)  // its own memory
+                         : nullptr;
+  return name != nullptr && std::string_view(name, static_cast<std::size_t>(size)).starts_with(kOwn);
+}
+
 void run(const Request& request, const nb::object& channel) {
   const nb::object builtins = nb::module_::import_("builtins");
   nb::dict globals;
@@ -77,8 +86,14 @@ void run(const Request& request, const nb::object& channel) {
   globals["__name__"] = "__channelexec__";
   globals["__builtins__"] = builtins;
   const nb::object code = compiled(request, builtins);
-  if (!nb::steal(PyEval_EvalCode(code.ptr(), globals.ptr(), globals.ptr())).is_valid()) {
-    throw nb::python_error();
+  {
+    std::optional<InstalledImports> installed;
+    if (is_own(request)) {
+      installed.emplace();
+    }
+    if (!nb::steal(PyEval_EvalCode(code.ptr(), globals.ptr(), globals.ptr())).is_valid()) {
+      throw nb::python_error();
+    }
   }
   if (!request.function.is_none()) {
     globals[request.function](channel, **request.kwargs);
@@ -131,13 +146,7 @@ std::optional<std::string> execute(const WorkerEnd::Task& task, nb::handle gatew
   try {
     const Request request = read_request(task, gateway);
     try {
-      const nb::object channel = make_channel(task.channel, gateway);
-      if (nb::cast<bool>(request.filename.attr("startswith")(kOwn))) {
-        const InstalledImports installed;
-        run(request, channel);
-      } else {
-        run(request, channel);
-      }
+      run(request, make_channel(task.channel, gateway));
       return std::nullopt;
     } catch (const nb::python_error& error) {
       if (error.type().is(PyExc_EOFError) && task.channel->no_more_items()) {

@@ -30,9 +30,9 @@ constexpr std::size_t kTokenSize = 32;
 // a neighbour on this machine, holds nobody up: he is closed when he says something else, after a while, or when too
 // many others wait, the oldest first. A thread collects the process, so that the code itself ends and the host is free.
 constexpr std::string_view kListener = R"(
-def listen(channel, token, argv, env, seconds):
-    import hmac, os, select, socket, subprocess, threading, time
+import hmac, os, select, socket, subprocess, threading, time
 
+def listen(channel, token, argv, env, seconds):
     most, patience = 32, 5.0  # connections that have not said the token, and seconds for each
     now = getattr(time, "monotonic", time.time)
 

@@ -66,7 +66,7 @@ Descent::Found Descent::find(pid_t pid) {
   }
   if (!(parent_ && is_child_of(*parent_, pid)) && !pidfd_ended(pidfd.get())) {
     if (!reaches_root(pid) || pidfd_ended(root_.pidfd())) {
-      return {Kind::kOthers};
+      return read_stat(pid) ? Found{Kind::kOthers} : Found{Kind::kUnknown, std::move(pidfd)};
     }
     const auto stat = read_stat(pid);
     const pid_t parent = stat ? stat->parent : 0;

@@ -24,7 +24,7 @@ class Descent {
   enum class Kind {
     kOurs,     // a descendant, or one that has ended already: may be signalled
     kOthers,   // somebody else's
-    kUnknown,  // /proc is missing, or of another PID namespace: may be waited for, but not signalled
+    kUnknown,  // /proc is missing, of another PID namespace, or hides it: may be waited for, but not signalled
     kNone,     // there is none that could be looked at; errno is set
   };
   struct Found {

@@ -36,7 +36,7 @@ TEST(LoadLimits, CountItemsAtAllDepths) {
   expect_items(Dict{{1, 2}, {"a", List{1}}}, 6);
   expect_items(Dict{{Tuple{1, 2}, Dict{}}}, 5);
   expect_items(Set{1, 2}, 3);
-  expect_items(List{Complex{1, 2}, 2.5, true, nullptr, Bytes("x"), FrozenSet{}, BigInt("123456789012345678901")}, 8);
+  expect_items(List{Complex{1, 2}, 2.5, true, Value(), Bytes("x"), FrozenSet{}, BigInt("123456789012345678901")}, 8);
 }
 
 TEST(LoadLimits, AreLookedAtBeforeAnythingIsMade) {

@@ -14,7 +14,8 @@ from .sources import check_exec, compile_source, format_error
 from .system import ThreadError, complain, flush, native, portable, signal, start_thread
 from .values import load
 
-OWN = "<execnet "  # begins the file name of code that the library sends, and not the program
+# Begins the file name of code that the library sends, and not the program. It imports at its top.
+OWN = "<execnet "
 
 
 class Task(object):
@@ -176,11 +177,15 @@ class Executor(object):
         code_of = (task.first_line, native(task.source))
         self._connection.sources[filename] = code_of
         try:
+            code = compile_source(code_of, filename)
             if filename.startswith(OWN):
                 with INSTALLED:
-                    self._run_code(task, filename, code_of, namespace)
+                    exec(code, namespace)
             else:
-                self._run_code(task, filename, code_of, namespace)
+                exec(code, namespace)
+            if task.function is not None:
+                kwargs = dict((native(name), value) for name, value in task.kwargs.items())
+                namespace[native(task.function)](task.channel, **kwargs)
             return None
         except:  # noqa: E722 - anything, classic classes included
             error = sys.exc_info()
@@ -189,12 +194,6 @@ class Executor(object):
             return format_error(error, {filename: code_of})
         finally:
             flush(sys.stdout)
-
-    def _run_code(self, task, filename, code_of, namespace):
-        exec(compile_source(code_of, filename), namespace)
-        if task.function is not None:
-            kwargs = dict((native(name), value) for name, value in task.kwargs.items())
-            namespace[native(task.function)](task.channel, **kwargs)
 
     def _finish(self, task):
         with self._connection.lock:

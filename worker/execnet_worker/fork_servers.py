@@ -8,7 +8,7 @@ import time
 
 from .imports import INSTALLED
 from .locks import acquire_until
-from .processes import StderrTail, describe_end, kill_tree, parent_of, proc_is_ours
+from .processes import StderrTail, ancestry, describe_end, kill_tree, proc_is_ours
 from .system import LINUX, PY3, allocate_lock, now
 
 FORK, COLLECT = 1, 2  # what fork_server.py is asked for, and says
@@ -74,13 +74,11 @@ class ForkServer(object):
         except EnvironmentError:
             pass  # it has ended
 
-    def has_child(self, pid):
-        """Whether it has started the process of that number, which has a pidfd already: that one is meant."""
-        try:
-            parent = parent_of(pid)
-        except EnvironmentError:
-            return False
-        return parent == self._process.pid and self._process.returncode is None  # not collected: nobody else's number
+    def has_started(self, pid):
+        """Whether the process of that number, which has a pidfd already, comes from it: as descent.hpp finds it out."""
+        line = ancestry(pid, self._process.pid)
+        same = line is not None and line == ancestry(pid, self._process.pid)
+        return same and self._process.returncode is None  # not collected: its number is nobody else's
 
     def is_over(self):
         end = self.select.poll()
@@ -198,7 +196,7 @@ class ForkedProcess(object):
             raise ForkError("it cannot be watched: pidfd_open: %s" % error)
         if not proc_is_ours():
             self.pid = None
-        elif not server.has_child(pid):
+        elif not server.has_started(pid):
             os.close(self._pidfd)
             raise ForkError("its fork server has named process %d, which it has not started" % pid)
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <fstream>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -22,6 +23,18 @@ constexpr int kTries = 5;  // a process whose parent ends is given to another on
 bool proc_is_ours() {
   std::error_code error;
   return std::filesystem::read_symlink("/proc/self", error).string() == std::to_string(::getpid());
+}
+
+// Of the process that the descriptor stands for; 0 if it has ended, or that is not known.
+pid_t pid_of(int pidfd) {
+  std::ifstream lines("/proc/self/fdinfo/" + std::to_string(pidfd));
+  for (std::string key; lines >> key;) {
+    pid_t pid = 0;
+    if (key == "Pid:" && lines >> pid) {
+      return std::max(pid, 0);
+    }
+  }
+  return 0;
 }
 
 using Chain = std::vector<std::pair<pid_t, Stat>>;
@@ -53,6 +66,8 @@ bool are_same(const Chain& a, const Chain& b) {
 
 }  // namespace
 
+Descent::Descent(const Process& root) : root_(root), root_pid_(pid_of(root.pidfd())) {}
+
 Descent::Found Descent::find(pid_t pid) {
   base::Fd pidfd = pidfd_open(pid);
   if (!pidfd) {
@@ -61,7 +76,7 @@ Descent::Found Descent::find(pid_t pid) {
   if (!proc_is_ours()) {
     return {Kind::kUnknown, std::move(pidfd)};
   }
-  if (pid <= 1 || pid == root_.pid()) {
+  if (pid <= 1 || pid == root_pid_) {
     return {Kind::kOthers};
   }
   if (!(parent_ && is_child_of(*parent_, pid)) && !pidfd_ended(pidfd.get())) {
@@ -81,8 +96,8 @@ Descent::Found Descent::find(pid_t pid) {
 
 bool Descent::reaches_root(pid_t pid) const {
   for (int left = kTries; left > 0; --left) {
-    const Chain chain = ancestors(pid, root_.pid());
-    if (!chain.empty() && are_same(chain, ancestors(pid, root_.pid()))) {
+    const Chain chain = ancestors(pid, root_pid_);
+    if (!chain.empty() && are_same(chain, ancestors(pid, root_pid_))) {
       return true;
     }
   }

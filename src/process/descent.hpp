@@ -19,7 +19,7 @@ namespace execnet::process {
 
 class Descent {
  public:
-  explicit Descent(const Process& root) : root_(root) {}  // which lives longer
+  explicit Descent(const Process& root);  // which lives longer
 
   enum class Kind {
     kOurs,     // a descendant, or one that has ended already: may be signalled
@@ -44,6 +44,7 @@ class Descent {
   [[nodiscard]] bool is_child_of(const Parent& parent, pid_t pid) const;
 
   const Process& root_;
+  const pid_t root_pid_;  // of what its descriptor stands for: the guard, if there is one
   std::optional<Parent> parent_;
 };
 

@@ -251,15 +251,16 @@ def answers(source: str, frames: bytes) -> tuple[list[tuple[int, int, bytes]], s
                 stdout=subprocess.DEVNULL,
                 stderr=said,
             )
+        received = b""
         try:
             here.settimeout(60)
             here.sendall(frames)
             here.shutdown(socket.SHUT_WR)
             with here.makefile("rb") as stream, contextlib.suppress(ConnectionError):
                 received = stream.read()
+            process.wait(60)
         finally:
             process.kill()
-            process.wait()
         said.seek(0)
         got, at = [], 8
         while at < len(received):
@@ -441,13 +442,11 @@ def test_a_fork_server_cannot_have_another_process_killed(
     if way != "here":
         group.makegateway({"via native": "popen", "via pure": PURE}[way] + "//id=proxy")
     via = "" if way == "here" else "//via=proxy"
-    for number, lie in enumerate(lies):
+    for number, lie in enumerate(filter(None, lies)):  # with 0 it would be the worker itself
         (tmp_path / f"liar{number}.py").write_text(LYING_FORK.format(lie=lie))
         spec = f"popen//{python}//env:PYTHONPATH={tmp_path}//preload=liar{number}{via}"
-        with pytest.raises(
-            execnet.HostNotFound, match=r"which it has not started|pidfd_open|cannot be understood|ended"
-        ) as caught:
-            group.makegateway(spec)
+        with pytest.raises((execnet.HostNotFound, execnet.GatewayGone)) as caught:
+            group.makegateway(spec).newchannel().receive(timeout=30)  # its worker may be quicker than the lie
         assert lie != lies[0] or f"its fork server has named process {lie}" in str(caught.value)
     group.terminate(timeout=0.5)
 

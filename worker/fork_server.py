@@ -71,10 +71,14 @@ class Process(object):
 def fork_workers(modules, load=None):
     """Imports the modules, then forks a worker for each request. Returns in the workers only, what load() gave."""
     native, its_handlers = None, 0
-    if load is not None:
+    if load is None:
+        import _socket  # noqa: F401 - for answer_requests(): while nothing can come from the working directory
+        import struct  # noqa: F401
+    else:
         before = atexit._ncallbacks()
         native = load()
         its_handlers = atexit._ncallbacks() - before  # they do nothing for a worker
+    restore_working_directory()
     process = Process()
     for name in modules:
         preload(name)
@@ -92,6 +96,15 @@ def fork_workers(modules, load=None):
         end(pids)
     become_worker(sigint)
     return native
+
+
+def restore_working_directory():
+    """As imports.py of the worker does it."""
+    only_at_start = os.environ.get("PYTHONSAFEPATH") == "execnet"
+    if only_at_start:
+        del os.environ["PYTHONSAFEPATH"]
+    if not sys.flags.isolated and (only_at_start or not getattr(sys.flags, "safe_path", False)):
+        sys.path.insert(0, "")
 
 
 def answer_requests():
@@ -168,6 +181,7 @@ def preload(name):
     try:
         __import__(name.encode("utf-8", "surrogateescape").decode("utf-8"))
     except BaseException:  # SystemExit, too
+        sys.path[:] = [entry for entry in sys.path if entry != ""]
         import traceback
 
         kind, error, trace = sys.exc_info()

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <limits>
 #include <string>
 #include <string_view>
 
@@ -24,15 +25,23 @@ struct StringConfig {
 //   dumps(List{1, "a"})
 EXECNET_EXPORT std::string dumps(const Value& value);
 
-// The value of bytes that dumps() has written. Nothing may follow them. Throws LoadError, which carries the offset.
-EXECNET_EXPORT Value loads(std::string_view bytes, StringConfig strings = {});
+// What bytes may ask for that somebody else has made. A value can take 80 times the memory of its bytes (empty
+// dicts, in Python), and keys that collide take time that grows with the square of their number: docs/dumps.md.
+struct LoadLimits {
+  std::size_t max_bytes = std::numeric_limits<std::size_t>::max();  // of the input, version byte included
+  std::size_t max_items = std::numeric_limits<std::size_t>::max();  // at all depths; a dict's keys count, too
+};
+
+// What dumps() has written; nothing may follow it. Throws LoadError, which carries the offset, and does so before
+// anything is made of bytes that are over the limits.
+EXECNET_EXPORT Value loads(std::string_view bytes, StringConfig strings = {}, LoadLimits limits = {});
 
 struct Loaded {
   Value value;
   std::size_t size = 0;  // bytes that the value took
 };
 
-// The first of several dumped values in a row. Throws LoadError.
-EXECNET_EXPORT Loaded load_first(std::string_view bytes, StringConfig strings = {});
+// The first of several dumped values that follow each other; max_bytes is about all of them. Throws LoadError.
+EXECNET_EXPORT Loaded load_first(std::string_view bytes, StringConfig strings = {}, LoadLimits limits = {});
 
 }  // namespace execnet

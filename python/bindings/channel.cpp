@@ -14,10 +14,12 @@
 #include "callback.hpp"
 #include "gil.hpp"
 #include "green.hpp"
+#include "imports.hpp"
 #include "py_dump.hpp"
 #include "py_lent.hpp"
 #include "received.hpp"
 #include "text.hpp"
+#include "wire/decoder.hpp"
 
 namespace execnet::python {
 namespace {
@@ -204,12 +206,19 @@ base::Rope encode_for(core::Connection& connection, nb::handle value) {
   return payload;
 }
 
+// Nothing may follow an item.
+static nb::object whole(std::string_view bytes, const Decoded& decoded) {
+  nb::object value = nb::steal(decoded.object);
+  wire::check_end(bytes, decoded.end);
+  return value;
+}
+
 nb::object decode_from(core::Connection& connection, nb::handle gateway, const base::Buffer& payload,
                        StringConfig strings) {
   sleep_at_end();
   const nb::object hold = nb::borrow(gateway);
   ConnectionChannels channels(connection, gateway);
-  return nb::steal(decode(payload.view(), &channels, strings).object);
+  return whole(payload.view(), decode(payload.view(), &channels, strings));
 }
 
 nb::object decode_with_views(core::Connection& connection, nb::handle gateway, base::Buffer payload,
@@ -219,7 +228,7 @@ nb::object decode_with_views(core::Connection& connection, nb::handle gateway, b
   ConnectionChannels channels(connection, gateway);
   const std::string_view bytes = payload.view();  // they stay where they are
   const nb::object memory = memory_of(std::move(payload));
-  return nb::steal(decode(bytes, &channels, strings, 0, memory.ptr()).object);
+  return whole(bytes, decode(bytes, &channels, strings, 0, memory.ptr()));
 }
 
 void bind_channel(nb::module_& module) {
@@ -296,7 +305,7 @@ void bind_channel(nb::module_& module) {
           "makefile",
           [](const nb::object& self, const nb::object& mode, bool proxyclose) {
             sleep_at_end();
-            return nb::module_::import_("execnet._file").attr("make_file")(self, mode, proxyclose);
+            return import_installed("execnet._file").attr("make_file")(self, mode, proxyclose);
           },
           nb::arg("mode") = "w", nb::arg("proxyclose") = false,
           nb::sig("def makefile(self, mode: typing.Literal['r', 'w'] = 'w', proxyclose: bool = False) -> "

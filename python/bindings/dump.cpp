@@ -1,8 +1,12 @@
 // dumps, loads, dump and load: Python values as bytes that outlive a connection.
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/optional.h>
 
 #include <algorithm>
 #include <cstdint>
+#include <execnet/dump.hpp>
+#include <optional>
+#include <string>
 #include <string_view>
 #include <utility>
 
@@ -11,6 +15,7 @@
 #include "py_dump.hpp"
 #include "py_lent.hpp"
 #include "wire/decoder.hpp"
+#include "wire/limits.hpp"
 #include "wire/opcode.hpp"
 
 namespace execnet::python {
@@ -52,7 +57,7 @@ class View {
 // Takes one dumped value out of a file, and not a byte more: others may follow.
 class ValueReader {
  public:
-  explicit ValueReader(nb::object read) : read_(std::move(read)) {}
+  ValueReader(nb::object read, std::size_t max_bytes) : read_(std::move(read)), max_bytes_(max_bytes) {}
 
   // What is not a value is left for the decoder to complain about.
   base::Buffer read() && {
@@ -66,8 +71,11 @@ class ValueReader {
  private:
   static constexpr std::uint64_t kMostAtOnce = 1 << 20;  // a length may be a lie
 
-  // False when the file ended before.
+  // False when the file ended before. Throws LoadError for more than is wanted, and reads none of that.
   bool take(std::uint64_t size) {
+    if (size > max_bytes_ - bytes_.size()) {
+      throw LoadError("more than " + std::to_string(max_bytes_) + " bytes", max_bytes_);
+    }
     while (size > 0) {
       const View piece(read_(std::min(size, kMostAtOnce)));
       if (piece.bytes().empty()) {
@@ -122,14 +130,34 @@ class ValueReader {
   }
 
   nb::object read_;
+  const std::size_t max_bytes_;
   base::Buffer bytes_;
 };
 
-nb::object loads(nb::handle bytestring, bool py2str_as_py3str, bool py3str_as_py2str) {
+// Those that are given. Raises ValueError for a negative one.
+LoadLimits limits(std::optional<std::int64_t> max_bytes, std::optional<std::int64_t> max_items) {
+  LoadLimits limits;
+  for (const auto& [given, limit] :
+       {std::pair(max_bytes, &limits.max_bytes), std::pair(max_items, &limits.max_items)}) {
+    if (given && *given < 0) {
+      throw nb::value_error("a limit must not be negative");
+    }
+    *limit = given ? static_cast<std::size_t>(*given) : *limit;
+  }
+  return limits;
+}
+
+Decoded decode_dump(std::string_view bytes, StringConfig strings, const LoadLimits& limits) {
+  const std::size_t start = wire::check_version(bytes);
+  wire::check_limits(bytes, start, limits);
+  return decode(bytes, nullptr, strings, start);
+}
+
+nb::object loads(nb::handle bytestring, bool py2str_as_py3str, bool py3str_as_py2str,
+                 std::optional<std::int64_t> max_bytes, std::optional<std::int64_t> max_items) {
   sleep_at_end();
   const View view(bytestring);
-  const Decoded decoded =
-      decode(view.bytes(), nullptr, {py2str_as_py3str, py3str_as_py2str}, wire::check_version(view.bytes()));
+  const Decoded decoded = decode_dump(view.bytes(), {py2str_as_py3str, py3str_as_py2str}, limits(max_bytes, max_items));
   nb::object value = nb::steal(decoded.object);
   wire::check_end(view.bytes(), decoded.end);
   return value;
@@ -140,12 +168,12 @@ void dump(const nb::object& stream, nb::handle value) {
   stream.attr("write")(dumps(value));
 }
 
-nb::object load(const nb::object& stream, bool py2str_as_py3str, bool py3str_as_py2str) {
+nb::object load(const nb::object& stream, bool py2str_as_py3str, bool py3str_as_py2str,
+                std::optional<std::int64_t> max_bytes, std::optional<std::int64_t> max_items) {
   sleep_at_end();
-  const base::Buffer bytes = ValueReader(stream.attr("read")).read();
-  const Decoded decoded =
-      decode(bytes.view(), nullptr, {py2str_as_py3str, py3str_as_py2str}, wire::check_version(bytes.view()));
-  return nb::steal(decoded.object);
+  const LoadLimits most = limits(max_bytes, max_items);
+  const base::Buffer bytes = ValueReader(stream.attr("read"), most.max_bytes).read();
+  return nb::steal(decode_dump(bytes.view(), {py2str_as_py3str, py3str_as_py2str}, most).object);
 }
 
 }  // namespace
@@ -157,15 +185,18 @@ void bind_dump(nb::module_& module) {
              nb::sig("def dump(byteio: execnet._streams.Writer, obj: object) -> None"),
              "Writes the bytes of a value to a binary file. Raises DumpError.");
   module.def("loads", &loads, nb::arg("bytestring"), nb::arg("py2str_as_py3str") = false,
-             nb::arg("py3str_as_py2str") = false,
+             nb::arg("py3str_as_py2str") = false, nb::arg("max_bytes") = nb::none(), nb::arg("max_items") = nb::none(),
              nb::sig("def loads(bytestring: bytes | bytearray | memoryview, py2str_as_py3str: bool = False, "
-                     "py3str_as_py2str: bool = False) -> typing.Any"),
+                     "py3str_as_py2str: bool = False, max_bytes: int | None = None, max_items: int | None = None) -> "
+                     "typing.Any"),
              "The value that dumps() has made bytes of. Strings of Python 2 become str if `py2str_as_py3str`, else\n"
-             "bytes; those of Python 3 become bytes if `py3str_as_py2str`. Raises LoadError.");
+             "bytes; those of Python 3 become bytes if `py3str_as_py2str`. With limits, more bytes or a value of more\n"
+             "items, at all depths and with the keys of dicts, is refused before it is made. Raises LoadError.");
   module.def(
       "load", &load, nb::arg("io"), nb::arg("py2str_as_py3str") = false, nb::arg("py3str_as_py2str") = false,
-      nb::sig("def load(io: execnet._streams.Reader, py2str_as_py3str: bool = False, py3str_as_py2str: bool = False) "
-              "-> typing.Any"),
+      nb::arg("max_bytes") = nb::none(), nb::arg("max_items") = nb::none(),
+      nb::sig("def load(io: execnet._streams.Reader, py2str_as_py3str: bool = False, py3str_as_py2str: bool = False, "
+              "max_bytes: int | None = None, max_items: int | None = None) -> typing.Any"),
       "The next value in a binary file; otherwise as loads().");
 }
 

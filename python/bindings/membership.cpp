@@ -87,15 +87,24 @@ void bind_membership(nb::module_& module) {
   nb::class_<PyMembership>(module, "Membership", "The gateways of one Group, from start to end.")
       .def(
           "__init__",
-          [](PyMembership* self, const nb::bytes& python, const nb::bytes& native_module) {
+          [](PyMembership* self, const nb::bytes& python, const nb::bytes& native_module, const nb::list& options) {
+            std::vector<std::string> words;
+            for (const nb::handle option : options) {
+              const auto word = nb::cast<nb::bytes>(option);
+              words.emplace_back(word.c_str(), word.size());
+            }
             constexpr std::size_t kMagic = 4;
             new (self) PyMembership(
                 {.executable = std::string(python.c_str(), python.size()),
                  .native_module = std::string(native_module.c_str(), native_module.size()),
+                 .options = std::move(words),
+                 .imports_first = PY_VERSION_HEX >= 0x030D0000,
                  .worker_code = {{.magic = worker_code().substr(0, kMagic), .code_gz = worker_code().substr(kMagic)}}});
           },
-          nb::arg("python"), nb::arg("native_module"),
-          "Paths: the interpreter of plain popen gateways, and this extension, which it can load.")
+          nb::arg("python"), nb::arg("native_module"), nb::arg("options"),
+          nb::sig("def __init__(self, python: bytes, native_module: bytes, options: list[bytes]) -> None"),
+          "Paths: the interpreter of plain popen gateways, and this extension, which it can load; and the options\n"
+          "that it is started with.")
       .def(
           "set_execmodel", [](PyMembership& self, const std::string& execmodel) { self.hub = hub_of(execmodel); },
           nb::arg("execmodel"), "The execution model of this side, for members to come.")

@@ -6,6 +6,8 @@
 #include <exception>
 #include <string>
 
+#include "imports.hpp"
+
 namespace execnet::python {
 
 // UTF-8, whatever is in the str: lone surrogates (bytes of a path, say) are written out.
@@ -32,6 +34,7 @@ inline std::string summary_of(const nanobind::python_error& error) {
 inline std::string traceback_of(const nanobind::python_error& error) {
   const nanobind::object trace = error.traceback();
   try {
+    const InstalledImports installed;  // it imports when it is used, too
     const nanobind::object parts =
         nanobind::module_::import_("traceback")
             .attr("format_exception")(error.type(), error.value(), trace.is_valid() ? trace : nanobind::none());

@@ -16,6 +16,7 @@
 #include "gateway/worker_end.hpp"
 #include "gil.hpp"
 #include "green.hpp"
+#include "imports.hpp"
 #include "interrupt.hpp"
 #include "text.hpp"
 #include "worker_exec.hpp"
@@ -41,7 +42,7 @@ nb::object newchannel(nb::handle_t<WorkerGateway> self) {
 
 nb::object execmodel(const WorkerGateway& self) {
   sleep_at_end();
-  return nb::module_::import_("execnet._execmodel").attr("get_execmodel")(self.end->execmodel());
+  return import_installed("execnet._execmodel").attr("get_execmodel")(self.end->execmodel());
 }
 
 void reconfigure(const WorkerGateway& self, bool py2str_as_py3str, bool py3str_as_py2str) {
@@ -54,7 +55,7 @@ void reconfigure(const WorkerGateway& self, bool py2str_as_py3str, bool py3str_a
 
 // Makes the process what the specification wants. What is wrong with it, if anything.
 std::optional<std::string> set_up(const core::WorkerSetup& setup, core::Connection& connection) {
-  const nb::object os = nb::module_::import_("os");
+  const nb::object os = import_installed("os");
   const nb::object sys = nb::module_::import_("sys");
   std::string step;
   try {
@@ -69,12 +70,14 @@ std::optional<std::string> set_up(const core::WorkerSetup& setup, core::Connecti
       os.attr("nice")(*setup.nice);
     }
     for (const auto& [name, value] : setup.env) {
-      step = "env:" + name + "=" + value;
+      step = "env:" + name + "=***";  // it may be secret
       os.attr("environ")[name.c_str()] = value;
     }
     step = "execmodel=" + setup.execmodel;
     if (setup.in_greenlets()) {
+      const InstalledImports installed;
       connection.set_hub(hub_of(setup.execmodel));
+      nb::module_::import_("execnet._green").attr("make_hub")(setup.execmodel);
     } else if (setup.execmodel != "thread" && setup.execmodel != "main_thread_only") {
       return step + ": there are thread, main_thread_only, gevent and eventlet";
     }
@@ -184,6 +187,7 @@ void start_serving(nb::handle module, int stderr_fd) {
   if (!setup) {
     exit_with(1);
   }
+  restore_working_directory();
   make_package_importable(module);
   if (const auto wrong = set_up(*setup, *worker.end->connection())) {
     {
@@ -240,6 +244,10 @@ void bind_worker(nb::module_& module) {
            "How strings between Python 2 and 3 are loaded, at both ends.")
       .def("__repr__",
            [](const WorkerGateway& self) { return nb::str("<WorkerGateway id={!r}>").format(self.end->id()); });
+  module.def("import_installed", &import_installed, nb::arg("name"),
+             nb::sig("def import_installed(name: str) -> types.ModuleType"),
+             "The module of that name. What is not imported yet is not looked for in the working directory, even if\n"
+             "that is on the path.");
   module.def(
       "serve", [module = nb::handle(module)](int stream_fd, int stderr_fd) { serve(module, stream_fd, stderr_fd); },
       nb::arg("stream_fd"), nb::arg("stderr_fd"),

@@ -8,16 +8,22 @@
 #include <exception>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "channel.hpp"
 #include "gil.hpp"
+#include "imports.hpp"
 #include "text.hpp"
+#include "wire/frame.hpp"
 
 namespace execnet::python {
 namespace {
 
 using core::WorkerEnd;
+
+// Begins the file name of code that the library sends, and not the program. It imports at its top.
+constexpr const char* kOwn = "<execnet ";
 
 // An EXEC payload (docs/wire_format.md).
 struct Request {
@@ -31,6 +37,9 @@ struct Request {
 Request read_request(const WorkerEnd::Task& task, nb::handle gateway) {
   const nb::object payload = decode_from(task.channel->connection(), gateway, task.payload, StringConfig{});
   const nb::tuple parts = nb::cast<nb::tuple>(payload);
+  if (parts.size() != 5) {
+    throw wire::ProtocolError("EXEC without (source, filename, first line, function, kwargs)");
+  }
   return {nb::cast<nb::str>(parts[0]), parts[1].is_none() ? nb::str("<remote exec>") : nb::cast<nb::str>(parts[1]),
           nb::cast<std::int64_t>(parts[2]), parts[3], nb::cast<nb::dict>(parts[4])};
 }
@@ -63,6 +72,14 @@ nb::object compiled(const Request& request, nb::handle builtins) {
   return code;
 }
 
+bool is_own(const Request& request) {
+  Py_ssize_t size = 0;
+  const char* name = PyUnicode_IS_COMPACT_ASCII(request.filename.ptr()) != 0
+                         ? PyUnicode_AsUTF8AndSize(request.filename.ptr(), &size)  // its own memory
+                         : nullptr;
+  return name != nullptr && std::string_view(name, static_cast<std::size_t>(size)).starts_with(kOwn);
+}
+
 void run(const Request& request, const nb::object& channel) {
   const nb::object builtins = nb::module_::import_("builtins");
   nb::dict globals;
@@ -70,8 +87,14 @@ void run(const Request& request, const nb::object& channel) {
   globals["__name__"] = "__channelexec__";
   globals["__builtins__"] = builtins;
   const nb::object code = compiled(request, builtins);
-  if (!nb::steal(PyEval_EvalCode(code.ptr(), globals.ptr(), globals.ptr())).is_valid()) {
-    throw nb::python_error();
+  {
+    std::optional<InstalledImports> installed;
+    if (is_own(request)) {
+      installed.emplace();
+    }
+    if (!nb::steal(PyEval_EvalCode(code.ptr(), globals.ptr(), globals.ptr())).is_valid()) {
+      throw nb::python_error();
+    }
   }
   if (!request.function.is_none()) {
     globals[request.function](channel, **request.kwargs);
@@ -96,6 +119,7 @@ nb::list lines_of(const Request& request, const nb::object& linecache) {
 
 // The traceback as text. It begins with the frame of the request's own code: there are no frames of ours.
 std::string format(const nb::python_error& error, const Request& request) {
+  const InstalledImports installed;
   const nb::object linecache = nb::module_::import_("linecache");
   nb::dict cache = nb::cast<nb::dict>(linecache.attr("cache"));
   const nb::object before = cache.attr("get")(request.filename);

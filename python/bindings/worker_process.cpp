@@ -12,6 +12,7 @@
 #include "base/syscall.hpp"
 #include "bindings.hpp"
 #include "gil.hpp"
+#include "imports.hpp"
 #include "text.hpp"
 #include "worker_exec.hpp"
 
@@ -20,7 +21,7 @@ namespace {
 
 std::string working_directory() {
   try {
-    return portable(nb::module_::import_("os").attr("getcwd")());
+    return portable(import_installed("os").attr("getcwd")());
   } catch (const nb::python_error&) {
     return "";  // it was removed
   }
@@ -54,9 +55,9 @@ void WorkerProcess::begin_task() {
 #if PY_VERSION_HEX < 0x030D0000
     const WithGil gil;
     try {
-      nb::module_::import_("threading");
+      import_installed("threading");
     } catch (const nb::python_error&) {
-      // The directory has another one that cannot be imported: what wants it will say so.
+      // What wants it will say so.
     }
 #endif
     has_run_code = true;
@@ -71,18 +72,19 @@ WorkerProcess& worker_process() {
 }
 
 void make_package_importable(nb::handle module) {
-  const nb::object path = nb::module_::import_("os").attr("path");
+  const nb::object path = import_installed("os").attr("path");
   const nb::object dirname = path.attr("dirname");
   const nb::object root = dirname(dirname(path.attr("abspath")(module.attr("__spec__").attr("origin"))));
   const nb::object sys_path = nb::module_::import_("sys").attr("path");
   if (!nb::cast<bool>(sys_path.attr("__contains__")(root))) {
-    sys_path.attr("insert")(1, root);  // "" stays the first
+    const bool first = nb::len(sys_path) > 0 && sys_path[0].equal(nb::str(""));
+    sys_path.attr("insert")(first ? 1 : nb::len(sys_path), root);  // the working directory, if it is there, stays first
   }
 }
 
 // Code that enables faulthandler for itself, as pytest does, gets what it wants instead.
 int report_crashes() {
-  const nb::object faulthandler = nb::module_::import_("faulthandler");
+  const nb::object faulthandler = import_installed("faulthandler");
   if (nb::cast<bool>(faulthandler.attr("is_enabled")())) {
     return -1;
   }

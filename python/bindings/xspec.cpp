@@ -11,6 +11,7 @@
 
 #include "bindings.hpp"
 #include "gil.hpp"
+#include "transport/transport.hpp"
 
 namespace execnet::python {
 namespace {
@@ -106,7 +107,8 @@ void bind_xspec(nb::module_& module) {
       .def("__setattr__", &set, nb::arg("name"), nb::arg("value").none(),
            nb::sig("def __setattr__(self, name: str, value: object) -> None"))
       .def("__str__", &XSpec::text)
-      .def("__repr__", [](const XSpec& spec) { return nb::str("<XSpec {!r}>").format(spec.text()); })
+      .def("__repr__",
+           [](const XSpec& spec) { return nb::str("<XSpec {!r}>").format(transport::without_secrets(spec.text())); })
       .def("__hash__", [](const XSpec& spec) { return nb::hash(nb::cast(spec.text())); })
       .def(
           "__eq__",

@@ -62,14 +62,25 @@ def dump(byteio: execnet._streams.Writer, obj: object) -> None:
     """Writes the bytes of a value to a binary file. Raises DumpError."""
 
 def loads(
-    bytestring: bytes | bytearray | memoryview, py2str_as_py3str: bool = False, py3str_as_py2str: bool = False
+    bytestring: bytes | bytearray | memoryview,
+    py2str_as_py3str: bool = False,
+    py3str_as_py2str: bool = False,
+    max_bytes: int | None = None,
+    max_items: int | None = None,
 ) -> Any:
     """
     The value that dumps() has made bytes of. Strings of Python 2 become str if `py2str_as_py3str`, else
-    bytes; those of Python 3 become bytes if `py3str_as_py2str`. Raises LoadError.
+    bytes; those of Python 3 become bytes if `py3str_as_py2str`. With limits, more bytes or a value of more
+    items, at all depths and with the keys of dicts, is refused before it is made. Raises LoadError.
     """
 
-def load(io: execnet._streams.Reader, py2str_as_py3str: bool = False, py3str_as_py2str: bool = False) -> Any:
+def load(
+    io: execnet._streams.Reader,
+    py2str_as_py3str: bool = False,
+    py3str_as_py2str: bool = False,
+    max_bytes: int | None = None,
+    max_items: int | None = None,
+) -> Any:
     """The next value in a binary file; otherwise as loads()."""
 
 class XSpec:
@@ -356,9 +367,10 @@ class Gateway:
 class Membership:
     """The gateways of one Group, from start to end."""
 
-    def __init__(self, python: bytes, native_module: bytes) -> None:
+    def __init__(self, python: bytes, native_module: bytes, options: list[bytes]) -> None:
         """
-        Paths: the interpreter of plain popen gateways, and this extension, which it can load.
+        Paths: the interpreter of plain popen gateways, and this extension, which it can load; and the options
+        that it is started with.
         """
 
     def set_execmodel(self, execmodel: str) -> None:
@@ -415,6 +427,12 @@ class WorkerGateway:
         """How strings between Python 2 and 3 are loaded, at both ends."""
 
     def __repr__(self) -> str: ...
+
+def import_installed(name: str) -> types.ModuleType:
+    """
+    The module of that name. What is not imported yet is not looked for in the working directory, even if
+    that is on the path.
+    """
 
 def serve(stream_fd: int, stderr_fd: int) -> None:
     """

@@ -6,12 +6,13 @@ package of that name. Programs find theirs at `gateway.execmodel` and stay usabl
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 from collections.abc import Callable
 from types import ModuleType
 from typing import IO, Any
+
+from execnet._core import import_installed
 
 _MODULES = {
     # backend: (queue, subprocess, socket, threading, what has sleep)
@@ -45,7 +46,7 @@ class ExecModel:
         return f"<ExecModel {self._backend!r}>"
 
     def _module(self, which: int) -> ModuleType:
-        return importlib.import_module(_MODULES[self._backend][which])
+        return import_installed(_MODULES[self._backend][which])
 
     @property
     def backend(self) -> str:
@@ -79,7 +80,7 @@ class ExecModel:
     def get_ident(self) -> int:
         """A number that identifies the running thread or greenlet."""
         if self._backend == "gevent":
-            return id(importlib.import_module("greenlet").getcurrent())
+            return id(import_installed("greenlet").getcurrent())
         return int(self._module(3).get_ident())
 
     def sleep(self, delay: float) -> None:
@@ -99,10 +100,10 @@ class ExecModel:
         return self._locks().RLock()
 
     def Event(self) -> Any:
-        return importlib.import_module("gevent.event").Event() if self._backend == "gevent" else self._locks().Event()
+        return import_installed("gevent.event").Event() if self._backend == "gevent" else self._locks().Event()
 
     def _locks(self) -> ModuleType:
-        return importlib.import_module("gevent.lock") if self._backend == "gevent" else self._module(3)
+        return import_installed("gevent.lock") if self._backend == "gevent" else self._module(3)
 
 
 _models: dict[str, ExecModel] = {}
@@ -119,6 +120,6 @@ def get_execmodel(backend: str | ExecModel) -> ExecModel:
     if model is None:
         model = ExecModel(backend)
         if backend in ("gevent", "eventlet") and backend not in sys.modules:
-            importlib.import_module(backend)
+            import_installed(backend)
         _models[backend] = model
     return model

@@ -81,6 +81,11 @@ def hub_of(execmodel: str) -> Hub:
     return _Gevent() if execmodel == "gevent" else _Eventlet()
 
 
+def make_hub(execmodel: str) -> None:
+    """That of this thread, now: it imports what it needs."""
+    importlib.import_module("gevent" if execmodel == "gevent" else "eventlet.hubs").get_hub()
+
+
 def patched_by() -> str | None:
     """The package that the process was monkey-patched by."""
     monkey: ModuleType | None = sys.modules.get("gevent.monkey")

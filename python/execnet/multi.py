@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, overload
 
-from execnet import _core
+from execnet import _core, _interpreter
 from execnet._core import NO_ENDMARKER_WANTED, Channel, Gateway, GatewayGone, RemoteError, XSpec
 from execnet._execmodel import ExecModel, get_execmodel
 from execnet._pool import safe_terminate
@@ -33,9 +33,13 @@ __all__ = [
 
 
 def new_membership() -> _core.Membership:
-    """The inside of a group. Its plain `popen` members run this interpreter and this extension."""
+    """The inside of a group. Its plain `popen` members run this interpreter, with its options, and this extension."""
     origin = _core.__spec__.origin if _core.__spec__ else None
-    return _core.Membership(python=os.fsencode(sys.executable or ""), native_module=os.fsencode(origin or ""))
+    return _core.Membership(
+        python=os.fsencode(sys.executable or ""),
+        native_module=os.fsencode(origin or ""),
+        options=[os.fsencode(option) for option in _interpreter.options()],
+    )
 
 
 class Group:

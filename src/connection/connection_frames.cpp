@@ -4,6 +4,7 @@
 #include <string>
 #include <utility>
 
+#include "base/printable.hpp"
 #include "connection/connection.hpp"
 #include "connection/relay.hpp"
 #include "connection/value_message.hpp"
@@ -108,7 +109,7 @@ void Connection::dispatch(Lock& lock, wire::Message&& message) {
   switch (message.type) {
     case wire::FrameType::kData: on_data(lock, id, std::move(message.payload)); break;
     case wire::FrameType::kClose: on_peer_close(lock, id, std::nullopt); break;
-    case wire::FrameType::kCloseError: on_peer_close(lock, id, text_of(message.payload)); break;
+    case wire::FrameType::kCloseError: on_peer_close(lock, id, base::printable(text_of(message.payload))); break;
     case wire::FrameType::kLast:
       if (const auto state = channels_.of_frame(id)) {
         end_items(lock, state);

@@ -5,7 +5,7 @@
 #include <exception>
 #include <utility>
 
-#include "base/utf8.hpp"
+#include "base/printable.hpp"
 
 namespace execnet::core {
 namespace {
@@ -57,7 +57,8 @@ void FrameReader::look_for_magic(std::string_view bytes, Incoming& incoming) {
   const std::size_t at = noise_->find(wire::kMagic);
   if (at == std::string::npos) {
     if (noise_->size() > kMostNoise || (incoming.ended && !noise_->empty())) {
-      throw wire::ProtocolError("no worker, but this on its stdout: " + base::to_utf8(noise_->substr(0, kNoiseShown)));
+      throw wire::ProtocolError("no worker, but this on its stdout: " +
+                                base::printable(noise_->substr(0, kNoiseShown)));
     }
     return;
   }

@@ -25,7 +25,8 @@ enum class ForkAnswerKind : std::uint32_t {
   kReady = 1,    // the modules are imported; the text is the PID namespace
   kForked = 2,   // the value is the pid
   kRefused = 3,  // the text is why
-  kEnded = 4,    // the worker is collected, after kCollect or kKill; the value is its status as waitpid() has it, -1 if that is not known
+  kEnded = 4,    // the worker is collected, after kCollect or kKill; the value is its status as waitpid() has it, -1 if
+                 // that is not known
 };
 
 // `length` bytes of text follow.

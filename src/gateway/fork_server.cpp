@@ -80,7 +80,7 @@ std::optional<std::string> ForkedProcess::ended() {
 std::string ForkedProcess::said() {
   {
     const std::lock_guard lock(mutex_);
-    if (process_) {
+    if (forked_) {
       return stderr_->text();
     }
     if (how_) {
@@ -109,8 +109,9 @@ process::Process* ForkedProcess::process() {
   return process_.get();
 }
 
-void ForkedProcess::set_process(std::shared_ptr<process::Process> process) {
+void ForkedProcess::set_forked(std::shared_ptr<process::Process> process) {
   const std::lock_guard lock(mutex_);
+  forked_ = true;
   process_ = std::move(process);
 }
 
@@ -147,6 +148,7 @@ ForkServer::ForkServer(transport::Link link, base::Fd null, std::shared_ptr<loop
       process_(std::move(link.process)),
       stderr_(std::make_shared<StderrTail>(std::move(link.stderr_pipe), loop_)),
       oom_(process_->pid()),
+      descent_(*process_),
       control_(std::move(link.stream)),
       null_(std::move(null)) {}
 
@@ -384,26 +386,35 @@ void ForkServer::on_ready(const std::string& its_pid_namespace) {
 
 void ForkServer::on_forked(std::uint32_t number, pid_t pid) {
   const auto found = children_.find(number);
-  if (found == children_.end() || found->second.process) {
+  if (found == children_.end() || found->second.process || found->second.pidfd) {
     return;
   }
-  // First the descriptor, then the look: while the fork server is there, nobody else has that pid.
-  base::Fd pidfd = process::pidfd_open(pid);
+  // The number is a word of the fork server's, in which code of others has run.
+  process::Descent::Found worker = descent_.find(pid);
   const int error = errno;
   pollfd entry{control_.get(), 0, 0};
   if (::poll(&entry, 1, 0) != 0) {
     return;  // its end is next
   }
-  if (!pidfd) {
+  if (worker.kind == process::Descent::Kind::kNone) {
     requests_.push_back({ForkRequestKind::kKill, number, base::Fd(), base::Fd()});
     end_child(number, std::string("it cannot be watched: pidfd_open: ") + std::strerror(error));
     send_requests();
     return;
   }
+  if (worker.kind == process::Descent::Kind::kOthers) {
+    end_child(number, "its fork server has named process " + std::to_string(pid) + ", which it has not started");
+    return;
+  }
   Child& child = found->second;
-  child.process = std::make_shared<process::Process>(pid, std::move(pidfd));
-  child.far_end->set_process(child.process);
-  child.end_watch = watch(child.process->end_fd(), [number](ForkServer& self) { self.on_worker_ended(number); });
+  if (worker.kind == process::Descent::Kind::kOurs) {
+    child.process = std::make_shared<process::Process>(pid, std::move(worker.pidfd));
+  } else {
+    child.pidfd = std::move(worker.pidfd);
+  }
+  child.far_end->set_forked(child.process);
+  child.end_watch = watch(child.process ? child.process->end_fd() : child.pidfd.get(),
+                          [number](ForkServer& self) { self.on_worker_ended(number); });
 }
 
 void ForkServer::on_worker_ended(std::uint32_t number) {
@@ -413,7 +424,9 @@ void ForkServer::on_worker_ended(std::uint32_t number) {
   }
   loop_->unwatch(found->second.end_watch);
   if (how_) {
-    found->second.process->poll();  // it may be this process's to collect now
+    if (found->second.process) {
+      found->second.process->poll();  // it may be this process's to collect now
+    }
     end_child(number, kEndedWithIt + *how_);
     return;
   }

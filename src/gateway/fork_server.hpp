@@ -22,6 +22,7 @@
 #include "gateway/fork_protocol.hpp"
 #include "gateway/stderr_tail.hpp"
 #include "loop/loop.hpp"
+#include "process/descent.hpp"
 #include "process/oom.hpp"
 #include "process/process.hpp"
 #include "transport/transport.hpp"
@@ -50,7 +51,7 @@ class ForkedProcess final : public FarEnd {
   process::Process* process() override;
 
   // For its ForkServer. The first end is the one that counts.
-  void set_process(std::shared_ptr<process::Process> process);
+  void set_forked(std::shared_ptr<process::Process> process);  // null: it may not be signalled
   void set_ended(const std::string& how, const std::string& said = "");
 
  private:
@@ -60,8 +61,9 @@ class ForkedProcess final : public FarEnd {
   const std::shared_ptr<StderrTail> stderr_;
   std::mutex mutex_;  // guards what follows
   std::optional<base::Event> ended_event_;
-  std::function<void()> handler_;              // of its end
-  std::shared_ptr<process::Process> process_;  // set once
+  std::function<void()> handler_;  // of its end
+  bool forked_ = false;
+  std::shared_ptr<process::Process> process_;  // set once; null where it cannot be told from a stranger
   std::optional<std::string> how_;             // it ended
   std::string said_;                           // by the fork server, if that has ended it
 };
@@ -104,7 +106,8 @@ class ForkServer final : public std::enable_shared_from_this<ForkServer> {
   };
   struct Child {
     std::shared_ptr<ForkedProcess> far_end;
-    std::shared_ptr<process::Process> process;  // null: not forked yet
+    std::shared_ptr<process::Process> process;  // null: not forked yet, or
+    base::Fd pidfd;                             // one that cannot be told from a stranger, and is not signalled
     loop::Loop::Id end_watch = 0;
   };
 
@@ -133,6 +136,7 @@ class ForkServer final : public std::enable_shared_from_this<ForkServer> {
   const std::shared_ptr<process::Process> process_;
   const std::shared_ptr<StderrTail> stderr_;
   const process::OomWatch oom_;
+  process::Descent descent_;  // guarded by the mutex
   const base::Fd control_;
   const base::Fd null_;  // for a standard descriptor that this program does not have
 

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <execnet/error.hpp>
@@ -14,6 +15,7 @@
 
 #include "base/syscall.hpp"
 #include "gateway/fork_servers.hpp"
+#include "process/spawn.hpp"
 
 namespace execnet::core {
 namespace {
@@ -98,6 +100,32 @@ TEST_F(FakeForkServer, ThatAnswersWhatNobodyHasAskedIsUsedOn) {
 TEST_F(FakeForkServer, ThatClosesItsSocketIsEnded) {
   const auto worker = fork_from("control.close(); os.closerange(3, 10); time.sleep(1000)");
   EXPECT_EQ(end_of(*worker), "its fork server has ended: killed by SIGKILL");
+}
+
+TEST_F(FakeForkServer, ThatNamesAStrangerDoesNotGetItKilled) {
+  const auto bystander = process::spawn({.argv = {"sleep", "1000"}, .set_env = {}, .fds = {}});
+  for (const pid_t pid : {bystander->pid(), ::getpid(), ::getppid(), pid_t{1}}) {
+    const auto worker = fork_from("ready(); say(2, hear()[1], " + std::to_string(pid) + "); time.sleep(1000)");
+    EXPECT_EQ(end_of(*worker),
+              "its fork server has named process " + std::to_string(pid) + ", which it has not started");
+    EXPECT_EQ(worker->process(), nullptr);
+    EXPECT_FALSE(bystander->poll().has_value());
+    server_->close();
+    server_->process().kill_tree();
+    EXPECT_TRUE(server_->process().wait({.deadline = base::Clock::now() + 30s}));
+    server_->finish();
+  }
+  EXPECT_FALSE(bystander->poll().has_value());
+  bystander->kill_tree();
+  EXPECT_TRUE(bystander->wait({.deadline = base::Clock::now() + 30s}));
+}
+
+TEST_F(FakeForkServer, ThatNamesAThreadOrNobodyHasNoWorker) {
+  const auto thread = fork_from(
+      "import threading; thread = threading.Thread(target=time.sleep, args=(1000,), daemon=True);"
+      "thread.start(); ready(); say(2, hear()[1], thread.native_id); time.sleep(1000)");
+  EXPECT_EQ(end_of(*thread).substr(0, 24), "it cannot be watched: pi");
+  EXPECT_EQ(thread->process(), nullptr);
 }
 
 TEST_F(FakeForkServer, ThatNeverSaysAStatusIsNotWaitedFor) {

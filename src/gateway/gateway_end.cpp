@@ -10,6 +10,7 @@
 #include <string_view>
 #include <utility>
 
+#include "base/printable.hpp"
 #include "base/syscall.hpp"
 #include "connection/value_message.hpp"
 #include "gateway/socket_start.hpp"
@@ -74,7 +75,7 @@ std::shared_ptr<GatewayEnd> GatewayEnd::start(const XSpec& spec, const transport
   if (spec.type() == "socket") {
     SocketStart socket = other ? install_server(spec, *other, wait) : connect_to_server(spec, hello(spec).view(), wait);
     launch = std::move(socket.launch);
-    launch.spec = transport::without_secrets(spec);
+    launch.spec = transport::without_secrets(spec.text());
     stream = std::move(socket.stream);
     first = std::move(socket.first);
     hello_follows = other != nullptr;
@@ -98,7 +99,7 @@ std::shared_ptr<GatewayEnd> GatewayEnd::start(const XSpec& spec, const transport
       try {
         far_end = ProxiedProcess::open(other->connection(), launch, std::move(relayed));
       } catch (const GatewayGone& error) {
-        throw HostNotFound("no usable Python for '" + spec.text() + "': its proxy is gone: " + error.what());
+        throw HostNotFound("no usable Python for '" + launch.spec + "': its proxy is gone: " + error.what());
       }
     } else {
       transport::Link link = transport::open(launch);
@@ -120,7 +121,11 @@ std::shared_ptr<GatewayEnd> GatewayEnd::start(const XSpec& spec, const transport
 // The interpreter of a plain `popen` that is started where this worker is.
 transport::LocalPython GatewayEnd::python_for_others(const transport::LocalPython& ours) const {
   const bool native = info_->implementation == "native";
-  return {.executable = info_->executable, .native_module = native ? ours.native_module : "", .stdio_only = !native};
+  return {.executable = info_->executable,
+          .native_module = native ? ours.native_module : "",
+          .options = native ? ours.options : std::vector<std::string>(),
+          .imports_first = !native || ours.imports_first,
+          .stdio_only = !native};
 }
 
 GatewayEnd::GatewayEnd(const XSpec& spec, const std::shared_ptr<GatewayEnd>& leader, transport::Launch launch,
@@ -259,13 +264,14 @@ void GatewayEnd::fail_start(const std::string& why, const base::Wait& wait) {
   const base::Wait end{.deadline = base::Clock::now() + kKilledWithin, .hub = wait.hub};
   while (!far_end->ended() && wait_for_an_end(std::span(&far_end, 1), end)) {
   }
-  std::string text = "no usable Python for '" + spec_.text() + "': " + why;
+  std::string text = "no usable Python for '" + launch_.spec + "': " + why;
   if (const std::string said = far_end_->said(); !said.empty()) {
     text += "\non its stderr: " + said;
   }
   if (!launch_.argv.empty()) {
     text += "\ncommand: " + transport::command_line(launch_);
   }
+  text = base::printable(text);  // a host, a worker or a proxy has said most of it
   connection_->finish(text);
   throw HostNotFound(text);
 }
@@ -331,7 +337,7 @@ void GatewayEnd::finish() {
 }
 
 std::string GatewayEnd::cause() {
-  std::string text = "gateway " + id_ + " (" + spec_.text() + ") is gone: ";
+  std::string text = "gateway " + id_ + " (" + launch_.spec + ") is gone: ";
   const auto how = far_end_->ended();
   const std::lock_guard lock(mutex_);
   text += how.value_or("it closed the connection");
@@ -347,7 +353,7 @@ std::string GatewayEnd::cause() {
   if (const std::string said = far_end_->said(); !said.empty()) {
     text += "\nlast on its stderr: " + said;
   }
-  return text;
+  return base::printable(text);
 }
 
 std::shared_ptr<ChannelHandle> GatewayEnd::exec(base::Rope payload, const base::Wait& wait, bool windowed) {
@@ -426,7 +432,7 @@ void GatewayEnd::join(const base::Wait& wait) {
 }
 
 void GatewayEnd::finish_terminated() {
-  connection_->finish("gateway " + id_ + " (" + spec_.text() + ") was terminated by this side");
+  connection_->finish("gateway " + id_ + " (" + launch_.spec + ") was terminated by this side");
 }
 
 void GatewayEnd::on_exec(Connection::Lock& /*lock*/, const std::shared_ptr<ChannelState>& /*channel*/,

@@ -145,7 +145,7 @@ std::pair<std::vector<XSpec>, std::size_t> Membership::reserve(std::vector<XSpec
       throw SpecError("the group already has a gateway with id '" + id + "': ids are unique in a group");
     }
     if (const auto other = leader(spec); other && !is_member(*other) && (*other == id || !ids.contains(*other))) {
-      throw SpecError("the group has no gateway '" + *other + "' that '" + spec.text() +
+      throw SpecError("the group has no gateway '" + *other + "' that '" + transport::without_secrets(spec.text()) +
                       "' could go through: make that one first");
     }
   }
@@ -228,7 +228,8 @@ Gateways Membership::start(std::vector<XSpec> requested, const base::Wait& wait)
       const std::lock_guard lock(mutex_);
       coming_.push_back(started.back());
       if (terminations_ != terminations) {  // which has not seen this one
-        throw HostNotFound("no usable Python for '" + spec.text() + "': its group was terminated meanwhile");
+        throw HostNotFound("no usable Python for '" + transport::without_secrets(spec.text()) +
+                           "': its group was terminated meanwhile");
       }
     }
     wait_for_all();

@@ -20,8 +20,8 @@ namespace execnet::core {
 
 class OpenedProcess final : public RelayOwner, public std::enable_shared_from_this<OpenedProcess> {
  public:
-  // Will be started soon, by one of `forks` if OPEN says so. Throws DataFormatError for a payload that is not of OPEN, and
-  // std::system_error for want of a thread.
+  // Will be started soon, by one of `forks` if OPEN says so. Throws DataFormatError for a payload that is not of OPEN,
+  // and std::system_error for want of a thread.
   static std::shared_ptr<OpenedProcess> open(Connection::Lock& lock, std::shared_ptr<Connection> connection,
                                              std::shared_ptr<ChannelState> channel, const base::Buffer& payload,
                                              std::shared_ptr<ForkServers> forks);

@@ -11,12 +11,15 @@
 #include <chrono>
 #include <execnet/error.hpp>
 #include <filesystem>
+#include <fstream>
+#include <tuple>
 #include <utility>
 
+#include "base/printable.hpp"
 #include "base/syscall.hpp"
 #include "connection/value_message.hpp"
 #include "gateway/gateway_end.hpp"
-#include "process/pidfd.hpp"
+#include "process/descent.hpp"
 #include "transport/address.hpp"
 #include "transport/bootstrap.hpp"
 
@@ -27,38 +30,97 @@ constexpr std::chrono::seconds kConnectsWithin{30};
 constexpr std::chrono::seconds kListensFor{30};
 constexpr std::size_t kTokenSize = 32;
 
-// Nothing of what comes in is looked at as code, or at all, before the token has come. A thread
-// collects the process, so that the code itself ends and the host is free.
+// Nothing of what comes in is looked at as code, or at all, before the token has come. Whoever comes without it, be it
+// a neighbour on this machine, holds nobody up: he is closed when he says something else, after a while, or when too
+// many others wait, the oldest first. A thread collects the process, so that the code itself ends and the host is free.
 constexpr std::string_view kListener = R"(
-def listen(channel, token, argv, env, seconds):
-    import hmac, os, socket, subprocess, threading
+import hmac, os, select, socket, subprocess, threading, time
 
+def listen(channel, token, argv, env, seconds):
+    most, patience = 32, 5.0  # connections that have not said the token, and seconds for each
+    now = getattr(time, "monotonic", time.time)
+
+    def place():
+        try:
+            with open("/proc/sys/kernel/random/boot_id") as boot:
+                names = [boot.read().strip()] + [os.readlink("/proc/self/ns/" + name) for name in ("net", "pid")]
+            return " ".join(names)
+        except EnvironmentError:
+            return ""
+
+    def bind():
+        for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+            try:
+                server = socket.socket(family, socket.SOCK_STREAM)
+                try:
+                    server.bind((address, 0))
+                    server.listen(most)
+                    server.setblocking(False)
+                    return server, address
+                except EnvironmentError:
+                    server.close()
+                    raise
+            except EnvironmentError:
+                if family == socket.AF_INET6:
+                    raise
+
+    def said_all(waiting, stream):
+        # Whether it has said the token. What has said, or will say, anything else is closed.
+        said, deadline = waiting[stream]
+        try:
+            more = stream.recv(len(token) - len(said))
+        except EnvironmentError:
+            more = b""
+        waiting[stream] = said + more, deadline
+        if more and len(said + more) < len(token):
+            return False
+        if hmac.compare_digest(said + more, token):
+            return True
+        del waiting[stream]
+        stream.close()
+        return False
+
+    def accept(server):
+        waiting, end = {}, now() + seconds
+        try:
+            while now() < end and not channel.isclosed():
+                soonest = min([end, now() + 1] + [deadline for _, deadline in waiting.values()])
+                poll = select.poll()
+                for one in [server] + list(waiting):
+                    poll.register(one, select.POLLIN)
+                ready = set(fd for fd, _ in poll.poll(max(0, int((soonest - now()) * 1000) + 1)))
+                for stream in list(waiting):
+                    if stream.fileno() in ready and said_all(waiting, stream):
+                        del waiting[stream]
+                        return stream
+                for stream in [one for one in waiting if waiting[one][1] <= now()]:
+                    del waiting[stream]
+                    stream.close()
+                if server.fileno() in ready:
+                    if len(waiting) >= most:
+                        oldest = min(waiting, key=lambda one: waiting[one][1])
+                        del waiting[oldest]
+                        oldest.close()
+                    try:
+                        stream = server.accept()[0]
+                    except EnvironmentError:
+                        time.sleep(0.02)  # no descriptor is left; or it has hung up meanwhile
+                        continue
+                    stream.setblocking(False)
+                    waiting[stream] = b"", now() + patience
+            raise ValueError("nobody has said the token within %s seconds" % seconds)
+        finally:
+            for stream in waiting:
+                stream.close()
+
+    server, address = bind()
     try:
-        with open("/proc/sys/kernel/random/boot_id") as boot:
-            names = [boot.read().strip()] + [os.readlink("/proc/self/ns/" + name) for name in ("net", "pid")]
-        place = " ".join(names)
-    except EnvironmentError:
-        place = ""
-    server = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        server.settimeout(seconds)
-        server.bind(("127.0.0.1", 0))
-        server.listen(1)
-        channel.send((server.getsockname()[1], place))
-        stream = server.accept()[0]
+        channel.send((address, server.getsockname()[1], place()))
+        stream = accept(server)
     finally:
         server.close()
     try:
-        stream.settimeout(seconds)
-        said = b""
-        while len(said) < len(token):
-            more = stream.recv(len(token) - len(said))
-            if not more:
-                break
-            said += more
-        if not hmac.compare_digest(said, token):
-            raise ValueError("refused a connection that did not begin with the token")
-        stream.settimeout(None)
+        stream.setblocking(True)
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         environ = dict(getattr(os, "environb", os.environ))
         environ.update(env)
@@ -74,6 +136,18 @@ def listen(channel, token, argv, env, seconds):
 base::Wait within(std::chrono::seconds most, const base::Wait& wait) {
   const auto limit = base::Clock::now() + most;
   return wait.until(wait.deadline ? std::min(*wait.deadline, limit) : limit);
+}
+
+// The process of a number that the host has named, if it is one that the host can have started: whose end can be waited
+// for, and which may be killed. Else null: then it is known by its stream alone, and ends when that does.
+std::shared_ptr<process::Process> started_by(const GatewayEnd& host, pid_t pid) {
+  const process::Process* root = host.far_end().process();
+  if (root == nullptr) {
+    return nullptr;
+  }
+  process::Descent::Found found = process::Descent(*root).find(pid);
+  return found.kind == process::Descent::Kind::kOurs ? std::make_shared<process::Process>(pid, std::move(found.pidfd))
+                                                     : nullptr;
 }
 
 std::string make_token() {
@@ -148,15 +222,16 @@ SocketStart install_server(const XSpec& spec, GatewayEnd& host, const base::Wait
                        {"seconds", static_cast<std::int64_t>(kListensFor.count())}};
   const Tuple task{std::string(kListener), "<execnet socket listener>", 1, "listen", arguments};
   const auto fail = [&](const std::string& why) {
-    throw HostNotFound("no usable Python for '" + spec.text() + "': " + why);
+    throw HostNotFound(
+        base::printable("no usable Python for '" + transport::without_secrets(spec.text()) + "': " + why));
   };
   std::shared_ptr<ChannelHandle> channel;
-  transport::Address address{"127.0.0.1", 0};
+  transport::Address address;
   std::string place;
   try {
     channel = host.exec(encode_value(Value(task)), wait);
-    std::tie(address.port, place) =
-        decode_value(channel->receive(within(kListensFor, wait)).view()).as<std::pair<int, std::string>>();
+    std::tie(address.host, address.port, place) = decode_value(channel->receive(within(kListensFor, wait)).view())
+                                                      .as<std::tuple<std::string, int, std::string>>();
   } catch (const Error& error) {
     fail("gateway '" + host.id() + "' cannot listen: " + last_line(error.what()));
   }
@@ -164,18 +239,14 @@ SocketStart install_server(const XSpec& spec, GatewayEnd& host, const base::Wait
     fail("gateway '" + host.id() + "' is not on this machine, and its socket is for this machine only; popen//via=" +
          host.id() + " starts an interpreter there");
   }
+  if (address.host != "127.0.0.1" && address.host != "::1") {
+    fail("gateway '" + host.id() + "' listens elsewhere than on the loopback device");
+  }
   start.stream = transport::connect(address, within(kConnectsWithin, wait),
                                     "gateway '" + host.id() + "' was told to listen there");
   try {
     base::check("send", [&] { return ::send(start.stream.get(), token.data(), token.size(), MSG_NOSIGNAL); });
-    const auto pid = decode_value(channel->receive(within(kListensFor, wait)).view()).as<pid_t>();
-    if (base::Fd pidfd = process::pidfd_open(pid)) {
-      start.process = std::make_shared<process::Process>(pid, std::move(pidfd));
-    } else if (errno == ESRCH) {
-      fail("it ended at once");
-    } else {
-      base::throw_system_error(errno, "pidfd_open");
-    }
+    start.process = started_by(host, decode_value(channel->receive(within(kListensFor, wait)).view()).as<pid_t>());
   } catch (const HostNotFound&) {
     throw;
   } catch (const Error& error) {

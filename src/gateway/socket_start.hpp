@@ -21,7 +21,7 @@ class GatewayEnd;
 struct SocketStart {
   transport::Launch launch;
   base::Fd stream;
-  std::shared_ptr<process::Process> process;  // what was started on this machine for it; else null
+  std::shared_ptr<process::Process> process;  // what was started for it, if it may be killed; else null
   base::Buffer first;  // what is to be sent before anything else, and for a server instead of HELLO
 };
 
@@ -32,8 +32,8 @@ SocketStart connect_to_server(const XSpec& spec, std::string_view hello, const b
 // process only, and start a worker on it. Throws HostNotFound.
 SocketStart install_server(const XSpec& spec, GatewayEnd& host, const base::Wait& wait);
 
-// What `host` runs: listen(channel, token, argv, env, seconds) says (port, place) on the channel, and
-// its pid when it has started the worker.
+// What `host` runs: listen(channel, token, argv, env, seconds) says (address, port, place) on the
+// channel, and its pid when it has started the worker.
 std::string_view listener_source();
 
 // Processes at the same place reach each other over the loopback device, and know each other by pid.

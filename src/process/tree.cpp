@@ -19,58 +19,12 @@
 #include "base/fd.hpp"
 #include "children.hpp"
 #include "process/pidfd.hpp"
+#include "process/stat.hpp"
 
 namespace execnet::process {
 namespace {
 
-// One line of the process table, as /proc/<pid>/stat has it.
-struct Entry {
-  pid_t parent = 0;
-  char state = '?';
-  unsigned long long start = 0;  // clock ticks after boot; with the pid, what tells processes apart
-};
-using Table = std::unordered_map<pid_t, Entry>;
-
-template <typename Number>
-Number number_in(std::string_view text) {
-  Number number = 0;
-  std::from_chars(text.data(), text.data() + text.size(), number);
-  return number;
-}
-
-std::optional<Entry> read_entry(pid_t pid) {
-  const std::string path = "/proc/" + std::to_string(pid) + "/stat";
-  const base::Fd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!file) {
-    return std::nullopt;
-  }
-  char bytes[1024];
-  const ssize_t size = ::read(file.get(), bytes, sizeof bytes);
-  if (size <= 0) {
-    return std::nullopt;
-  }
-  // "pid (name) state parent ...": the name may contain anything, so count from its last parenthesis.
-  std::string_view text(bytes, static_cast<std::size_t>(size));
-  const std::size_t name_end = text.rfind(')');
-  if (name_end == std::string_view::npos || name_end + 2 >= text.size()) {
-    return std::nullopt;
-  }
-  text.remove_prefix(name_end + 2);
-  constexpr int kState = 3, kParent = 4, kStart = 22;  // as proc(5) numbers them
-  Entry entry;
-  for (int field = kState; field <= kStart; ++field) {
-    const std::size_t end = std::min(text.find(' '), text.size());
-    if (field == kState && end > 0) {
-      entry.state = text[0];
-    } else if (field == kParent) {
-      entry.parent = number_in<pid_t>(text.substr(0, end));
-    } else if (field == kStart) {
-      entry.start = number_in<unsigned long long>(text.substr(0, end));
-    }
-    text.remove_prefix(std::min(end + 1, text.size()));
-  }
-  return entry;
-}
+using Table = std::unordered_map<pid_t, Stat>;
 
 Table read_table() {
   struct Close {
@@ -79,9 +33,11 @@ Table read_table() {
   Table table;
   const std::unique_ptr<DIR, Close> directory(::opendir("/proc"));
   while (const dirent* item = directory ? ::readdir(directory.get()) : nullptr) {
-    const pid_t pid = number_in<pid_t>(item->d_name);
+    const std::string_view name = item->d_name;
+    pid_t pid = 0;
+    std::from_chars(name.data(), name.data() + name.size(), pid);
     if (pid > 0) {
-      if (const auto entry = read_entry(pid)) {
+      if (const auto entry = read_stat(pid)) {
         table.emplace(pid, *entry);
       }
     }
@@ -105,7 +61,7 @@ struct Victim {
     // First the descriptor, then the look: if the start is still the same, the descriptor stands
     // for the process that was meant, even if that ends now.
     const base::Fd pidfd = pidfd_open(pid);
-    const auto entry = read_entry(pid);
+    const auto entry = read_stat(pid);
     if (pidfd && entry && entry->start == start) {
       static_cast<void>(pidfd_send_signal(pidfd.get(), number));
     }
@@ -116,7 +72,7 @@ class Hunt {
  public:
   explicit Hunt(std::span<Process* const> roots) {
     for (const Process* root : roots) {
-      const auto entry = read_entry(root->pid());
+      const auto entry = read_stat(root->pid());
       // Looked at in this order, an entry is the root's own and not that of a later process.
       if (!pidfd_ended(root->end_fd())) {
         add({root->pid(), entry ? entry->start : 0, 0, root->end_fd()});
@@ -134,7 +90,7 @@ class Hunt {
       const std::size_t before = victims_.size();
       add_descendants(table);
       const bool running = std::any_of(victims_.begin(), victims_.end(), [&](const Victim& victim) {
-        const Entry* entry = entry_of(victim, table);
+        const Stat* entry = entry_of(victim, table);
         return entry != nullptr && (entry->state == 'R' || entry->state == 'S');
       });
       if (victims_.size() == before && !running) {
@@ -161,7 +117,7 @@ class Hunt {
   }
 
   // None when the victim has ended and its number is free or somebody else's.
-  static const Entry* entry_of(const Victim& victim, const Table& table) {
+  static const Stat* entry_of(const Victim& victim, const Table& table) {
     const auto found = table.find(victim.pid);
     return found != table.end() && found->second.start == victim.start ? &found->second : nullptr;
   }

@@ -28,7 +28,6 @@ def serve():
     stream = os.fdopen(os.dup(clientsock.fileno()), "rb")
     clientsock.close()
     sys.argv[:] = ["-c"]  # as in other workers
-    sys.path.insert(0, "")
     worker = {"__name__": "execnet_worker"}
     source = zlib.decompress(binascii.a2b_base64("WORKER"), 31)
     exec(compile(source, "<execnet worker>", "exec"), worker)
@@ -61,6 +60,11 @@ std::string read(std::size_t size) { return "i.read(" + std::to_string(size) + "
 // What gzip has made of it. 31: its header is expected.
 std::string decompress(const std::string& bytes) { return "zlib.decompress(" + bytes + ",31)"; }
 
+// What is imported for the worker must not come from the working directory, where a file may have the name of any
+// module. The worker, or the fork server, puts the directory back before code of others runs. Not with -I or -P: it is
+// not on the path then.
+constexpr const char* kWithoutDirectory = "import sys;sys.path[:1]==[\"\"]and sys.path.pop(0);";
+
 std::string compile(const std::string& source, const std::string& title) {
   return "compile(" + source + ",\"<execnet " + title + ">\",\"exec\")";
 }
@@ -83,7 +87,7 @@ std::string run_worker(const std::optional<WorkerCode>& code) {
     magic.append("\\x").append({kHex[byte >> 4], kHex[byte & 15]});
   }
   // As importlib has it that is in every Python 3 from its start.
-  return "import marshal,sys,zlib;m=getattr(sys.modules.get(\"_frozen_importlib_external\"),\"MAGIC_NUMBER\",0);c,s=" +
+  return "import marshal,zlib;m=getattr(sys.modules.get(\"_frozen_importlib_external\"),\"MAGIC_NUMBER\",0);c,s=" +
          read(code->code_gz.size()) + "," + source + ";" +
          run("marshal.loads(" + decompress("c") + ")if m==b\"" + magic +
                  "\"and sys.implementation.name==\"cpython\"else " + compile(decompress("s"), "worker"),
@@ -91,7 +95,7 @@ std::string run_worker(const std::optional<WorkerCode>& code) {
 }
 
 // For what follows.
-constexpr const char* kImportForCore = "import sys,_frozen_importlib as b,_frozen_importlib_external as x;";
+constexpr const char* kImportForCore = "import _frozen_importlib as b,_frozen_importlib_external as x;";
 
 // Our extension, as an expression.
 std::string core_module(std::string_view native_module) {
@@ -137,8 +141,8 @@ std::string path_literal(std::string_view path) {
 }
 
 std::string native_line(std::string_view native_module) {
-  return kImportForCore + ("c=" + core_module(native_module)) + ";c.serve(" + std::to_string(kStreamFd) + "," +
-         std::to_string(kStderrFd) + ")";
+  return std::string(kWithoutDirectory) + kImportForCore + ("c=" + core_module(native_module)) + ";c.serve(" +
+         std::to_string(kStreamFd) + "," + std::to_string(kStderrFd) + ")";
 }
 
 std::string fork_server_line(const std::vector<std::string>& modules, std::string_view native_module) {
@@ -149,8 +153,10 @@ std::string fork_server_line(const std::vector<std::string>& modules, std::strin
   // Nothing follows the sources until the fork server says that it is ready, so its buffered reader swallows nothing.
   // Its own source stays on this machine, and to load zlib for it would make the process larger, and its forks slower.
   const std::string line =
-      "import os,sys;sys.version_info[0]>2 or sys.exit(\"preload needs Python 3, and this is Python \""
-      "+sys.version.split()[0]);i=open(" +
+      kWithoutDirectory +
+      std::string(
+          "import os;sys.version_info[0]>2 or sys.exit(\"preload needs Python 3, and this is Python \""
+          "+sys.version.split()[0]);i=open(") +
       std::to_string(kStreamFd) + ",\"rb\",closefd=False);" +
       run(compile(read(fork_server_source().size()), "fork server"), "f", "fork_server");
   if (native_module.empty()) {
@@ -181,7 +187,8 @@ std::string pure_line(bool stream_on_stdio, const std::optional<WorkerCode>& cod
   const std::string in = stream_on_stdio ? "os.dup(0)" : std::to_string(kStreamFd);
   const std::string rest =
       stream_on_stdio ? "os.dup(1),None" : std::to_string(kStreamFd) + "," + std::to_string(kStderrFd);
-  return "import os;i=os.fdopen(" + in + ",\"rb\");" + run_worker(code) + "g[\"serve\"](i," + rest + ")";
+  return kWithoutDirectory + std::string("import os;i=os.fdopen(") + in + ",\"rb\");" + run_worker(code) +
+         "g[\"serve\"](i," + rest + ")";
 }
 
 }  // namespace execnet::transport

@@ -91,11 +91,34 @@ Launch launch(std::string_view text, const LocalPython& python = {}) {
 TEST(PopenLaunch, APlainOneRunsTheLocalPythonNatively) {
   const Launch made = launch("popen//env:A=b", {.executable = "/opt/python3", .native_module = "/opt/_core.so"});
   EXPECT_EQ(made.argv, (Words{"/opt/python3", "-u", "-c", native_line("/opt/_core.so")}));
-  EXPECT_EQ(made.env, (std::vector<std::pair<std::string, std::string>>{{"A", "b"}}));
+  EXPECT_EQ(made.env, (std::vector<std::pair<std::string, std::string>>{{"A", "b"}, {kSafePath, kOnlyAtStart}}));
   EXPECT_TRUE(made.native);
   EXPECT_FALSE(made.stream_on_stdio);
   EXPECT_EQ(made.kind, "Popen");
   EXPECT_EQ(made.address, "");
+}
+
+TEST(PopenLaunch, APlainOneIsStartedWithTheOptionsOfThisInterpreter) {
+  const LocalPython local{
+      .executable = "/opt/python3", .native_module = "/opt/_core.so", .options = {"-I", "-X", "dev"}};
+  EXPECT_EQ(launch("popen", local).argv,
+            (Words{"/opt/python3", "-I", "-X", "dev", "-u", "-c", native_line("/opt/_core.so")}));
+  EXPECT_EQ(launch("popen//preload", local).argv[1], "-I");
+  EXPECT_EQ(launch("popen//python=py", local).argv, (Words{"py", "-u", "-c", pure_line(false)}))
+      << "another interpreter";
+  EXPECT_EQ(launch("ssh=host", local).argv, launch("ssh=host").argv);
+}
+
+TEST(PopenLaunch, TheWorkingDirectoryIsOffThePathOfWhatImportsTooEarly) {
+  const std::vector<std::pair<std::string, std::string>> set{{kSafePath, kOnlyAtStart}};
+  LocalPython local{.executable = "/opt/python3", .native_module = "/opt/_core.so", .imports_first = false};
+  EXPECT_TRUE(launch("popen", local).env.empty());
+  EXPECT_EQ(launch("popen//python=py", local).env, set) << "of any version";
+  local.imports_first = true;
+  EXPECT_EQ(launch("popen", local).env, set);
+  using Variables = std::vector<std::pair<std::string, std::string>>;
+  EXPECT_EQ(launch("popen//env:PYTHONSAFEPATH=1", local).env, (Variables{{kSafePath, "1"}})) << "that is meant";
+  EXPECT_EQ(launch("popen//env:PYTHONSAFEPATH=", local).env, (Variables{{kSafePath, ""}}));
 }
 
 TEST(PopenLaunch, WithoutTheExtensionTheWorkerIsPure) {
@@ -191,7 +214,7 @@ TEST(SshLaunch, WithPreloadTheCarrierIsToStartAForkServer) {
   const Launch made = launch("ssh=host//preload=a//env:A=b", there);
   EXPECT_EQ(made.argv,
             (Words{"sh", "-c", fork_server_script("\"$0\""), "/far/python3", "-u", "-c", fork_server_line({"a"}, "")}));
-  EXPECT_EQ(made.env, (std::vector<std::pair<std::string, std::string>>{{"A", "b"}}));
+  EXPECT_EQ(made.env, (std::vector<std::pair<std::string, std::string>>{{"A", "b"}, {kSafePath, kOnlyAtStart}}));
   EXPECT_EQ(made.kind, "Ssh");
   EXPECT_EQ(made.address, "host");
   EXPECT_TRUE(made.forks);

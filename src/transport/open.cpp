@@ -24,29 +24,13 @@ bool has_standard(int fd) {
   return flags >= 0 && (flags & FD_CLOEXEC) == 0;
 }
 
-// The exact text, but for values of env:NAME, which may be secret, and what was set afterwards.
-std::string without_secrets(const XSpec& spec) {
-  std::string result;
-  const std::string& text = spec.text();
-  for (std::size_t begin = 0; begin < text.size();) {
-    const std::size_t end = std::min(text.find("//", begin), text.size());
-    std::string part = text.substr(begin, end - begin);
-    if (part.starts_with("env:")) {
-      part = part.substr(0, part.find('=')) + "=...";
-    }
-    result += (result.empty() ? "" : "//") + part;
-    begin = end + 2;
-  }
-  return result;
-}
-
 Launch launch_for(const XSpec& spec, const LocalPython& python) {
   const std::string type = spec.type();
   Launch launch = carrier_of(spec)        ? ssh_fork_launch(spec, python)
                   : type == "ssh"         ? ssh_launch(spec)
                   : type == "vagrant_ssh" ? vagrant_launch(spec)
                                           : popen_launch(spec, python);
-  launch.spec = without_secrets(spec);
+  launch.spec = without_secrets(spec.text());
   return launch;
 }
 

@@ -93,7 +93,7 @@ TEST(Open, AMissingProgramIsHostNotFoundAndLeavesNothing) {
     ADD_FAILURE() << "was started";
   } catch (const HostNotFound& error) {
     EXPECT_EQ(std::string(error.what()),
-              "cannot start 'nopython' for popen//python=nopython//env:TOKEN=...//id=a: No such file or directory; "
+              "cannot start 'nopython' for popen//python=nopython//env:TOKEN=***//id=a: No such file or directory; "
               "python= must name a Python interpreter on this machine, as a path or a program in PATH");
   }
   EXPECT_EQ(open_descriptors(), before);

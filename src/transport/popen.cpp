@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cstdlib>
 #include <execnet/error.hpp>
 #include <execnet/xspec.hpp>
 #include <optional>
@@ -27,6 +28,11 @@ std::string python_in_path(const Environment& env) {
     }
   }
   return "python3";
+}
+
+bool is_set(const char* variable) {
+  const char* value = std::getenv(variable);
+  return value != nullptr && *value != '\0';
 }
 
 // Identifiers with dots between them. What is not ASCII is left to the interpreter.
@@ -58,11 +64,15 @@ Launch popen_launch(const XSpec& spec, const LocalPython& python) {
             : "python= must name a Python interpreter on this machine, as a path or a program in PATH";
   } else {
     launch.argv = {python.executable.empty() ? python_in_path(launch.env) : python.executable};
+    launch.argv.insert(launch.argv.end(), python.options.begin(), python.options.end());
     launch.advice = "install Python 3 or name an interpreter with python=";
   }
   launch.stream_on_stdio = python.stdio_only;
   launch.isolate = spec.has("isolate");
   launch.native = !chosen && !python.executable.empty() && !python.native_module.empty();
+  if ((!launch.native || python.imports_first) && !spec.env().contains(kSafePath) && !is_set(kSafePath)) {
+    launch.env.emplace_back(kSafePath, kOnlyAtStart);
+  }
   launch.argv.emplace_back("-u");
   if (spec.has("dont_write_bytecode")) {
     launch.argv.emplace_back("-B");
@@ -94,7 +104,7 @@ std::vector<std::string> preloaded_modules(const XSpec& spec) {
     names.push_back(list.substr(begin, end - begin));
     if (!is_module_name(names.back())) {
       throw SpecError("'" + names.back() + "' is no name of a module, in preload=" + list + " of specification \"" +
-                      without_secrets(spec) + "\"; the form is preload or preload=numpy,xml.dom");
+                      without_secrets(spec.text()) + "\"; the form is preload or preload=numpy,xml.dom");
     }
     begin = end + 1;
   }

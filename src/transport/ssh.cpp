@@ -28,7 +28,8 @@ std::string remote_command(const XSpec& spec) {
     script = "for p in python3 python; do command -v $p >/dev/null 2>&1 && exec $p " + arguments +
              "; done; echo \"no python3 or python on this host; name one with python=\" >&2; exit 127";
   }
-  return "exec sh -c " + shell_quote(script);
+  return "exec sh -c " +
+         shell_quote(std::string("export ") + kSafePath + "=${" + kSafePath + ":-" + kOnlyAtStart + "}; " + script);
 }
 
 Launch remote_launch(const XSpec& spec, std::vector<std::string> argv) {

@@ -26,9 +26,11 @@ struct WorkerCode {
 
 // The interpreter that a plain `popen` starts.
 struct LocalPython {
-  std::string executable;     // empty: python3, then python, from PATH
-  std::string native_module;  // path of the extension that `executable` can load; empty: pure worker
-  bool stdio_only = false;    // who starts it can give it the standard descriptors only
+  std::string executable;                 // empty: python3, then python, from PATH
+  std::string native_module;              // path of the extension that `executable` can load; empty: pure worker
+  std::vector<std::string> options = {};  // that the interpreter is to be started with, as ours was
+  bool imports_first = true;              // it imports before it runs its command line: 3.13 and later, or not known
+  bool stdio_only = false;                // who starts it can give it the standard descriptors only
   // Sent beside the source to interpreters on this machine: those of the same version need not compile that.
   std::optional<WorkerCode> worker_code = {};
 };
@@ -45,13 +47,19 @@ struct Launch {
   std::string_view worker_code;  // of what is ours: WorkerCode::code_gz, before the source; empty: without
   std::string kind;              // "Popen", "Ssh", ...: the gateway's class name without "Gateway"
   std::string address;           // host as given, or host:port; empty for popen
-  std::string spec;              // the specification for messages: values of env:NAME are left out
+  std::string spec;              // the specification for messages, without_secrets()
   std::string advice;            // what to do when argv[0] cannot be started
 };
 
 // Where a local worker finds the protocol, and the stderr it takes over once it is up.
 inline constexpr int kStreamFd = 3;
 inline constexpr int kStderrFd = 4;
+
+// From 3.13 on, Python imports `linecache` for what is on the command line, before it runs that, and with the working
+// directory on the path. A variable, of 3.11, leaves the directory out. So it is in the environment of a new
+// interpreter, unless somebody has set it already. With this value it holds until the worker is up.
+inline constexpr const char* kSafePath = "PYTHONSAFEPATH";
+inline constexpr const char* kOnlyAtStart = "execnet";
 
 // REQUIRES of all three: spec.validate() has passed.
 Launch popen_launch(const XSpec& spec, const LocalPython& python);
@@ -67,8 +75,10 @@ std::optional<XSpec> carrier_of(const XSpec& spec);
 // The modules that `preload` names; none if there is no such key. Throws SpecError for what are no modules' names.
 std::vector<std::string> preloaded_modules(const XSpec& spec);
 
-// The text of a specification without the values of env:NAME, which may be secret.
-std::string without_secrets(const XSpec& spec);
+// The text of a specification as messages show it: each value of env:NAME, which may be secret, is ***. So is what may
+// be the rest of one: a value ends at //, and what follows is taken for a key.
+//   without_secrets("popen//env:TOKEN=ab//cd//id=a") == "popen//env:TOKEN=***//***//id=a"
+std::string without_secrets(std::string_view specification);
 
 // Chooses by spec.type(), which has a command to run; of what has a carrier it is what the carrier is to start. Throws
 // SpecError.

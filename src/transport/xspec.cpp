@@ -19,11 +19,21 @@ constexpr std::string_view kForm =
     "the form is type[=value]//key[=value]//..., for example \"popen\" or \"ssh=user@host//python=python3\"";
 constexpr std::string_view kSeparator = "//";
 constexpr std::string_view kEnvPrefix = "env:";
+constexpr std::string_view kSecret = "***";
+
+// Those that the library reads.
+constexpr std::string_view kKeys[] = {
+    "popen",   "ssh",   "vagrant_ssh",         "socket",     "via",       "installvia", "id",     "python",
+    "chdir",   "nice",  "dont_write_bytecode", "ssh_config", "execmodel", "stdout",     "window", "isolate",
+    "preload", "limits"};
+
+bool is_ours(std::string_view key) { return std::find(std::begin(kKeys), std::end(kKeys), key) != std::end(kKeys); }
 
 std::string in_quotes(std::string_view text) { return '"' + std::string(text) + '"'; }
 
 [[noreturn]] void refuse(std::string_view what, std::string_view text, std::string_view hint = kForm) {
-  throw SpecError(std::string(what) + " in specification " + in_quotes(text) + "; " + std::string(hint));
+  throw SpecError(std::string(what) + " in specification " + in_quotes(transport::without_secrets(text)) + "; " +
+                  std::string(hint));
 }
 
 // nice(1) takes a sign, std::from_chars no plus.
@@ -54,12 +64,32 @@ std::optional<std::uint64_t> size_of(std::string_view text) {
 
 }  // namespace
 
+std::string transport::without_secrets(std::string_view specification) {
+  std::string result;
+  bool after_variable = false;
+  for (std::size_t begin = 0; begin <= specification.size();) {
+    const std::size_t end = std::min(specification.find(kSeparator, begin), specification.size());
+    const std::string_view part = specification.substr(begin, end - begin);
+    const std::string_view key = part.substr(0, part.find('='));
+    result += begin == 0 ? "" : kSeparator;
+    if (part.starts_with(kEnvPrefix)) {
+      after_variable = true;
+      result.append(key).append(key.size() < part.size() ? "=" : "").append(key.size() < part.size() ? kSecret : "");
+    } else {
+      result += after_variable && !is_ours(key) ? kSecret : part;
+    }
+    begin = end + kSeparator.size();
+  }
+  return result;
+}
+
 XSpec::XSpec(std::string_view text) : text_(text) {
   if (text.empty()) {
     throw SpecError("empty specification; " + std::string(kForm));
   }
   if (text.find('\0') != std::string_view::npos) {
-    throw SpecError("NUL byte in specification " + in_quotes(text.substr(0, text.find('\0'))) + "...; " +
+    throw SpecError("NUL byte in specification " +
+                    in_quotes(transport::without_secrets(text.substr(0, text.find('\0')))) + "...; " +
                     std::string(kForm));
   }
   for (std::size_t begin = 0; begin <= text.size();) {
@@ -73,19 +103,22 @@ XSpec::XSpec(std::string_view text) : text_(text) {
     if (equals < part.size()) {
       value = part.substr(equals + 1);
     }
+    // What follows a variable may be the rest of its value.
+    const auto shown = [&](std::string_view what) { return in_quotes(env_.empty() || is_ours(what) ? what : kSecret); };
     if (part.empty()) {
       refuse("empty part", text);
     }
     if (key.empty()) {
-      refuse("no key before " + in_quotes(part), text);
+      refuse("no key before " + shown(part), text);
     }
     if (key[0] == '_') {
-      refuse("key " + in_quotes(key) + " starts with an underscore", text, "such keys are reserved");
+      refuse("key " + shown(key) + " starts with an underscore", text, "such keys are reserved");
     }
     const bool duplicate =
         key.starts_with(kEnvPrefix) ? env_.contains(key.substr(kEnvPrefix.size())) : settings_.contains(key);
     if (duplicate) {
-      refuse("duplicate key " + in_quotes(key), text, "give each key once");
+      refuse("duplicate key " + (key.starts_with(kEnvPrefix) ? in_quotes(key) : shown(key)), text,
+             "give each key once");
     }
     if (key.starts_with(kEnvPrefix)) {
       if (key.size() == kEnvPrefix.size() || !value) {
@@ -180,7 +213,7 @@ XSpec::Limits XSpec::limits() const {
                         : name == "messages" ? &limits.messages
                                              : nullptr;
     if (limit == nullptr || *limit || !(*limit = size_of(part.substr(std::min(name.size() + 1, part.size()))))) {
-      refuse("limits=" + text + " has " + quoted(part) + ", which is not a limit or is given twice,", text_,
+      refuse("limits=" + text + " has " + in_quotes(part) + ", which is not a limit or is given twice,", text_,
              "the form is limits=bytes=1G,channels=10000,messages=1000, each of them or not");
     }
   }

@@ -4,6 +4,8 @@
 #include <execnet/xspec.hpp>
 #include <string>
 
+#include "transport/transport.hpp"
+
 namespace execnet {
 namespace {
 
@@ -188,6 +190,25 @@ TEST(XSpec, ValidateRefusesWhatCannotWork) {
   EXPECT_TRUE(contains(validate_refusal("ssh=-oProxyCommand=evil"), "no host"));
   EXPECT_TRUE(contains(validate_refusal("ssh= "), "no host"));
   EXPECT_TRUE(contains(validate_refusal("ssh=-p 22 ''"), "no host"));
+}
+
+TEST(XSpec, MessagesShowNoValueOfAVariable) {
+  EXPECT_EQ(transport::without_secrets("popen//env:TOKEN=secret//id=a//env:B="),
+            "popen//env:TOKEN=***//id=a//env:B=***");
+  EXPECT_EQ(transport::without_secrets("env:URL=http://user:secret@host//popen//own=1"), "env:URL=***//***//popen//***")
+      << "a value ends at //, and what follows may be the rest of it";
+  EXPECT_EQ(transport::without_secrets("popen//own=1//env:A"), "popen//own=1//env:A");
+  for (const char* text : {"popen//env:A=secret//", "popen//env:A=x//=secret", "popen//env:A=x//_secret",
+                           "popen//env:A=secret//env:A=secret", "popen//env:A=secret//id=1//id=2",
+                           "env:A=x//secret//secret", "env:=secret", "popen//env:A=secret//env:B"}) {
+    EXPECT_FALSE(contains(parse_refusal(text), "secret")) << parse_refusal(text);
+  }
+  EXPECT_FALSE(contains(parse_refusal(std::string_view("popen//env:A=secret\0", 20)), "secret"));
+  for (const char* text :
+       {"env:A=secret", "popen//ssh=host//env:A=secret", "popen//env:A=secret//nice=x", "popen//id//env:A=secret",
+        "socket=nowhere//env:A=secret", "popen//env:A=secret//preload=1"}) {
+    EXPECT_FALSE(contains(validate_refusal(text), "secret")) << validate_refusal(text);
+  }
 }
 
 }  // namespace

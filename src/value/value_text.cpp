@@ -6,6 +6,7 @@
 #include <ostream>
 #include <span>
 
+#include "base/printable.hpp"
 #include "base/utf8.hpp"
 
 namespace execnet {
@@ -150,6 +151,7 @@ class Printer {
 std::string value::excerpt(const Value& value, std::size_t limit) {
   std::string text;
   Printer(text, limit).print(value);
+  text = base::printable(text);
   if (text.size() > limit) {
     while ((static_cast<unsigned char>(text[limit]) & 0xC0) == 0x80) {  // not within a character
       --limit;
@@ -165,7 +167,7 @@ std::ostream& operator<<(std::ostream& out, const Value& value) { return out << 
 std::string to_string(const Value& value) {
   std::string text;
   Printer(text, std::numeric_limits<std::size_t>::max()).print(value);
-  return text;
+  return base::printable(text);
 }
 
 std::string_view type_name(Value::Type type) {

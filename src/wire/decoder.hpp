@@ -374,8 +374,8 @@ class Decoder {
       case Op::kFrozenSet: build(Run::kFrozenSet); break;
       case Op::kChannel: {
         const std::int32_t id = take_int4();
-        if (id < 0) {
-          fail("negative channel id " + std::to_string(id));
+        if (id <= 0) {  // 0 is the connection itself
+          fail("bad channel id " + std::to_string(id));
         }
         push(builder_.channel(static_cast<std::uint32_t>(id)));
         break;

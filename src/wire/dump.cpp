@@ -6,6 +6,7 @@
 #include "wire/big_endian.hpp"
 #include "wire/decoder.hpp"
 #include "wire/encoder.hpp"
+#include "wire/limits.hpp"
 
 namespace execnet::wire {
 
@@ -227,15 +228,17 @@ std::string dumps(const Value& value) {
   return std::string(out.view());
 }
 
-Value loads(std::string_view bytes, StringConfig strings) {
-  Loaded loaded = load_first(bytes, strings);
+Value loads(std::string_view bytes, StringConfig strings, LoadLimits limits) {
+  Loaded loaded = load_first(bytes, strings, limits);
   wire::check_end(bytes, loaded.size);
   return std::move(loaded.value);
 }
 
-Loaded load_first(std::string_view bytes, StringConfig strings) {
+Loaded load_first(std::string_view bytes, StringConfig strings, LoadLimits limits) {
+  const std::size_t start = wire::check_version(bytes);
+  wire::check_limits(bytes, start, limits);
   wire::ValueBuilder builder(nullptr);
-  wire::Decoder<wire::ValueBuilder> decoder(builder, bytes, strings, wire::check_version(bytes));
+  wire::Decoder<wire::ValueBuilder> decoder(builder, bytes, strings, start);
   Value value = decoder.decode();
   return {std::move(value), decoder.end()};
 }

@@ -231,3 +231,82 @@ def test_a_large_value_finds_the_memory_of_the_one_before(value: object, capfd: 
     # And the memory that stays is bounded.
     execnet.loads(execnet.dumps(list(range(1000, 2_000_000))))
     assert arenas(capfd)["current"] <= before["current"] + 40
+
+
+# --- Limits ---
+
+
+@pytest.mark.parametrize(
+    ("value", "items"),
+    [
+        (1, 1),
+        ([], 1),
+        ([1, 2, 3], 4),
+        ({1: 2, "a": [1]}, 6),
+        ([[[]], [7]], 5),
+        ((1, {2}, frozenset()), 5),
+        ([b"", 1j], 3),
+    ],
+)
+def test_a_value_of_more_items_than_wanted_is_refused(value: Any, items: int) -> None:
+    data = execnet.dumps(value)
+    assert execnet.loads(data, max_items=items) == value
+    assert execnet.load(io.BytesIO(data), max_items=items) == value
+    for load in (
+        lambda: execnet.loads(data, max_items=items - 1),
+        lambda: execnet.load(io.BytesIO(data), max_items=items - 1),
+    ):
+        with pytest.raises(execnet.LoadError, match=f"more than {items - 1} items"):
+            load()
+
+
+@given(st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st.integers(), inner), max_leaves=30))
+def test_items_are_counted_as_they_are(value: Any) -> None:
+    def count(one: Any) -> int:
+        if isinstance(one, dict):
+            return 1 + sum(1 + count(item) for item in one.values())
+        return 1 + sum(map(count, one)) if isinstance(one, (list, tuple, set, frozenset)) else 1
+
+    items = count(value)
+    assert same(execnet.loads(execnet.dumps(value), max_items=items), value)
+    with pytest.raises(execnet.LoadError, match="items"):
+        execnet.loads(execnet.dumps(value), max_items=items - 1)
+
+
+def test_more_bytes_than_wanted_are_refused_and_not_read() -> None:
+    data = execnet.dumps("x" * 1000)
+    assert execnet.loads(data, max_bytes=len(data)) == "x" * 1000
+    assert execnet.load(io.BytesIO(data + data), max_bytes=len(data)) == "x" * 1000
+    file = io.BytesIO(data)
+    for load in (lambda: execnet.loads(data, max_bytes=100), lambda: execnet.load(file, max_bytes=100)):
+        with pytest.raises(execnet.LoadError, match="more than 100 bytes"):
+            load()
+    assert file.tell() <= 100
+
+
+@pytest.mark.parametrize("limit", ["max_bytes", "max_items"])
+def test_a_limit_of_less_than_nothing_is_a_valueerror(limit: str) -> None:
+    with pytest.raises(ValueError, match="negative"):
+        execnet.loads(execnet.dumps(1), **{limit: -1})
+    assert execnet.loads(execnet.dumps(1), **{limit: None}) == 1
+
+
+def colliding(count: int) -> bytes:
+    """A dict whose keys all have one hash: what is left of them by the modulus of hashes, 2**61 - 1."""
+    keys = [str(number * (2**61 - 1)).encode() for number in range(1, count + 1)]
+    items = b"".join(b"I" + len(key).to_bytes(4, "big") + key + b"LP" for key in keys)
+    return b"\x02J" + items + b"Q"
+
+
+def test_keys_that_collide_are_as_many_as_are_allowed() -> None:
+    data = colliding(20_000)
+    with pytest.raises(execnet.LoadError, match="more than 1000 items at byte"):
+        execnet.loads(data, max_items=1000)
+    assert len(execnet.loads(colliding(400), max_items=801)) == 400
+
+
+def test_empty_dicts_are_as_many_as_are_allowed() -> None:
+    count = 1_000_000
+    data = b"\x02" + b"J" * count + b"@" + count.to_bytes(4, "big") + b"Q"
+    with pytest.raises(execnet.LoadError, match="more than 100000 items at byte 100001"):
+        execnet.loads(data, max_items=100_000)

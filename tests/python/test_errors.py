@@ -8,13 +8,19 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import shlex
+import struct
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import execnet
+from belongings import our_processes
 from sshd import PrivateSshd
+
+PURE = f"popen//python={shlex.quote(sys.executable)}"
 
 
 @pytest.fixture
@@ -314,3 +320,160 @@ def test_a_timeout_that_is_no_number_is_refused(gateway: execnet.Gateway, group:
     for wait in (channel.receive, channel.waitclose, gateway.remote_status, gateway.join, group.terminate):
         with pytest.raises(ValueError, match="not nan"):
             wait(timeout=float("nan"))
+
+
+# --- Secrets ---
+
+SECRET = "s3cret"
+# Ways to a gateway with a secret in its environment, and what has to be there first.
+WAYS = {
+    "popen": [f"popen//env:TOKEN={SECRET}"],
+    "pure": [f"{PURE}//env:TOKEN={SECRET}"],
+    "via native": ["popen//id=proxy", f"popen//env:TOKEN={SECRET}//via=proxy"],
+    "via pure": [f"{PURE}//id=proxy", f"popen//env:TOKEN={SECRET}//via=proxy"],
+    "installvia": ["popen//id=host", f"socket//env:TOKEN={SECRET}//installvia=host"],
+    "preload": [f"popen//env:TOKEN={SECRET}//preload=json"],
+    "preload via pure": [f"{PURE}//id=proxy", f"popen//env:TOKEN={SECRET}//preload//via=proxy"],
+    "ssh": [f"ssh=localhost//env:TOKEN={SECRET}"],
+    "ssh preload": [f"ssh=localhost//env:TOKEN={SECRET}//preload=json"],
+}
+
+
+def command_lines() -> str:
+    """Of all processes of this machine that can be seen, as `ps` shows them to everybody."""
+    lines = []
+    for directory in Path("/proc").glob("[0-9]*"):
+        try:
+            lines.append((directory / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+        except OSError:
+            continue  # it has just ended
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_no_value_of_a_variable_is_in_an_error_or_on_a_command_line(
+    sshd: PrivateSshd, group: execnet.Group, way: str
+) -> None:
+    *first, spec = WAYS[way]
+    for one in first:
+        group.makegateway(one)
+    gateway = group.makegateway(spec)
+    assert SECRET not in repr(gateway)
+    assert SECRET not in repr(gateway.spec)
+    assert "env:TOKEN=***" in repr(gateway.spec)
+    assert len(our_processes()) > 0
+    assert SECRET not in command_lines()
+    channel = gateway.remote_exec("import os; channel.send(os.environ['TOKEN']); channel.receive()")
+    assert channel.receive(timeout=30) == SECRET
+    gateway.remote_exec("import os; os.abort()")
+    with pytest.raises(execnet.GatewayGone, match=r"env:TOKEN=\*\*\*") as caught:
+        channel.receive(timeout=30)
+    assert SECRET not in str(caught.value)
+    other = group.makegateway(spec).newchannel()
+    group.terminate(timeout=5)
+    with pytest.raises(execnet.GatewayGone) as caught:
+        other.receive(timeout=30)
+    assert SECRET not in str(caught.value)
+    for one in first:
+        group.makegateway(one)
+    with pytest.raises(execnet.HostNotFound, match=r"env:TOKEN=\*\*\*") as not_made:
+        group.makegateway(f"{spec}//chdir=/proc/none")
+    assert SECRET not in str(not_made.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["env:A=s3cret", "popen//env:A=s3cret//nice=x", "popen//env:A=x//s3cret//via=nobody", "popen//env:A=s3cret//"],
+)
+def test_no_value_of_a_variable_is_in_what_is_said_of_a_specification(group: execnet.Group, text: str) -> None:
+    with pytest.raises(ValueError, match=r"in specification|that 'popen") as caught:
+        group.makegateway(text)
+    assert SECRET not in str(caught.value)
+
+
+# --- What others have said ---
+
+# What a terminal obeys, what it may obey, what turns letters around; and text, which stays.
+NASTY = "\x1b[2J \x1b]0;title\x07 gone\b\b\r \x9b31m \u202egnp.exe \u2066x \x7f\x00"
+SHOWN = r"\x1b[2J \x1b]0;title\x07 gone\x08\x08\x0d \x9b31m \u202egnp.exe \u2066x \x7f\x00"
+TEXT = "Gr\xfc\xdfe \u05e9\u05dc\u05d5\u05dd \U0001f469\u200d\U0001f680\n\tindented"
+
+
+@pytest.mark.parametrize("spec", ["popen", PURE, "popen//preload", "ssh=localhost"])
+def test_a_traceback_is_shown_and_not_obeyed(sshd: PrivateSshd, group: execnet.Group, spec: str) -> None:
+    gateway = group.makegateway(spec)
+    closed = gateway.newchannel()
+    gateway.remote_exec(f"channel.receive().close({NASTY + TEXT!r})").send(closed)
+    for channel in (gateway.remote_exec(f"raise ValueError({NASTY + TEXT!r})"), closed):
+        with pytest.raises(execnet.RemoteError) as caught:
+            channel.receive(timeout=30)
+        for text in (str(caught.value), repr(caught.value), caught.value.formatted):
+            assert SHOWN + TEXT in text
+            assert NASTY[0] not in text
+
+
+def test_a_workers_error_is_shown_to_a_worker_and_not_obeyed(group: execnet.Group) -> None:
+    for spec in ("popen", PURE):
+        code = """
+        other = channel.receive()
+        try:
+            other.receive()
+        except channel.RemoteError as error:
+            channel.send(str(error))
+        """
+        channel = group.makegateway(spec).remote_exec(code)
+        other = channel.gateway.newchannel()
+        channel.send(other)
+        other.close(NASTY + TEXT)
+        assert channel.receive(timeout=30) == SHOWN + TEXT
+
+
+@pytest.mark.parametrize("spec", ["popen", "popen//via=proxy", "ssh=localhost"])
+def test_a_stderr_is_shown_and_not_obeyed(sshd: PrivateSshd, group: execnet.Group, spec: str, tmp_path: Path) -> None:
+    group.makegateway("popen//id=proxy")
+    words = tmp_path / "words"
+    words.write_bytes((NASTY + TEXT).encode())
+    said = not_made(group, f"{spec}//python=sh -c 'cat {words} >&2; exit 1'")
+    assert SHOWN + TEXT in said
+
+
+def not_made(group: execnet.Group, spec: str) -> str:
+    with pytest.raises(execnet.HostNotFound) as caught:
+        group.makegateway(spec)
+    text = str(caught.value)
+    assert all(c.isprintable() or c in "\n\t\u200d" for c in text)
+    return text
+
+
+def test_last_words_are_shown_and_not_obeyed(sshd: PrivateSshd, group: execnet.Group) -> None:
+    gateway = group.makegateway("ssh=localhost")
+    channel = gateway.remote_exec(f"import os; os.write(2, {(NASTY + TEXT).encode()!r}); os._exit(3)")
+    with pytest.raises(execnet.GatewayGone) as caught:
+        channel.receive(timeout=30)
+    assert SHOWN + TEXT in str(caught.value)
+
+
+def test_noise_on_the_stdout_is_shown_and_not_obeyed(group: execnet.Group, tmp_path: Path) -> None:
+    words = tmp_path / "words"
+    words.write_bytes((NASTY + TEXT).encode())
+    assert f"no worker, but this on its stdout: {SHOWN}" in not_made(group, f"popen//python=sh -c 'cat {words} >&3'")
+
+
+def fake_worker(directory: Path, hello: dict[str, object]) -> str:
+    """The specification of a program that says HELLO with this in it, and waits."""
+    known = {"protocol": 1, "implementation": "pure", "executable": "", "version_info": (3, 11, 0, "final", 0)}
+    said = {**known, "platform": "linux", "cwd": "/", "pid": 1, "features": [], **hello}
+    payload = execnet.dumps(said)[1:]
+    frames = b"EXECNET\x01" + struct.pack("<BBHIII", 1, 0, 0, 0, len(payload), 0) + payload
+    program = directory / "fake_worker"
+    program.write_text(f"#!{sys.executable}\nimport os\nos.write(3, {frames!r})\nwhile os.read(3, 65536): pass\n")
+    program.chmod(0o755)
+    return f"popen//python={program}"
+
+
+def test_what_a_worker_says_of_itself_is_shown_and_not_obeyed(group: execnet.Group, tmp_path: Path) -> None:
+    assert SHOWN in not_made(group, fake_worker(tmp_path, {"error": NASTY}))
+    names = ("executable", "platform", "cwd", "implementation")
+    gateway = group.makegateway(fake_worker(tmp_path, dict.fromkeys(names, NASTY)) + "//id=fake")
+    assert gateway._rinfo().platform == NASTY  # it is data
+    assert repr(gateway._rinfo()).isprintable()

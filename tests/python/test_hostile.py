@@ -5,16 +5,21 @@ The long form is `make soak`; what reads in C++ is tested by tests/cpp/hostile_t
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import resource
+import shlex
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,10 +27,12 @@ from worker_client import SOURCE, WORKER_FILE
 
 import execnet
 import vectors
+from belongings import ends_gone
 from mutations import (
     CLOSE,
     CLOSE_ERROR,
     DATA,
+    EXEC,
     HELLO,
     LAST,
     RECONFIGURE,
@@ -224,3 +231,272 @@ def test_mutated_frames_end_a_worker_process_in_order(worker: dict[str, Any], so
             refused += "execnet worker" in text
     figures.report(inputs, f"{refused} refused")
     assert refused > inputs / 10
+
+
+# --- What is no item ------------------------------------------------------------------------------
+
+
+def frame(kind: int, channel: int, payload: bytes = b"") -> bytes:
+    return struct.pack("<BBHIII", kind, 0, 0, channel, len(payload), 0) + payload
+
+
+def answers(source: str, frames: bytes) -> tuple[list[tuple[int, int, bytes]], str]:
+    """The frames with which a worker answers, after HELLO, until it ends, and its stderr."""
+    here, there = socket.socketpair()
+    with here, tempfile.TemporaryFile() as said:
+        with there:
+            process = subprocess.Popen(
+                ["/bin/sh", "-c", 'exec "$0" -c "$1" 3<&0 4>&2 0</dev/null', sys.executable, source],
+                stdin=there,
+                stdout=subprocess.DEVNULL,
+                stderr=said,
+            )
+        received = b""
+        try:
+            here.settimeout(60)
+            here.sendall(frames)
+            here.shutdown(socket.SHUT_WR)
+            with here.makefile("rb") as stream, contextlib.suppress(ConnectionError):
+                received = stream.read()
+            process.wait(60)
+        finally:
+            process.kill()
+        said.seek(0)
+        got, at = [], 8
+        while at < len(received):
+            kind, _, _, channel, length, _ = struct.unpack_from("<BBHIII", received, at)
+            got.append((kind, channel, received[at + 16 : at + 16 + length]))
+            at += 16 + length
+        return got[1:], said.read().decode()
+
+
+WINDOW = 12
+ITEM = execnet.dumps("item")[1:]
+
+
+@pytest.mark.parametrize("source", [serve_pure(), serve_native()], ids=["pure", "native"])
+@pytest.mark.parametrize("rest", [b"x", b"L", b"Q", ITEM])
+@pytest.mark.parametrize("which", ["DATA", "EXEC", "CLOSE_ERROR", "RECONFIGURE", "WINDOW", "HELLO"])
+def test_a_worker_takes_nothing_that_more_bytes_follow(source: str, which: str, rest: bytes) -> None:
+    dump = lambda value: execnet.dumps(value)[1:]  # noqa: E731
+    code = """
+try:
+    channel.send(channel.receive(30))
+except Exception:
+    channel.send("refused")
+"""
+    payloads = {
+        "HELLO": dump(HELLO_OF_A_COORDINATOR),
+        "RECONFIGURE": dump((True, False)),
+        "WINDOW": dump(1000),
+        "EXEC": dump((code, None, 1, None, {})),
+        "DATA": ITEM,
+        "CLOSE_ERROR": dump("error"),
+    }
+    payloads[which] += rest
+    kinds = {"HELLO": HELLO, "RECONFIGURE": RECONFIGURE, "WINDOW": WINDOW, "EXEC": EXEC, "DATA": DATA}
+    frames = b""
+    for name in ("HELLO", "RECONFIGURE", "EXEC", "WINDOW", "CLOSE_ERROR" if which == "CLOSE_ERROR" else "DATA"):
+        number = 0 if name in ("HELLO", "RECONFIGURE") else 1
+        frames += frame(kinds.get(name, CLOSE_ERROR), number, payloads[name])
+    got, said = answers(source, frames)
+    assert (DATA, 1, ITEM) not in got
+    assert "after the end" in said or any(b"refused" in payload or b"after the end" in payload for _, _, payload in got)
+
+
+@pytest.mark.parametrize("source", [serve_pure(), serve_native()], ids=["pure", "native"])
+def test_a_worker_takes_no_reference_to_channel_0(source: str) -> None:
+    code = """
+try:
+    channel.send(str(channel.receive(30)))
+except channel.LoadError if hasattr(channel, "LoadError") else Exception as error:
+    channel.send("%s: %s" % (type(error).__name__, error))
+"""
+    dump = lambda value: execnet.dumps(value)[1:]  # noqa: E731
+    frames = frame(HELLO, 0, dump(HELLO_OF_A_COORDINATOR)) + frame(EXEC, 1, dump((code, None, 1, None, {})))
+    got, said = answers(source, frames + frame(DATA, 1, b"B\0\0\0\0Q"))
+    told = said + "".join(payload.decode(errors="replace") for _, _, payload in got)
+    assert "bad channel id 0 at byte 0" in told
+    assert "RuntimeError" not in told
+
+
+@pytest.fixture
+def answering(tmp_path: Path) -> Callable[[bytes], str]:
+    """The specification of a program that answers the first EXEC with these bytes, and waits."""
+
+    def make(frames: bytes) -> str:
+        said = {"protocol": 1, "implementation": "pure", "executable": "", "version_info": (3, 11, 0, "final", 0)}
+        said |= {"platform": "linux", "cwd": "/", "pid": 1, "features": []}
+        hello = b"EXECNET\x01" + frame(HELLO, 0, execnet.dumps(said)[1:])
+        program = tmp_path / "fake_worker"
+        program.write_text(
+            f"#!{sys.executable}\nimport os\nos.write(3, {hello!r})\n"
+            f"while b'<the source>' not in os.read(3, 1 << 20): pass\nos.write(3, {frames!r})\n"
+            "while os.read(3, 65536): pass\n"
+        )
+        program.chmod(0o755)
+        return f"popen//python={program}"
+
+    return make
+
+
+@pytest.mark.parametrize("views", [False, True])
+@pytest.mark.parametrize(
+    ("payload", "why"),
+    [
+        (ITEM + b"x", "1 bytes after the end"),
+        (ITEM + ITEM, "after the end"),
+        (execnet.dumps(b"x" * 100_000)[1:] + b"Q", "after the end"),
+        (b"B\0\0\0\0Q", "bad channel id 0"),
+    ],
+)
+def test_a_coordinator_takes_no_item_that_is_none(
+    group: execnet.Group, answering: Callable[[bytes], str], payload: bytes, why: str, views: bool
+) -> None:
+    channel = group.makegateway(answering(frame(DATA, 1, payload))).remote_exec("# <the source>")
+    with pytest.raises(execnet.LoadError, match=why):
+        channel.receive(timeout=30, views=views)
+
+
+def test_a_callback_is_given_no_item_that_is_none(group: execnet.Group, answering: Callable[[bytes], str]) -> None:
+    given: list[object] = []
+    channel = group.makegateway(answering(frame(DATA, 1, ITEM + b"x"))).remote_exec("# <the source>")
+    channel.setcallback(given.append)
+    with pytest.raises(execnet.RemoteError, match="after the end"):
+        channel.waitclose(timeout=30)
+    assert given == []
+
+
+# --- Processes that a worker names ----------------------------------------------------------------
+
+PURE = f"popen//python={shlex.quote(sys.executable)}"
+
+
+@pytest.fixture
+def bystander() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that is nobody's business."""
+    with subprocess.Popen(["sleep", "1000"]) as process:
+        yield process
+        assert process.poll() is None, "it was killed"
+        process.kill()
+
+
+@pytest.fixture
+def lies(bystander: subprocess.Popen[bytes]) -> Iterator[list[int]]:
+    """Numbers that a hostile worker may name in place of its own child's."""
+    others = execnet.Group(["popen"])
+    stop = threading.Event()
+    thread = threading.Thread(target=stop.wait)
+    thread.start()
+    sibling = others[0]._rinfo().pid
+    yield [bystander.pid, 1, os.getpid(), 0, -1, 2**31 - 1, thread.native_id or 0, sibling, os.getppid()]
+    assert others[0].remote_exec("channel.send(1)").receive(timeout=30) == 1, "it was killed"
+    stop.set()
+    thread.join()
+    others.terminate(timeout=5)
+
+
+LYING_POPEN = """
+import subprocess
+subprocess.TruePopen = getattr(subprocess, "TruePopen", subprocess.Popen)
+class Liar(object):
+    def __init__(self, *args, **kwargs):
+        self.true = subprocess.TruePopen(*args, **kwargs)
+        self.pid, self.wait = {lie}, self.true.wait
+subprocess.Popen = Liar
+"""
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("host", ["popen", PURE])
+def test_a_host_cannot_have_another_process_killed(group: execnet.Group, host: str, lies: list[int]) -> None:
+    group.makegateway(f"{host}//id=host")
+    for lie in [*lies, 2**40, "'1'"]:
+        code = LYING_POPEN.format(lie=lie)
+        group["host"].remote_exec(code).waitclose(timeout=30)
+        try:
+            gateway = group.makegateway("socket//installvia=host")
+        except execnet.HostNotFound:
+            continue  # it is no number of a process
+        pid = gateway.remote_exec("import os; channel.send(os.getpid())").receive(timeout=30)
+        with pytest.raises(execnet.HostNotFound):
+            group.makegateway("socket//installvia=host//chdir=/proc/none")  # kills what has not started
+        gateway.exit()
+        assert ends_gone([pid])
+    group.terminate(timeout=0.5)
+
+
+LYING_FORK = """
+import os
+real_fork = os.fork
+os.fork = lambda: real_fork() and {lie}
+"""
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("way", ["here", "via native", "via pure"])
+def test_a_fork_server_cannot_have_another_process_killed(
+    group: execnet.Group, way: str, lies: list[int], tmp_path: Path
+) -> None:
+    python = f"python={shlex.quote(sys.executable)}"  # its fork server forks in Python
+    if way != "here":
+        group.makegateway({"via native": "popen", "via pure": PURE}[way] + "//id=proxy")
+    via = "" if way == "here" else "//via=proxy"
+    for number, lie in enumerate(filter(None, lies)):  # with 0 it would be the worker itself
+        (tmp_path / f"liar{number}.py").write_text(LYING_FORK.format(lie=lie))
+        spec = f"popen//{python}//env:PYTHONPATH={tmp_path}//preload=liar{number}{via}"
+        with pytest.raises((execnet.HostNotFound, execnet.GatewayGone)) as caught:
+            group.makegateway(spec).newchannel().receive(timeout=30)  # its worker may be quicker than the lie
+        assert lie != lies[0] or f"its fork server has named process {lie}" in str(caught.value)
+    group.terminate(timeout=0.5)
+
+
+# --- Neighbours that connect first ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", ["popen", PURE])
+def test_neighbours_who_connect_first_do_not_hold_up_a_start(group: execnet.Group, host: str) -> None:
+    """They find the port as any user of this machine can, and connect to it as often as they can."""
+    group.makegateway(f"{host}//id=host")
+    stop = threading.Event()
+    met = []
+
+    def interfere() -> None:
+        connections: list[socket.socket] = []
+        host_pid = group["host"]._rinfo().pid
+        while not stop.is_set():
+            for port in listening_ports(host_pid):
+                for words in (b"", b"x", b"x" * 32, b"x" * 100):
+                    try:
+                        connection = socket.create_connection(("127.0.0.1", port), timeout=5)
+                    except OSError:
+                        break
+                    connection.sendall(words)
+                    connections.append(connection)
+                    met.append(port)
+        for connection in connections:
+            connection.close()
+
+    neighbour = threading.Thread(target=interfere)
+    neighbour.start()
+    try:
+        while not met:  # until he was there in time
+            gateway = group.makegateway("socket//installvia=host")
+            assert gateway.remote_exec("channel.send(1)").receive(timeout=30) == 1
+    finally:
+        stop.set()
+        neighbour.join()
+
+
+def listening_ports(pid: int) -> list[int]:
+    inodes = set()
+    try:
+        for fd in Path(f"/proc/{pid}/fd").iterdir():
+            target = os.readlink(fd)
+            if target.startswith("socket:["):
+                inodes.add(target[8:-1])
+        lines = Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]
+    except OSError:
+        return []  # it has just been closed
+    fields = [line.split() for line in lines]
+    return [int(one[1].rpartition(":")[2], 16) for one in fields if one[3] == "0A" and one[9] in inodes]

@@ -13,7 +13,17 @@ from .frames import ABORT, CHUNK, CLOSE, CLOSE_ERROR, CREDIT, DATA, HEADER, HELL
 from .incoming import Incoming
 from .locks import GreenLock, Mailbox, taken_lock
 from .sources import format_error
-from .system import ThreadError, allocate_lock, complain, get_ident, imap, native, portable, start_thread
+from .system import (
+    ThreadError,
+    allocate_lock,
+    complain,
+    get_ident,
+    imap,
+    native,
+    portable,
+    printable,
+    start_thread,
+)
 from .values import INTEGERS, dump, load, load_text
 
 NO_THREAD = "cannot start a thread: %s: raise the limit of threads and processes (`ulimit -u`, or pids.max)"
@@ -354,7 +364,7 @@ class Connection(object):
             return sum(state.blocked() for state in states), sum(flowing)
 
     def on_close(self, number, payload=None):
-        error = None if payload is None else RemoteError(load_text(payload))
+        error = None if payload is None else RemoteError(printable(load_text(payload)))
         with self.lock:
             state = self.state_for(number)
             if state is None:

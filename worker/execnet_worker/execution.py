@@ -7,11 +7,15 @@ from _collections import deque
 
 from .channels import UNBOUNDED
 from .errors import ProtocolError
+from .imports import INSTALLED
 from .locks import release
 from .proxy import OpenedProcess, check_open
 from .sources import check_exec, compile_source, format_error
 from .system import ThreadError, complain, flush, native, portable, signal, start_thread
 from .values import load
+
+# Begins the file name of code that the library sends, and not the program. It imports at its top.
+OWN = "<execnet "
 
 
 class Task(object):
@@ -180,7 +184,12 @@ class Executor(object):
         code_of = (task.first_line, native(task.source))
         self._connection.sources[filename] = code_of
         try:
-            exec(compile_source(code_of, filename), namespace)
+            code = compile_source(code_of, filename)
+            if filename.startswith(OWN):
+                with INSTALLED:
+                    exec(code, namespace)
+            else:
+                exec(code, namespace)
             if task.function is not None:
                 kwargs = dict((native(name), value) for name, value in task.kwargs.items())
                 namespace[native(task.function)](task.channel, **kwargs)

@@ -7,8 +7,9 @@ import struct
 import sys
 import time
 
+from .imports import INSTALLED
 from .locks import acquire_until
-from .processes import StderrTail, describe_end, kill_tree
+from .processes import StderrTail, ancestry, describe_end, kill_tree, proc_is_ours
 from .system import LINUX, PY3, allocate_lock, now
 
 FORK, COLLECT, KILL = 1, 2, 3  # what fork_server.py is asked for, and says
@@ -38,8 +39,8 @@ def fork_server(argv, env, sources):
 def pidfd_open(pid):
     if hasattr(os, "pidfd_open"):
         return os.pidfd_open(pid)
-    import ctypes  # before 3.9
-
+    with INSTALLED:  # before 3.9
+        import ctypes
     fd = ctypes.CDLL(None, use_errno=True).syscall(SYS_PIDFD_OPEN, pid, 0)
     if fd < 0:
         raise OSError(ctypes.get_errno(), "pidfd_open")
@@ -53,9 +54,11 @@ class ForkServer(object):
     """
 
     def __init__(self, argv, env, sources):
-        import socket
-        import subprocess
-
+        with INSTALLED:
+            import select
+            import socket
+            import subprocess
+        self.select, self._socket = select, socket
         self._turn = allocate_lock()  # to ask
         self._lock = allocate_lock()  # guards what follows
         self._awaited = 0  # by so many, until it is ready
@@ -83,17 +86,19 @@ class ForkServer(object):
         except EnvironmentError:
             pass  # it has ended
 
-    def is_over(self):
-        import select
+    def has_started(self, pid):
+        """Whether the process of that number, which has a pidfd already, comes from it: as descent.hpp finds it out."""
+        line = ancestry(pid, self._process.pid)
+        same = line is not None and line == ancestry(pid, self._process.pid)
+        return same and self._process.returncode is None  # not collected: its number is nobody else's
 
-        end = select.poll()
+    def is_over(self):
+        end = self.select.poll()
         end.register(self.control, 0)
         return bool(self._how or end.poll(0))
 
     def fork(self, stream, state):
         """A worker with that stream, if the channel of that state is still there by then. Throws ForkError."""
-        import socket
-
         with self._lock:
             number = next(self._numbers)
             self._awaited += 1
@@ -105,7 +110,7 @@ class ForkServer(object):
         stderr = os.fdopen(read, "rb", 0)
         try:
             descriptors = struct.pack("=4i", stream.fileno(), write, write, write)
-            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)]
+            rights = [(self._socket.SOL_SOCKET, self._socket.SCM_RIGHTS, descriptors)]
             kind, value, text = self._ask(FORK, number, rights, wanted=lambda: not state.no_more_items)
             if kind != FORKED:
                 raise ForkError("its fork server has not started it: " + text)
@@ -142,8 +147,6 @@ class ForkServer(object):
 
     def _ask(self, kind, number, rights=(), wanted=None, deadline=None):
         """Kind, value and text of the answer; None if there is none by the deadline. Throws ForkError."""
-        import socket
-
         if not acquire_until(self._turn, deadline):
             return None
         try:
@@ -162,7 +165,7 @@ class ForkServer(object):
                 answer, its_number, value, text = self._read()
                 if its_number == number:  # else somebody has not waited for it
                     return answer, value, text
-        except socket.timeout:
+        except self._socket.timeout:
             return None
         except EnvironmentError:
             raise ForkError(self._end())
@@ -206,22 +209,31 @@ class ForkServer(object):
 class ForkedProcess(object):
     """A worker of a fork server, with what OpenedProcess uses of a Popen.
 
-    It is a zombie until its fork server collects it: when its pidfd says that it has ended.
+    It is a zombie until its fork server collects it: when its pidfd says that it has ended. Its number is a word of the
+    fork server's, in which code of others has run: who is no child of that one is nobody to be signalled. Where that
+    cannot be found out `pid` is None, and it ends with its stream. Throws ForkError.
     """
 
     def __init__(self, server, number, pid, stderr):
         self._server, self._number = server, number
         self.pid, self.stderr = pid, stderr
-        self._pidfd = pidfd_open(pid)
+        try:
+            self._pidfd = pidfd_open(pid)
+        except (EnvironmentError, OverflowError) as error:
+            raise ForkError("it cannot be watched: pidfd_open: %s" % error)
+        if not proc_is_ours():
+            self.pid = None
+        elif not server.has_started(pid):
+            os.close(self._pidfd)
+            raise ForkError("its fork server has named process %d, which it has not started" % pid)
 
     def wait(self):
-        import select
-
-        ends = select.poll()
-        ends.register(self._pidfd, select.POLLIN)
+        ends = self._server.select.poll()
+        ends.register(self._pidfd, self._server.select.POLLIN)
         ends.register(self._server.control, 0)
         if self._pidfd not in dict(ends.poll()):  # its fork server is gone
-            kill_tree(self.pid)
+            if self.pid is not None:
+                kill_tree(self.pid)
             ends.unregister(self._server.control)
             ends.poll()
         os.close(self._pidfd)

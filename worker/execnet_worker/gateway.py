@@ -6,6 +6,7 @@ import time
 
 from .frames import RECONFIGURE
 from .greenlets import GREEN
+from .imports import INSTALLED
 from .system import PY3, get_ident, start_new_thread
 from .values import dump
 
@@ -38,7 +39,8 @@ class ExecModel(object):
         if name not in modules and name not in ("subprocess", "socket"):
             raise AttributeError(name)
         module = ("gevent." if gevent else "eventlet.green." if eventlet else "") + modules.get(name, name)
-        __import__(module)
+        with INSTALLED:
+            __import__(module)
         found = sys.modules[module]
         return getattr(found, name) if name in ("Lock", "RLock", "Event") else found
 

@@ -12,6 +12,8 @@ class Greenlets(object):
         from greenlet import getcurrent
 
         package = __import__(execmodel)
+        __import__("eventlet.hubs" if execmodel == "eventlet" else execmodel)
+        (package.hubs if execmodel == "eventlet" else package).get_hub()  # imports what it needs, which has to be now
         self._main = get_ident()
         self.current, self.spawn, self.kill = getcurrent, package.spawn, package.kill
         self.late = type("Late", (Exception,), {})

@@ -131,7 +131,7 @@ class Incoming(object):
             self._receiver_sleeps = False
 
     def _prepare(self):
-        import select  # which the receiver has imported
+        import select  # which serve() has imported
 
         if type(getattr(select, "poll", None)) is not type(len):
             return False  # there is none, or the code has replaced it

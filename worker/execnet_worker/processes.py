@@ -61,6 +61,27 @@ def signal_name(number):
     return "signal %d" % number
 
 
+def parent_and_start(pid):
+    """Of a process: number and start together are its own. Throws EnvironmentError where there is none, or no /proc."""
+    with open("/proc/%d/stat" % pid, "rb") as stat:
+        fields = stat.read().rpartition(b")")[2].split()
+    return int(fields[1]), fields[19]
+
+
+def ancestry(pid, ancestor):
+    """What parent_and_start() says of a process and those above it, up to that one; None if it is not there."""
+    line = []
+    try:
+        while pid > 1 and len(line) < 64:
+            line.append((pid, parent_and_start(pid)))
+            if pid == ancestor:
+                return line
+            pid = line[-1][1][0]
+    except EnvironmentError:
+        pass  # it has just ended
+    return None
+
+
 def proc_is_ours():
     """Whether the numbers in /proc are those of this process's PID namespace.
 
@@ -81,8 +102,7 @@ def children_of_all():
     for name in os.listdir("/proc") if proc_is_ours() else ():
         if name.isdigit():
             try:
-                with open("/proc/%s/stat" % name, "rb") as stat:
-                    parent = int(stat.read().rpartition(b")")[2].split()[1])
+                parent, _ = parent_and_start(int(name))
             except EnvironmentError:
                 continue  # it has just ended
             children.setdefault(parent, []).append(int(name))

@@ -6,6 +6,7 @@ import time
 from .errors import ProtocolError, RemoteError
 from .fork_servers import ForkError, fork_server
 from .frames import DATA
+from .imports import INSTALLED
 from .locks import release
 from .processes import PIECE_SIZE, StderrTail, describe_end, kill_tree
 from .system import PY3, ThreadError, allocate_lock, close_on_exec, native, now, portable, start_thread
@@ -46,7 +47,8 @@ class OpenedProcess(object):
         self._channel.close(self._cannot_start(error))
 
     def _begin(self):
-        import socket
+        with INSTALLED:
+            import socket
 
         self._stream, theirs = socket.socketpair()
         try:
@@ -98,8 +100,8 @@ class OpenedProcess(object):
         return "cannot start '%s': %s" % (native(portable(self._argv[0])), native(why))
 
     def _start(self, theirs):
-        import subprocess
-
+        with INSTALLED:
+            import subprocess
         env = dict(os.environb if PY3 else os.environ)
         env.update(self._env)
         if self._sources is not None:
@@ -132,7 +134,8 @@ class OpenedProcess(object):
 
     def _end(self):
         if self._process is not None:
-            kill_tree(self._process.pid)
+            if self._process.pid is not None:
+                kill_tree(self._process.pid)
         elif self._server is not None:
             self._server.give_up()
 

@@ -27,6 +27,7 @@ from .frames import (
 from .gateway import Gateway
 from .greenlets import GREEN, Greenlets
 from .guard import fork_under_guard
+from .imports import INSTALLED, restore_working_directory
 from .sources import format_error
 from .system import (
     PY3,
@@ -92,7 +93,7 @@ def apply_hello(hello):
             step = "nice=%d" % hello["nice"]
             os.nice(hello["nice"])
         for name, value in hello["env"].items():
-            step = "env:%s=%s" % (name, value)
+            step = "env:%s=***" % name  # it may be secret
             os.environ[name] = value
         if hello["stdout"] == "null":
             null = os.open(os.devnull, os.O_WRONLY)
@@ -101,7 +102,8 @@ def apply_hello(hello):
         sys.dont_write_bytecode = hello["dont_write_bytecode"] or sys.dont_write_bytecode
         step = "execmodel=%s" % hello["execmodel"]
         if hello["execmodel"] in GREEN:
-            __import__(hello["execmodel"])
+            with INSTALLED:
+                __import__(hello["execmodel"])
     except ImportError as error:
         return "%s: %s: install %s for %s" % (step, error, hello["execmodel"], sys.executable)
     except Exception as error:
@@ -130,7 +132,8 @@ def introduce():
 def report_crashes():
     """Has fatal signals tell where they came from, on what is the stderr now, whatever becomes of descriptor 2."""
     try:
-        import faulthandler
+        with INSTALLED:
+            import faulthandler
     except ImportError:
         return  # Python 2
     if not faulthandler.is_enabled():
@@ -178,18 +181,23 @@ def serve(stream, write_fd, stderr_fd):
         connection.window = hello["window"]
     connection.say_hello(introduce())
 
-    import threading  # here, so that it knows the main thread, and after HELLO, which others wait for
+    # Here, so that it knows the main thread, and after HELLO, which others wait for. At the end the code may have taken
+    # all descriptors: what is imported then has to be there.
+    with INSTALLED:
+        import select
+        import threading
 
-    if hello["execmodel"] in GREEN:
-        connection.use(Greenlets(hello["execmodel"]))
+        if hello["execmodel"] in GREEN:
+            connection.use(Greenlets(hello["execmodel"]))
     connection.gateway = Gateway(connection, hello["id"], hello["execmodel"])
     executor = Executor(connection, hello["execmodel"])
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=connection.leave_in_child)
+    restore_working_directory()
     outcome = []
     try:
         start_thread("poster", for_good, connection.run_poster)
-        start_thread("receiver", receive_all, messages, connection, executor, outcome)
+        start_thread("receiver", receive_all, messages, connection, executor, select, outcome)
     except ThreadError as error:
         complain(error)
         os._exit(1)  # nobody would tell the poster to end
@@ -224,9 +232,8 @@ def run_exit_handlers():
         sys.excepthook(*sys.exc_info())
 
 
-def receive_all(messages, connection, executor, outcome):
+def receive_all(messages, connection, executor, select, outcome):
     """The receiver: takes in all messages, then sees to it that the process ends."""
-    import select  # now: at the end the code may have taken all descriptors
     handlers = {
         EXEC: executor.on_exec,
         OPEN: executor.on_open,

@@ -1,6 +1,7 @@
 """Code that came to be run: compiled, and left out of its own tracebacks."""
 
 from .errors import ProtocolError
+from .imports import INSTALLED
 from .system import PY3, portable, unicode_type
 
 THIS_FILE = "<execnet worker>"
@@ -42,6 +43,11 @@ def format_error(error, sources):
 
     `sources` (file name -> (first line, source)) are shown where the files are not, or not the same.
     """
+    with INSTALLED:
+        return format_with_sources(error, sources)
+
+
+def format_with_sources(error, sources):
     saved = {}
     try:
         import linecache  # for which there may be no descriptor left

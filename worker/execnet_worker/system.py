@@ -35,6 +35,15 @@ def portable(value):
     return text.encode("utf-8", "backslashreplace").decode("utf-8") if PY3 else text
 
 
+def printable(text):
+    """Text of the other side as error messages show it: with what a terminal would obey, or what turns the order of
+    letters around, escaped. Newlines and tabs stay."""
+    unsafe = [code for code in range(160) if (code < 32 or code > 126) and code not in (9, 10)]
+    unsafe += list(range(0x202A, 0x202F)) + list(range(0x2066, 0x206A))
+    escapes = dict((code, (u"\\x%02x" if code < 256 else u"\\u%04x") % code) for code in unsafe)
+    return text.replace(u"\r\n", u"\n").translate(escapes)
+
+
 LINUX = sys.platform.startswith("linux")
 
 

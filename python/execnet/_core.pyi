@@ -400,7 +400,12 @@ class Membership:
 def start_rsync_target(gateway: Gateway) -> Channel:
     """Starts the receiving side of RSync; the channel is for send_tree()."""
 
-def send_tree(source: bytes, targets: list[tuple[Channel, bytes, bool, bool]], observer: execnet.rsync._Observer, timeout: float | None = None) -> None:
+def send_tree(
+    source: bytes,
+    targets: list[tuple[Channel, bytes, bool, bool]],
+    observer: execnet.rsync._Observer,
+    timeout: float | None = None,
+) -> None:
     """
     Copies a directory or a file. A target is a channel, a destination, whether to remove what else is there,
     and whether set-id bits go along. The observer is called with the position of the target.

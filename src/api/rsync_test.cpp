@@ -2,10 +2,13 @@
 #include <execnet/rsync.hpp>
 
 #include <gtest/gtest.h>
+#include <linux/capability.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <csignal>
 #include <cstdlib>
 #include <execnet/execnet.hpp>
@@ -37,6 +40,24 @@ class RSyncTest : public testing::Test {
   }
 
   fs::path directory;
+};
+
+// As long as it lives, this thread may read no more than others with its user, also if that is root.
+class NoPrivileges {
+ public:
+  NoPrivileges() {
+    ::syscall(SYS_capget, &header_, data_.data());
+    auto less = data_;
+    less[0].effective &= ~((1U << CAP_DAC_OVERRIDE) | (1U << CAP_DAC_READ_SEARCH));
+    ::syscall(SYS_capset, &header_, less.data());
+  }
+  ~NoPrivileges() { ::syscall(SYS_capset, &header_, data_.data()); }
+  NoPrivileges(const NoPrivileges&) = delete;
+  NoPrivileges& operator=(const NoPrivileges&) = delete;
+
+ private:
+  __user_cap_header_struct header_{_LINUX_CAPABILITY_VERSION_3, 0};
+  std::array<__user_cap_data_struct, _LINUX_CAPABILITY_U32S_3> data_{};
 };
 
 class Recording final : public RSync {
@@ -134,6 +155,38 @@ TEST_F(RSyncTest, ATargetThatStandsStillIsNamedInTimeAndTheOthersAreFinished) {
   sync.add_target(group["still"], directory / "still", {.delete_others = true});
   sync.send(Seconds(60));
   EXPECT_EQ(std::distance(fs::directory_iterator(directory / "still"), fs::directory_iterator()), 3);
+}
+
+TEST_F(RSyncTest, WhatMayNotBeReadIsLeftOutAndReportedOnceForAllTargets) {
+  class Noting final : public RSync {
+   public:
+    using RSync::RSync;
+    std::vector<fs::path> unreadable;
+
+   private:
+    void report_unreadable(const fs::path& path) override { unreadable.push_back(path); }
+  };
+  Group group{"popen"};
+  fs::permissions(directory / "source" / "big", fs::perms::none);
+  fs::permissions(directory / "source" / "sub", fs::perms::none);
+  Noting sync(directory / "source");
+  for (const char* target : {"t0", "t1"}) {
+    fs::create_directories(directory / target / "sub");
+    std::ofstream(directory / target / "sub" / "kept") << "old";
+    std::ofstream(directory / target / "big") << "old";
+    sync.add_target(group[0], directory / target, {.delete_others = true});
+  }
+  {
+    const NoPrivileges none;
+    sync.send();
+  }
+  fs::permissions(directory / "source" / "sub", fs::perms::owner_all);
+  EXPECT_EQ(sync.unreadable, (std::vector<fs::path>{directory / "source" / "sub", directory / "source" / "big"}));
+  for (const char* target : {"t0", "t1"}) {
+    fs::permissions(directory / target / "sub", fs::perms::owner_all);
+    EXPECT_EQ(read(directory / target / "sub" / "kept"), "old");
+    EXPECT_EQ(read(directory / target / "big"), "old");
+  }
 }
 
 TEST_F(RSyncTest, SetIdBitsGoAlongOnlyIfAskedFor) {

@@ -197,7 +197,11 @@ ssize_t Link::write(std::span<const iovec> parts) {
     to_give_.reset();
     return count;
   }
-  return errno == EAGAIN ? 0 : -1;
+  if (errno == EAGAIN || errno == ENOBUFS || errno == ENOMEM || errno == ETOOMANYREFS) {
+    return 0;  // later there will be room
+  }
+  shut_down();  // whatever it is: who reads is to see that nothing comes of it any more
+  return -1;
 }
 
 }  // namespace execnet::core

@@ -288,6 +288,26 @@ TEST_F(LinkTest, NothingIsOfferedWhereThereIsNoMemoryForIt) {
   EXPECT_EQ(offers([] { execnet::testing::refuse_system_call(SYS_memfd_create, EPERM); }), "does not");
 }
 
+TEST_F(LinkTest, AWriteForWhichThereIsNoMemoryIsForLaterAndAnyOtherErrorEndsTheStream) {
+  const auto after = [](int error) {
+    return execnet::testing::elsewhere([&] {
+      auto [ours, theirs] = base::socket_pair();
+      Link link(std::move(ours));
+      execnet::testing::refuse_system_call(SYS_sendmsg, error);
+      const std::string text = "x";
+      const iovec part{const_cast<char*>(text.data()), text.size()};
+      const ssize_t count = link.write(std::span(&part, 1));
+      char byte;
+      const bool ended = ::recv(link.fd(), &byte, 1, MSG_DONTWAIT) == 0;
+      return std::to_string(count) + (ended ? ", ended" : "");
+    });
+  };
+  for (const int error : {ENOBUFS, ENOMEM, ETOOMANYREFS}) {
+    EXPECT_EQ(after(error), "0") << error;
+  }
+  EXPECT_EQ(after(EPERM), "-1, ended");
+}
+
 TEST_F(LinkTest, ADescriptorThatIsNotExpectedIsNotTaken) {
   std::array<int, 2> ends{};
   ASSERT_EQ(::pipe(ends.data()), 0);

@@ -22,7 +22,9 @@ namespace {
 constexpr base::Seconds kPatience{10.0};
 constexpr base::Seconds kOnDestruction{1.0};
 constexpr std::chrono::milliseconds kLookAfterAll{200};
-constexpr std::size_t kDescriptors = 6;  // of one gateway while it starts, at most
+constexpr std::size_t kDescriptors = 3;      // of one gateway, at most
+constexpr std::size_t kForOneStart = 20;     // besides, while it starts, here and in the child that becomes its guard
+constexpr std::size_t kExpectedOfEach = 6;  // when all of a group start at once
 
 using Gateways = std::vector<std::shared_ptr<GatewayEnd>>;
 
@@ -45,7 +47,7 @@ std::exception_ptr with_advice(const std::exception_ptr& failure, std::size_t ga
     }
     return std::make_exception_ptr(std::system_error(
         error.code(), "the group has " + std::to_string(gateways) + " gateways, and each takes three descriptors (" +
-                          std::to_string(kDescriptors) + " while it starts); this program may have " +
+                          std::to_string(kForOneStart) + " more while it starts); this program may have " +
                           std::to_string(limit.rlim_cur) +
                           " in all: raise that limit, ulimit -n or RLIMIT_NOFILE, the hard one, too"));
   } catch (...) {
@@ -198,8 +200,8 @@ std::shared_ptr<GatewayEnd> Membership::carrier(const XSpec& spec, ForkServers::
 
 Gateways Membership::start(std::vector<XSpec> requested, const base::Wait& wait) {
   const auto [specs, terminations] = reserve(std::move(requested));
-  base::make_room_for_descriptors(specs.size() * kDescriptors);
-  base::expect_descriptors(specs.size() * kDescriptors);  // before the loop's thread is there, if these are the first
+  base::make_room_for_descriptors(specs.size() * kDescriptors + kForOneStart);
+  base::expect_descriptors(specs.size() * kExpectedOfEach);  // before the loop's thread is there, if these are the first
   Gateways started;
   started.reserve(specs.size());
   std::exception_ptr failure;

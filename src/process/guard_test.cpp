@@ -12,6 +12,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <fstream>
+#include <functional>
 #include <iterator>
 #include <string>
 #include <vector>
@@ -266,12 +267,13 @@ TEST(Guard, EitherOfTheTwoMayBeKilled) {
   }
 }
 
-TEST(Guard, KillsAllOfItWhenTheCoordinatorIsKilled) {
+void kill_the_coordinator(const std::function<void()>& before) {
   Fleet fleet;
   auto [in, out] = base::make_pipe();
   auto [let_go_in, let_go_out] = base::make_pipe();
   const pid_t coordinator = ::fork();
   if (coordinator == 0) {
+    before();
     coordinate(std::string(kFamily) + "while :; do :; done", std::move(out), let_go_in);
   }
   out.reset();
@@ -281,6 +283,16 @@ TEST(Guard, KillsAllOfItWhenTheCoordinatorIsKilled) {
   ASSERT_EQ(::waitpid(coordinator, nullptr, 0), coordinator);
   EXPECT_TRUE(fleet.is_gone());
   EXPECT_EQ(::write(let_go_out.get(), "", 1), 1);
+}
+
+TEST(Guard, KillsAllOfItWhenTheCoordinatorIsKilled) {
+  kill_the_coordinator([] {});
+}
+
+// As with an old kernel, in a sandbox, or under valgrind 3.19.
+TEST(Guard, KillsAllOfItWhenTheCoordinatorIsKilledAlsoWithoutAPidfd) {
+  constexpr int kPidfdOpen = 434;
+  kill_the_coordinator([] { testing::refuse_system_call(kPidfdOpen, ENOSYS); });
 }
 
 }  // namespace

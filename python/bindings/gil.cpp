@@ -6,9 +6,12 @@
 #include <csignal>
 #include <memory>
 
-// Of glibc and musl, which call what was given to it first of all in pthread_exit(). The macro pthread_cleanup_push()
-// of POSIX is no help: its handlers are run in the course of the unwinding.
+#if PY_VERSION_HEX < 0x030E0000 && defined(__GLIBC__)  // pthread_exit() of musl unwinds nothing
+#define EXECNET_IS_UNWOUND
+// The older one of two ways: what it was given, pthread_exit() calls first of all. Handlers of the macro
+// pthread_cleanup_push() would be called in the course of the unwinding.
 extern "C" void _pthread_cleanup_push(_pthread_cleanup_buffer* buffer, void (*handler)(void*), void* argument);
+#endif
 
 namespace execnet::python {
 namespace {
@@ -32,7 +35,7 @@ constinit thread_local bool sleeps_at_end = false;
 // stack of the thread, or of a greenlet, is.
 void sleep_at_end() {
   sleeps_at_end = true;
-#if PY_VERSION_HEX < 0x030E0000
+#ifdef EXECNET_IS_UNWOUND
   thread_local const auto buffer = std::make_unique<_pthread_cleanup_buffer>();
   _pthread_cleanup_push(
       buffer.get(),

@@ -1,15 +1,10 @@
 #include "process/descent.hpp"
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <filesystem>
-#include <fstream>
-#include <string>
-#include <system_error>
 #include <utility>
 #include <vector>
 
+#include "children.hpp"
 #include "process/pidfd.hpp"
 #include "process/stat.hpp"
 
@@ -18,24 +13,6 @@ namespace {
 
 constexpr int kMostAncestors = 64;
 constexpr int kTries = 5;  // a process whose parent ends is given to another one
-
-// A number that somebody names is one of this namespace; those of another one's /proc are not.
-bool proc_is_ours() {
-  std::error_code error;
-  return std::filesystem::read_symlink("/proc/self", error).string() == std::to_string(::getpid());
-}
-
-// Of the process that the descriptor stands for; 0 if it has ended, or that is not known.
-pid_t pid_of(int pidfd) {
-  std::ifstream lines("/proc/self/fdinfo/" + std::to_string(pidfd));
-  for (std::string key; lines >> key;) {
-    pid_t pid = 0;
-    if (key == "Pid:" && lines >> pid) {
-      return std::max(pid, 0);
-    }
-  }
-  return 0;
-}
 
 using Chain = std::vector<std::pair<pid_t, Stat>>;
 
@@ -66,21 +43,21 @@ bool are_same(const Chain& a, const Chain& b) {
 
 }  // namespace
 
-Descent::Descent(const Process& root) : root_(root), root_pid_(pid_of(root.pidfd())) {}
+Descent::Descent(const Process& root) : root_(root), root_pid_(root.root_pid()) {}
 
 Descent::Found Descent::find(pid_t pid) {
   base::Fd pidfd = pidfd_open(pid);
   if (!pidfd) {
     return {};
   }
-  if (!proc_is_ours()) {
+  if (!guard::proc_is_ours()) {
     return {Kind::kUnknown, std::move(pidfd)};
   }
   if (pid <= 1 || pid == root_pid_) {
     return {Kind::kOthers};
   }
   if (!(parent_ && is_child_of(*parent_, pid)) && !pidfd_ended(pidfd.get())) {
-    if (!reaches_root(pid) || pidfd_ended(root_.pidfd())) {
+    if (!reaches_root(pid) || pidfd_ended(root_.end_fd())) {
       return read_stat(pid) ? Found{Kind::kOthers} : Found{Kind::kUnknown, std::move(pidfd)};
     }
     const auto stat = read_stat(pid);

@@ -44,7 +44,7 @@ class Descent {
   [[nodiscard]] bool is_child_of(const Parent& parent, pid_t pid) const;
 
   const Process& root_;
-  const pid_t root_pid_;  // of what its descriptor stands for: the guard, if there is one
+  const pid_t root_pid_;
   std::optional<Parent> parent_;
 };
 

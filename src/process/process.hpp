@@ -50,6 +50,8 @@ class Process {
   Process& operator=(const Process&) = delete;
 
   [[nodiscard]] pid_t pid() const { return pid_; }
+  // What all that it has started hangs on: its guard, or if there is none itself.
+  [[nodiscard]] pid_t root_pid() const { return guard_ != 0 ? guard_ : pid_; }
   // Readable when the process has ended, under a guard with all that it had started.
   [[nodiscard]] int end_fd() const { return end_.get(); }
 

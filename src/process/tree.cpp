@@ -68,9 +68,20 @@ struct Victim {
   }
 };
 
+// This process and those above it, which no hunt may touch, whatever led to them.
+std::vector<pid_t> own_line() {
+  std::vector<pid_t> line;
+  for (pid_t pid = ::getpid(); pid > 0;) {
+    line.push_back(pid);
+    const auto entry = read_stat(pid);
+    pid = entry ? entry->parent : 0;
+  }
+  return line;
+}
+
 class Hunt {
  public:
-  explicit Hunt(std::span<Process* const> roots) {
+  explicit Hunt(std::span<Process* const> roots) : spared_(own_line()) {
     for (const Process* root : roots) {
       const auto entry = read_stat(root->pid());
       // Looked at in this order, an entry is the root's own and not that of a later process.
@@ -111,6 +122,9 @@ class Hunt {
 
  private:
   void add(const Victim& victim) {
+    if (std::find(spared_.begin(), spared_.end(), victim.pid) != spared_.end()) {
+      return;
+    }
     victim.signal(SIGSTOP);
     index_of_.insert_or_assign(victim.pid, victims_.size());
     victims_.push_back(victim);
@@ -137,12 +151,13 @@ class Hunt {
         const Victim* parent = known(entry.parent, table);
         if (parent != nullptr && known(pid, table) == nullptr) {
           add({pid, entry.start, parent->depth + 1, -1});
-          found = true;
+          found = found || known(pid, table) != nullptr;
         }
       }
     }
   }
 
+  const std::vector<pid_t> spared_;
   std::vector<Victim> victims_;
   std::unordered_map<pid_t, std::size_t> index_of_;
 };

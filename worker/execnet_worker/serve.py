@@ -131,8 +131,10 @@ def report_crashes():
     """Has fatal signals tell where they came from, on what is the stderr now, whatever becomes of descriptor 2."""
     try:
         import faulthandler
-    except ImportError:
-        return  # Python 2
+    except ImportError:  # Python 2
+        complaints.append(os.dup(2))
+        close_on_exec(complaints[0])
+        return
     if not faulthandler.is_enabled():
         complaints.append(os.dup(2))  # not inherited
         faulthandler.enable(complaints[0], all_threads=False)

@@ -181,7 +181,7 @@ class Proxies(LiveTest):
             client = self.start()
             client.send(OPEN, client.new_id(), dump(request))
             self.assertIs(client.read(), None)
-            self.assertIn("OPEN without", client.captured(client.real_err))
+            self.assertIn("OPEN without", client.captured(client.err))
 
 
 if __name__ == "__main__":

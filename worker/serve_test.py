@@ -198,7 +198,7 @@ class Ending(LiveTest):
             client.write(data)
             self.assertIs(client.read(), None)
             self.assertIn(client.wait(), (1, -signal.SIGINT))
-            self.assertIn(text, client.captured(client.real_err))
+            self.assertIn(text, client.captured(client.err))
 
     def test_an_exit_handler_that_fails_is_shown_and_no_failure(self):
         client = self.start()

@@ -134,8 +134,10 @@ def report_crashes():
     try:
         with INSTALLED:
             import faulthandler
-    except ImportError:
-        return  # Python 2
+    except ImportError:  # Python 2
+        complaints.append(os.dup(2))
+        close_on_exec(complaints[0])
+        return
     if not faulthandler.is_enabled():
         complaints.append(os.dup(2))  # not inherited
         faulthandler.enable(complaints[0], all_threads=False)

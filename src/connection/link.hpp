@@ -41,7 +41,7 @@ class Link {
 
   // --- Agreeing on rings ---
 
-  // Throws std::system_error if there is no memory for them.
+  // Offers none where there is no memory for them, or RLIMIT_FSIZE is too small for it.
   void offer();
   // Takes what the other side may offer with its first bytes. Before the first read.
   void expect_offer() { expects_offer_ = true; }

@@ -14,7 +14,7 @@
 #include <utility>
 
 #include "base/syscall.hpp"
-#include "limits.hpp"
+#include "resource_limits.hpp"
 
 namespace execnet::base {
 namespace {

@@ -23,7 +23,7 @@
 
 #include "base/syscall.hpp"
 #include "elsewhere.hpp"
-#include "limits.hpp"
+#include "resource_limits.hpp"
 #include "soak.hpp"
 
 namespace execnet::core {

@@ -17,8 +17,8 @@
 #include <thread>
 
 #include "base/syscall.hpp"
-#include "limits.hpp"
 #include "loop/waiter.hpp"
+#include "resource_limits.hpp"
 
 namespace execnet::loop {
 namespace {

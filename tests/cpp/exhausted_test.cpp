@@ -14,7 +14,7 @@
 #include <string>
 #include <system_error>
 
-#include "limits.hpp"
+#include "resource_limits.hpp"
 #include "soak.hpp"
 
 namespace execnet {

@@ -42,12 +42,8 @@ class Link {
 
   // --- Agreeing on rings ---
 
-<<<<<<< HEAD
   // Without memory or descriptors for rings, or where no file may be that large (`ulimit -f`), there are none: the
   // socket does as well.
-=======
-  // Offers none where there is no memory for them, or RLIMIT_FSIZE is too small for it.
->>>>>>> process
   void offer();
   // Takes what the other side may offer with its first bytes. Before the first read.
   void expect_offer() { expects_offer_ = true; }

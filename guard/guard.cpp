@@ -1,5 +1,5 @@
-// The guard: the parent of a program that a group has started, and of all that this one starts and leaves. It sees to it
-// that none of them outlives the program, or who wanted it.
+// The guard: the parent of a program that a group has started, and of all that this one starts and leaves. It sees to
+// it that none of them outlives the program, or who wanted it.
 //
 //   execnet-guard SOCKET COORDINATOR ISOLATION COUNT CANDIDATE... ARGUMENT...
 //
@@ -28,9 +28,9 @@
 // have another that does as well: waitid(2) and waitpid(2), kill(2) and tkill(2), /proc and asking for each number
 // (children.hpp), a pidfd of the coordinator and looking for a new parent now and then.
 //
-// What is not promised then. Without PR_SET_CHILD_SUBREAPER orphans go elsewhere, and only the program itself is killed.
-// Without a pidfd of the coordinator, a copy that this has forked and that holds its descriptors delays the news of its
-// end, up to kLook. Where both ways to kill, or both to wait, are refused, the program still dies with the
+// What is not promised then. Without PR_SET_CHILD_SUBREAPER orphans go elsewhere, and only the program itself is
+// killed. Without a pidfd of the coordinator, a copy that this has forked and that holds its descriptors delays the
+// news of its end, up to kLook. Where both ways to kill, or both to wait, are refused, the program still dies with the
 // inner guard (PR_SET_PDEATHSIG); what it has started may not.
 //
 // The group that the keyboard's signals and `kill -9 -GROUP` are for is the program's; the guards leave it, since those

@@ -148,8 +148,8 @@ class Guarding(LiveTest):
             self.assertEqual(os.WCOREDUMP(guard._status), dumps)
 
     def run_guard(self, refuse):
-        """Has a guard see to a process, and to an orphan of it in a session of its own, while `refuse()` has changed what
-        calls come to. Returns the guard's status, when all of them are gone."""
+        """Has a guard see to a process, and to an orphan of it in a session of its own, while `refuse()` has changed
+        what calls come to. Returns the guard's status, when all of them are gone."""
         held, hold = os.pipe()
         stream, end = os.pipe()
         guard = os.fork()

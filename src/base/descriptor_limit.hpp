@@ -9,8 +9,8 @@ namespace execnet::base {
 // cannot wait for descriptors from 1024 on, and a program may have reasons for its limit.
 void make_room_for_descriptors(std::size_t count);
 
-// The soft limit that this process had before it was raised, for its children; 0 if it was not, or somebody else has set
-// it since. Async-signal-safe.
+// The soft limit that this process had before it was raised, for its children; 0 if it was not, or somebody else has
+// set it since. Async-signal-safe.
 std::size_t descriptor_limit_before();
 
 }  // namespace execnet::base

@@ -22,8 +22,8 @@ namespace {
 constexpr base::Seconds kPatience{10.0};
 constexpr base::Seconds kOnDestruction{1.0};
 constexpr std::chrono::milliseconds kLookAfterAll{200};
-constexpr std::size_t kDescriptors = 3;      // of one gateway, at most
-constexpr std::size_t kForOneStart = 20;     // besides, while it starts, here and in the child that becomes its guard
+constexpr std::size_t kDescriptors = 3;     // of one gateway, at most
+constexpr std::size_t kForOneStart = 20;    // besides, while it starts, here and in the child that becomes its guard
 constexpr std::size_t kExpectedOfEach = 6;  // when all of a group start at once
 
 using Gateways = std::vector<std::shared_ptr<GatewayEnd>>;
@@ -201,7 +201,8 @@ std::shared_ptr<GatewayEnd> Membership::carrier(const XSpec& spec, ForkServers::
 Gateways Membership::start(std::vector<XSpec> requested, const base::Wait& wait) {
   const auto [specs, terminations] = reserve(std::move(requested));
   base::make_room_for_descriptors(specs.size() * kDescriptors + kForOneStart);
-  base::expect_descriptors(specs.size() * kExpectedOfEach);  // before the loop's thread is there, if these are the first
+  base::expect_descriptors(specs.size() *
+                           kExpectedOfEach);  // before the loop's thread is there, if these are the first
   Gateways started;
   started.reserve(specs.size());
   std::exception_ptr failure;

@@ -54,10 +54,7 @@ class Life {
     auto [command_in, command_out] = base::make_pipe();
     const base::Fd null(::open("/dev/null", O_WRONLY | O_CLOEXEC));  // for what the loader complains of
     const FaultyCalls faulty(
-        call,
-        [&](pid_t pid, int number) {
-          return is_guard(pid) ? refusal(number, ++calls[{pid, number}]) : 0;
-        },
+        call, [&](pid_t pid, int number) { return is_guard(pid) ? refusal(number, ++calls[{pid, number}]) : 0; },
         [&, pipe = out.get(), command = command_in.get(), nowhere = null.get()] {
           try {
             process = spawn({.argv = {"/bin/sh", "-c",
@@ -85,10 +82,10 @@ class Life {
 
   // What is wrong with how it ended.
   [[nodiscard]] std::string wrong() const {
-    return !is_gone                                             ? "something is left"
-           : said.empty() && !status                            ? "its guard has not ended"
+    return !is_gone                                                  ? "something is left"
+           : said.empty() && !status                                 ? "its guard has not ended"
            : ::waitpid(-1, nullptr, WNOHANG) >= 0 || errno != ECHILD ? "a zombie is left"
-                                                                : "";
+                                                                     : "";
   }
 
   Calls calls;
@@ -132,8 +129,7 @@ void refuse_each_call(Life::End end) {
       // All of them, then the n-th alone.
       const int most = long_form ? count : error == EPERM ? std::min(count, 4) : 0;
       for (int which = 0; which <= most; ++which) {
-        const Life life(
-            call, [&](int, int nth) { return which == 0 || which == nth ? error : 0; }, end);
+        const Life life(call, [&](int, int nth) { return which == 0 || which == nth ? error : 0; }, end);
         EXPECT_EQ(life.wrong(), "") << "call " << call << " fails with " << error << ", the " << which << "-th time; "
                                     << life.said;
         ++lives;
@@ -149,8 +145,7 @@ TEST_F(GuardFaults, LeaveNothingWhenTheProgramEnds) { refuse_each_call(Life::End
 
 // Nobody ends it but the guard. It may be so soon about it that there is no start.
 TEST_F(GuardFaults, AreToldToTheCoordinator) {
-  const Life no_poll(
-      kPoll, [](int, int) { return EPERM; }, Life::End::kUntouched);
+  const Life no_poll(kPoll, [](int, int) { return EPERM; }, Life::End::kUntouched);
   EXPECT_EQ(no_poll.wrong(), "");
   if (no_poll.status) {
     EXPECT_EQ(no_poll.status->describe(),
@@ -158,8 +153,7 @@ TEST_F(GuardFaults, AreToldToTheCoordinator) {
   } else {
     EXPECT_EQ(no_poll.said, "poll or waitid(in the guard of /bin/sh): Operation not permitted");
   }
-  const Life no_signals(
-      SYS_signalfd4, [](int, int) { return EMFILE; }, Life::End::kUntouched);
+  const Life no_signals(SYS_signalfd4, [](int, int) { return EMFILE; }, Life::End::kUntouched);
   EXPECT_EQ(no_signals.wrong(), "");
   EXPECT_NE(no_signals.said.find("signalfd"), std::string::npos) << no_signals.said;
   EXPECT_NE(no_signals.said.find("Too many open files"), std::string::npos) << no_signals.said;

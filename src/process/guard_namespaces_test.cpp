@@ -16,8 +16,8 @@
 #include <string>
 #include <vector>
 
-#include "base/syscall.hpp"
 #include "../../guard/children.hpp"
+#include "base/syscall.hpp"
 #include "elsewhere.hpp"
 #include "process/pidfd.hpp"
 #include "process/spawn.hpp"
@@ -100,13 +100,13 @@ std::string in_strange_land(Proc proc, const std::function<std::string()>& part)
   });
 }
 
-#define EXPECT_NOTHING_WRONG(expression)           \
-  do {                                             \
-    const std::string result_text = (expression);  \
-    if (result_text.starts_with("skipped: ")) {    \
-      GTEST_SKIP() << result_text;                 \
-    }                                              \
-    EXPECT_EQ(result_text, "");                    \
+#define EXPECT_NOTHING_WRONG(expression)          \
+  do {                                            \
+    const std::string result_text = (expression); \
+    if (result_text.starts_with("skipped: ")) {   \
+      GTEST_SKIP() << result_text;                \
+    }                                             \
+    EXPECT_EQ(result_text, "");                   \
   } while (false)
 
 // A program whose guards, killed or not, have to find an orphan in a session of its own. All hold a pipe.
@@ -127,7 +127,7 @@ struct Family {
     process->kill_tree();
     const auto status = process->wait(soon());
     char byte;
-    return !status                                   ? "its guard has not ended"
+    return !status                                    ? "its guard has not ended"
            : *status != ExitStatus{.signal = SIGKILL} ? status->describe()
            : ::read(pipe.get(), &byte, 1) != 0        ? "something is left"
                                                       : "";

@@ -24,8 +24,8 @@ std::string_view guard_program();
 // writes to afterwards.
 base::Fd make_guard_file();
 
-// Its arguments: `socket` and `coordinator` are descriptors there, the latter 0 if there is none; the candidates files of which the first that can be
-// executed is to be run with `argv`, in a PID namespace of its own or not.
+// Its arguments: `socket` and `coordinator` are descriptors there, the latter 0 if there is none; the candidates files
+// of which the first that can be executed is to be run with `argv`, in a PID namespace of its own or not.
 std::vector<std::string> guard_arguments(int socket, int coordinator, bool isolate,
                                          const std::vector<std::string>& candidates,
                                          const std::vector<std::string>& argv);

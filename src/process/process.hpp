@@ -1,13 +1,13 @@
 // A started process: its end, and how to end it.
 //
-// Two kinds. What `spawn` has started stands under a guard (guard/guard.cpp), which is a child of this process: it passes
-// signals on, has the same end, and has it when nothing of the process is left. That costs one descriptor, a socket to
-// the guard: it closes when the guard ends, and has the guard kill all when this end closes. And processes that somebody
-// else has started, of which there is a pidfd.
+// Two kinds. What `spawn` has started stands under a guard (guard/guard.cpp), which is a child of this process: it
+// passes signals on, has the same end, and has it when nothing of the process is left. That costs one descriptor, a
+// socket to the guard: it closes when the guard ends, and has the guard kill all when this end closes. And processes
+// that somebody else has started, of which there is a pidfd.
 //
 // Owner: whoever started it; shared by pointer between a gateway and the loop. Any thread may call
-// any method. Signals go to what is known to be our child, or through the pidfd, so a pid that the kernel has given to a
-// stranger is never hit. SIGCHLD is never touched, waitpid(-1) never called.
+// any method. Signals go to what is known to be our child, or through the pidfd, so a pid that the kernel has given to
+// a stranger is never hit. SIGCHLD is never touched, waitpid(-1) never called.
 #pragma once
 
 #include <sys/types.h>
@@ -43,8 +43,8 @@ class Process {
   Process(pid_t pid, pid_t guard, base::Fd socket);
   // Not our child.
   Process(pid_t pid, base::Fd pidfd);
-  // Has the guard kill what is left, and collects it: that takes milliseconds. If it does not end within two seconds, as
-  // when the kernel holds on to it, a later call of spawn() does that.
+  // Has the guard kill what is left, and collects it: that takes milliseconds. If it does not end within two seconds,
+  // as when the kernel holds on to it, a later call of spawn() does that.
   ~Process();
   Process(const Process&) = delete;
   Process& operator=(const Process&) = delete;

@@ -12,8 +12,8 @@ namespace execnet::process {
 // are forked while this runs: all trees are stopped first and then killed. What has detached itself
 // before, by outliving its parent, is no descendant any more. Where there is no /proc, or one of another PID namespace,
 // whose numbers are those of strangers here, only the processes themselves are killed: what they have started is
-// left to the guard that stands above their fork server. A fleet given at once costs hardly more than one process, since the
-// process table is read two or three times in all. Does not wait for the ends.
+// left to the guard that stands above their fork server. A fleet given at once costs hardly more than one process,
+// since the process table is read two or three times in all. Does not wait for the ends.
 //
 // Any thread. REQUIRES: no null pointers.
 void kill_trees(std::span<Process* const> roots);

@@ -1,5 +1,5 @@
-// A start that fails at any system call of the thread that starts: it says so, and nothing is left, no zombie, no descriptor, no
-// thread.
+// A start that fails at any system call of the thread that starts: it says so, and nothing is left, no zombie, no
+// descriptor, no thread.
 #include <gtest/gtest.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -36,10 +36,10 @@ struct Belongings {
     std::string text;
     for (const auto deadline = std::chrono::steady_clock::now() + 20s;;) {
       const Belongings now;
-      text = now.descriptors > descriptors                             ? "a descriptor"
-             : now.threads > threads                                   ? "a thread"
+      text = now.descriptors > descriptors                              ? "a descriptor"
+             : now.threads > threads                                    ? "a thread"
              : ::waitpid(-1, nullptr, WNOHANG) != -1 || errno != ECHILD ? "a child"
-                                                                       : "";
+                                                                        : "";
       if (text.empty() || std::chrono::steady_clock::now() > deadline) {
         return text;
       }
@@ -76,10 +76,7 @@ TEST_P(StartFaults, LeaveNothing) {
       std::string said;
       {
         const testing::FaultyCalls faulty(
-            call,
-            [&, error = error](pid_t thread, int) {
-              return thread == starter && ++calls == which ? error : 0;
-            },
+            call, [&, error = error](pid_t thread, int) { return thread == starter && ++calls == which ? error : 0; },
             [&] {
               starter = ::gettid();
               Group group;
@@ -93,7 +90,8 @@ TEST_P(StartFaults, LeaveNothing) {
       failed += said.empty() ? 0 : 1;
       EXPECT_LT(std::chrono::steady_clock::now() - began, 40s)
           << "call " << call << " has failed, the " << which << "-th time: " << said;
-      ASSERT_EQ(before.left(), "") << "is left where call " << call << " has failed, the " << which << "-th time: " << said;
+      ASSERT_EQ(before.left(), "") << "is left where call " << call << " has failed, the " << which
+                                   << "-th time: " << said;
       if (calls < which) {
         break;  // there are no more
       }

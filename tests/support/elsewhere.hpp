@@ -13,7 +13,8 @@ std::string elsewhere(const std::function<std::string()>& part);
 // returns a text that begins with "skipped: " and the reason.
 std::string in_pid_namespace(const std::function<std::string()>& part);
 
-// Puts an empty directory in the place of /proc, for this process and what it starts. False with errno set if it may not.
+// Puts an empty directory in the place of /proc, for this process and what it starts. False with errno set if it may
+// not.
 bool hide_proc();
 
 // Makes a system call fail with `error` in this process and all that it starts, for the rest of its life. With a mask

@@ -1,6 +1,6 @@
 """flood.py ATTACK: a worker of an own kind. It says HELLO, and then sends frames of one kind without end.
 
-It stands in for an interpreter (`python=`) and is run by tests/python/test_peer_limits.py and tests/cpp/limits_test.cpp.
+It stands in for an interpreter (`python=`), for tests/python/test_peer_limits.py and tests/cpp/limits_test.cpp.
 """
 
 from __future__ import annotations

@@ -32,8 +32,8 @@ def fork_under_guard(stream_fd):
     guard/guard.cpp is elsewhere: both adopt what the worker leaves behind, either notices when the other one is killed,
     and when the stream ends so do all, even if the worker is in C code and keeps the interpreter's lock.
 
-    Children are found in /proc. Where there is none, or one of another PID namespace, whose numbers are those of strangers
-    here, the kernel is asked about each number that there may be.
+    Children are found in /proc. Where there is none, or one of another PID namespace, whose numbers are those of
+    strangers here, the kernel is asked about each number that there may be.
 
     Where nothing can be adopted, for want of prctl(), the worker and what it starts are a process group of their own,
     to which the keyboard's signals do not come, and are killed as one; what leaves the group stays. Its number is the

@@ -28,6 +28,7 @@ TEST_P(Floods, EndTheirGatewayWithAnErrorThatNamesTheLimit) {
   const testing::MemoryBound memory(4096);
   Group group;
   const Gateway gateway = group.makegateway(flooding(attack, "bytes=32M,channels=10000,messages=1000"));
+  const Channel channel = gateway.newchannel();  // to which the items come
   gateway.join(kPatience);
   try {
     static_cast<void>(gateway.remote_exec("pass"));

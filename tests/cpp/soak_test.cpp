@@ -409,13 +409,12 @@ TEST(Soak, AGroupIsDestroyedWhileAThreadTerminatesIt) {
     auto group = std::make_unique<Group>(std::vector<XSpec>{"popen"});
     std::promise<void> ending;
     std::promise<void> destroying;
-    (*group)[0]
-        .remote_exec("channel.receive()")
-        .setcallback([](const Value&) {},
-                     [&] {
-                       ending.set_value();  // the other thread is in terminate() now
-                       destroying.get_future().wait_for(kPatience);
-                     });
+    const Channel channel = (*group)[0].remote_exec("channel.receive()");  // it would end if nobody could send to it
+    channel.setcallback([](const Value&) {},
+                        [&] {
+                          ending.set_value();  // the other thread is in terminate() now
+                          destroying.get_future().wait_for(kPatience);
+                        });
     std::thread other([&] { group->terminate(kPatience); });
     EXPECT_EQ(ending.get_future().wait_for(kPatience), std::future_status::ready);
     std::thread releases([&] { destroying.set_value(); });

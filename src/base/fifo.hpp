@@ -17,6 +17,8 @@ class Fifo {
   [[nodiscard]] const T& front() const { return items_[begin_]; }
   [[nodiscard]] auto begin() { return items_.begin() + static_cast<std::ptrdiff_t>(begin_); }
   [[nodiscard]] auto end() { return items_.end(); }
+  [[nodiscard]] auto begin() const { return items_.begin() + static_cast<std::ptrdiff_t>(begin_); }
+  [[nodiscard]] auto end() const { return items_.end(); }
 
   void push_back(T&& item) {
     if (begin_ != 0 && items_.size() == items_.capacity() && begin_ > items_.size() / 2) {

@@ -161,7 +161,7 @@ bool ChannelHandle::no_more_items() const {
 
 void ChannelHandle::throw_end(Connection::Lock& lock) {
   if (!state_->errors.empty()) {
-    const std::string text = state_->errors.take_front();
+    const std::string text = connection_->take_error(lock, *state_);
     throw RemoteError(text);
   }
   if (state_->lost) {

@@ -25,7 +25,6 @@ struct ChannelState {
   const std::uint32_t id;
   base::Fifo<base::Buffer> items;      // arrived, not yet received; still encoded
   base::Fifo<std::string> errors;      // the other side's error texts that nobody was told yet
-  std::size_t held = 0;                // bytes of the other side's that are kept for it: see Channels
   bool closed = false;                 // this end has sent its CLOSE: it sends nothing more
   bool peer_closed = false;            // the other end's CLOSE has arrived
   bool no_more_items = false;          // nothing will be added to `items`

@@ -68,7 +68,7 @@ void Channels::on_referenced(ChannelState& state) {
 
 void Channels::drop_items(ChannelState& state) {
   for (const base::Buffer& item : state.items) {
-    on_taken(state, item.size());
+    on_taken(item.size());
   }
   state.items.clear();
 }
@@ -77,7 +77,7 @@ void Channels::forget_if_over(const ChannelState& state) {
   if (!state.closed || !state.peer_closed || !state.handle.expired()) {
     return;
   }
-  if (!state.referenced && state.held != 0) {
+  if (!state.referenced && !(state.items.empty() && state.errors.empty())) {
     return;  // the reference to it may still come
   }
   const std::uint32_t id = state.id;
@@ -85,7 +85,9 @@ void Channels::forget_if_over(const ChannelState& state) {
     forgotten_.insert(id);
   }
   if (states_.erase(id) != 0) {
-    held_ -= state.held;
+    for (const std::string& error : state.errors) {
+      on_taken(error.size());
+    }
   }
 }
 

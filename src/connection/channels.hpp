@@ -52,15 +52,9 @@ class Channels {
   // To be called when one of the conditions may hold from now on.
   void forget_if_over(const ChannelState& state);
 
-  // An item, or an error text, is kept for the channel, and kept no longer.
-  void on_kept(ChannelState& state, std::size_t bytes) {
-    state.held += bytes + kItemCost;
-    held_ += bytes + kItemCost;
-  }
-  void on_taken(ChannelState& state, std::size_t bytes) {
-    state.held -= bytes + kItemCost;
-    held_ -= bytes + kItemCost;
-  }
+  // So many bytes of an item or an error text are kept for a channel, or kept no longer.
+  void on_kept(std::size_t bytes) { held_ += bytes + kItemCost; }
+  void on_taken(std::size_t bytes) { held_ -= bytes + kItemCost; }
 
   // Channels that this end has not closed.
   [[nodiscard]] std::size_t open() const;

@@ -59,7 +59,7 @@ TEST(Channels, OneThatIsOverIsForgottenAndItsIdIsNot) {
 TEST(Channels, ItemsOfOneWhoseReferenceIsStillToComeAreKept) {
   Channels channels(Side::kCoordinator);
   const auto state = channels.of_frame(2);
-  channels.on_kept(*state, 4);
+  channels.on_kept(4);
   state->items.push_back(base::Buffer("item"));
   close_both(channels, *state);
   EXPECT_EQ(channels.find(2), state);
@@ -94,20 +94,34 @@ class LimitedChannels : public ::testing::Test {
 };
 
 TEST_F(LimitedChannels, CountTheBytesThatNobodyHasReceived) {
-  const auto state = channels_.of_frame(2);
   for (int i = 0; i < 9; ++i) {
-    channels_.on_kept(*state, 10);
+    channels_.on_kept(10);
     EXPECT_EQ(refusal(channels_), "") << i;
   }
   EXPECT_NE(refusal(channels_, 0, 335).find("limits=bytes=1000"), std::string::npos);
   for (int i = 0; i < 9; ++i) {
-    channels_.on_kept(*state, 10);
+    channels_.on_kept(10);
   }
   EXPECT_NE(refusal(channels_).find("limits=bytes=1000"), std::string::npos);
   for (int i = 0; i < 9; ++i) {
-    channels_.on_taken(*state, 10);
+    channels_.on_taken(10);
   }
   EXPECT_EQ(refusal(channels_), "");
+}
+
+// A callback has its items still to come when both ends have closed its channel.
+TEST_F(LimitedChannels, ForgetNoBytesWithTheirChannel) {
+  const auto state = channels_.of_frame(2);
+  channels_.on_referenced(*state);
+  channels_.on_unreferenced();
+  channels_.on_kept(10);
+  channels_.on_kept(5);
+  state->errors.push_back("error");
+  close_both(channels_, *state);
+  EXPECT_EQ(refusal(channels_, 0, 1000 - 74), "") << "those of the error text are gone";
+  EXPECT_NE(refusal(channels_, 0, 1000 - 73), "") << "those of the item are not";
+  channels_.on_taken(10);
+  EXPECT_EQ(refusal(channels_, 0, 1000), "");
 }
 
 TEST_F(LimitedChannels, CountChannelsThatNobodyHas) {

@@ -123,6 +123,19 @@ void Connection::close_channel(Lock& lock, const std::shared_ptr<ChannelState>& 
   end_items(lock, state);
 }
 
+void Connection::keep_error(Lock& lock, ChannelState& state, std::string text) {
+  static_cast<void>(lock);
+  channels_.on_kept(text.size());
+  state.errors.push_back(std::move(text));
+}
+
+std::string Connection::take_error(Lock& lock, ChannelState& state) {
+  static_cast<void>(lock);
+  std::string text = state.errors.take_front();
+  channels_.on_taken(text.size());
+  return text;
+}
+
 void Connection::drop_channel(Lock& lock, const std::shared_ptr<ChannelState>& state) {
   channels_.on_unreferenced();
   if (!state->handle.expired()) {
@@ -174,7 +187,7 @@ void Connection::set_window(Lock& lock, const std::shared_ptr<ChannelState>& sta
 }
 
 void Connection::on_taken(Lock& lock, ChannelState& state, std::size_t bytes) {
-  channels_.on_taken(state, bytes);
+  channels_.on_taken(bytes);
   state.flow.on_taken(bytes);
   tell_taken(lock, state);
 }

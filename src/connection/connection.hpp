@@ -136,6 +136,9 @@ class Connection : public std::enable_shared_from_this<Connection>, private Read
   std::shared_ptr<ChannelHandle> handle(Lock& lock, const std::shared_ptr<ChannelState>& state);
   // Sends this end's CLOSE, or CLOSE_ERROR with the text, if it was not sent yet.
   void close_channel(Lock& lock, const std::shared_ptr<ChannelState>& state, const std::optional<std::string>& error);
+  // An error text that nobody was told yet. REQUIRES: to take one, that there is one.
+  void keep_error(Lock& lock, ChannelState& state, std::string text);
+  std::string take_error(Lock& lock, ChannelState& state);
   // The program has let go of its handle. Never waits.
   void drop_channel(Lock& lock, const std::shared_ptr<ChannelState>& state);
   [[nodiscard]] std::size_t open_channels(const Lock& lock) const {

@@ -135,7 +135,7 @@ void Connection::on_data(Lock& lock, std::uint32_t id, base::Buffer&& payload) {
     relay->on_item(lock, std::move(payload));
     return;
   }
-  channels_.on_kept(*state, payload.size());
+  channels_.on_kept(payload.size());
   if (state->callback) {
     dispatcher_.push(lock, state, std::move(payload));
   } else {
@@ -153,8 +153,7 @@ void Connection::on_peer_close(Lock& lock, std::uint32_t id, std::optional<std::
   if (!state->closed) {
     state->closed = true;
     if (error) {
-      channels_.on_kept(*state, error->size());
-      state->errors.push_back(std::move(*error));
+      keep_error(lock, *state, std::move(*error));
     }
     // The other side only needs this to forget the id: not worth a system call of its own.
     writing_.post_reply_later(lock, wire::FrameType::kClose, id);

@@ -135,17 +135,17 @@ void Dispatcher::run_one(Lock& lock, Call call) {
   ChannelState& channel = *call.channel;
   std::shared_ptr<Callback> callback = channel.callback;
   if (call.item) {
+    const StringConfig strings = channel.strings.value_or(connection_.strings(lock));
+    connection_.on_taken(lock, channel, call.item->size());
     if (channel.callback_failed) {
       return;
     }
-    const StringConfig strings = channel.strings.value_or(connection_.strings(lock));
-    connection_.on_taken(lock, channel, call.item->size());
     lock.unlock();
     auto error = callback->on_item(std::move(*call.item), strings);
     lock.lock();
     if (error) {
       channel.callback_failed = true;
-      channel.errors.push_back(std::string(*error));
+      connection_.keep_error(lock, channel, *error);
       connection_.close_channel(lock, call.channel, error);
     }
     return;

@@ -37,7 +37,7 @@ class EXECNET_EXPORT Gateway {
   // Keyword arguments go to the function the source names.
   //   auto channel = gateway.remote_exec("channel.send(channel.receive() + 1)");
   // Throws DumpError for the arguments, GatewayGone. Errors of the code itself arrive on the channel.
-  Channel remote_exec(const Source& source, const Dict& arguments = {}) const;
+  Channel remote_exec(const Source& source, const Dict& arguments = {}) const;  // NOLINT(modernize-use-nodiscard)
   // A channel without code at its other end, to be sent over another channel.
   [[nodiscard]] Channel newchannel() const;
 
@@ -45,7 +45,7 @@ class EXECNET_EXPORT Gateway {
   [[nodiscard]] const RemoteInfo& rinfo() const;
   // Asks the worker: {"numchannels": int, "numexecuting": int, "execmodel": str, and for its channels with a
   // window "numblocked": int, the blocked sends, "outstanding": int, bytes sent and not received here}.
-  Dict remote_status(std::optional<Seconds> timeout = std::nullopt) const;
+  Dict remote_status(std::optional<Seconds> timeout = std::nullopt) const;  // NOLINT(modernize-use-nodiscard)
   // Whether the other side is there.
   [[nodiscard]] bool hasreceiver() const;
   // The number of channels that are open.

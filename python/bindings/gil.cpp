@@ -10,6 +10,7 @@
 #define EXECNET_IS_UNWOUND
 // The older one of two ways: what it was given, pthread_exit() calls first of all. Handlers of the macro
 // pthread_cleanup_push() would be called in the course of the unwinding.
+// NOLINTNEXTLINE(readability-identifier-naming): the name is glibc's
 extern "C" void _pthread_cleanup_push(_pthread_cleanup_buffer* buffer, void (*handler)(void*), void* argument);
 #endif
 

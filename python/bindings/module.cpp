@@ -66,8 +66,8 @@ PyObject* with_create_slot(PyObject* made) {
 
 }  // namespace
 
-extern "C" NB_EXPORT PyObject* PyInit__core();
-extern "C" NB_EXPORT PyObject* PyInit__core() {
+extern "C" NB_EXPORT PyObject* PyInit__core();   // NOLINT(bugprone-reserved-identifier,readability-identifier-naming)
+extern "C" NB_EXPORT PyObject* PyInit__core() {  // NOLINT(bugprone-reserved-identifier,readability-identifier-naming)
   if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
     PyErr_SetString(PyExc_ImportError,
                     "execnet cannot be imported in a subinterpreter: its types and threads belong to the main "

@@ -22,7 +22,7 @@ inline std::string portable(nanobind::handle text) {
 
 // An exception of Python in a line, whatever its class does.
 inline std::string summary_of(const nanobind::python_error& error) {
-  const std::string name = portable(error.type().attr("__name__"));
+  std::string name = portable(error.type().attr("__name__"));
   try {
     return name + ": " + portable(error.value());
   } catch (const nanobind::python_error&) {

@@ -63,7 +63,9 @@ class ConnectionOwner {
   virtual void on_stream_end(const std::string& error) = 0;
 };
 
-class Connection : public std::enable_shared_from_this<Connection>, private Reading::Receiver, private Writing::Sender {
+class Connection final : public std::enable_shared_from_this<Connection>,
+                         private Reading::Receiver,
+                         private Writing::Sender {
  public:
   using Lock = core::Lock;
   using Flows = Channels::Flows;

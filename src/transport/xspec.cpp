@@ -212,10 +212,12 @@ XSpec::Limits XSpec::limits() const {
                         : name == "channels" ? &limits.channels
                         : name == "messages" ? &limits.messages
                                              : nullptr;
-    if (limit == nullptr || *limit || !(*limit = size_of(part.substr(std::min(name.size() + 1, part.size()))))) {
+    const auto size = size_of(part.substr(std::min(name.size() + 1, part.size())));
+    if (limit == nullptr || *limit || !size) {
       refuse("limits=" + text + " has " + in_quotes(part) + ", which is not a limit or is given twice,", text_,
              "the form is limits=bytes=1G,channels=10000,messages=1000, each of them or not");
     }
+    *limit = size;
   }
   return limits;
 }

@@ -137,7 +137,7 @@ def answer_requests():
             if wanted in (COLLECT, KILL):
                 pid = workers.pop(number)
                 if wanted == KILL:
-                    os.kill(pid, _signal.SIGKILL)
+                    kill(pid)
                 say(ENDED, number, collect(pid, 0 if wanted == KILL else os.WNOHANG))
                 continue
             # The kernel drops those for which it finds no room in this process.
@@ -154,6 +154,8 @@ def answer_requests():
                 os.close(descriptor)
             if refusal:
                 say(REFUSED, number, text=refusal)
+            elif pid < 0:  # code of the modules has put something else in the place of os.fork
+                say(REFUSED, number, text="os.fork() has given %d" % pid)
             else:
                 workers[number] = pid
                 say(FORKED, number, pid)
@@ -215,6 +217,19 @@ def why_not_to_fork():
     ) % ", ".join(names)
 
 
+def is_running(pid):
+    """Whether that is a child of this process which has not ended: a number that code of the modules makes up is not."""
+    try:
+        return pid > 0 and os.waitpid(pid, os.WNOHANG) == (0, 0)
+    except OSError:
+        return False
+
+
+def kill(pid):
+    if is_running(pid):
+        os.kill(pid, _signal.SIGKILL)
+
+
 def collect(pid, options):
     """The status of a worker that has ended, as waitpid() has it; -1 if that is not known."""
     try:
@@ -270,8 +285,8 @@ def end(pids):
     """The coordinator is gone. Workers see the end of their streams and end, or are killed."""
     deadline = time.monotonic() + GRACE
     while pids and time.monotonic() < deadline:
-        pids = [pid for pid in pids if os.waitpid(pid, os.WNOHANG) == (0, 0)]
+        pids = list(filter(is_running, pids))
         time.sleep(0.01 if pids else 0)
     for pid in pids:
-        os.kill(pid, _signal.SIGKILL)
+        kill(pid)
     os._exit(0)  # what the modules have registered for the end of the process is for the workers

@@ -46,15 +46,15 @@ bool are_same(const Chain& a, const Chain& b) {
 Descent::Descent(const Process& root) : root_(root), root_pid_(root.root_pid()) {}
 
 Descent::Found Descent::find(pid_t pid) {
+  if (pid <= 1 || pid == root_pid_) {
+    return {Kind::kOthers};
+  }
   base::Fd pidfd = pidfd_open(pid);
   if (!pidfd) {
     return {};
   }
   if (!guard::proc_is_ours()) {
     return {Kind::kUnknown, std::move(pidfd)};
-  }
-  if (pid <= 1 || pid == root_pid_) {
-    return {Kind::kOthers};
   }
   if (!(parent_ && is_child_of(*parent_, pid)) && !pidfd_ended(pidfd.get())) {
     if (!reaches_root(pid) || pidfd_ended(root_.end_fd())) {

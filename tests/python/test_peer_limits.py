@@ -104,15 +104,17 @@ def test_channels_that_are_made_and_closed_leave_nothing(group: execnet.Group, p
 
     def peak_there(code: str = "") -> int:
         probe.send(code)
-        peak: int = probe.receive(timeout=50)
+        peak: int = probe.receive(timeout=200)
         return peak
 
-    before = peak_megabytes(), peak_there()
-    if side == "there":
-        peak_there(make)
-    else:
-        exec(make)
-    after = peak_megabytes(), peak_there()
-    assert gateway.remote_status(timeout=50).numchannels == 1
-    assert after[0] - before[0] < 64
-    assert after[1] - before[1] < 64
+    peaks = []
+    for _ in range(2):
+        if side == "there":
+            peak_there(make)
+        else:
+            exec(make)
+        peaks.append((peak_megabytes(), peak_there()))
+        assert gateway.remote_status(timeout=50).numchannels == 1
+    # The second time there is room for what waits to be told to the other side.
+    assert peaks[1][0] - peaks[0][0] < 48
+    assert peaks[1][1] - peaks[0][1] < 48

@@ -464,7 +464,7 @@ def test_neighbours_who_connect_first_do_not_hold_up_a_start(group: execnet.Grou
     def interfere() -> None:
         connections: list[socket.socket] = []
         host_pid = group["host"]._rinfo().pid
-        while not stop.is_set():
+        while not stop.is_set() and len(connections) < 100:
             for port in listening_ports(host_pid):
                 for words in (b"", b"x", b"x" * 32, b"x" * 100):
                     try:
@@ -483,6 +483,7 @@ def test_neighbours_who_connect_first_do_not_hold_up_a_start(group: execnet.Grou
         while not met:  # until he was there in time
             gateway = group.makegateway("socket//installvia=host")
             assert gateway.remote_exec("channel.send(1)").receive(timeout=30) == 1
+            gateway.exit()
     finally:
         stop.set()
         neighbour.join()

@@ -30,15 +30,25 @@ NB_MODULE(_bindings, module) {
 
 namespace {
 
+// A new reference to what a weak one refers to; null if it is gone.
+PyObject* referent(PyObject* weak) {
+  PyObject* object = nullptr;
+#if PY_VERSION_HEX >= 0x030D0000
+  static_cast<void>(PyWeakref_GetRef(weak, &object));
+#else
+  object = PyWeakref_GetObject(weak);
+  object = object == Py_None ? nullptr : Py_NewRef(object);
+#endif
+  return object;
+}
+
 // Test suites take execnet out of sys.modules and import it again. Its types cannot be registered twice, and what was
 // made before is still used: so the module that is there is given again, as long as anything refers to it. Then a
 // Gateway, a Channel and the exceptions are of the same types before and after.
 PyObject* the_module(PyObject* spec, PyModuleDef* /*definition*/) {
   static PyObject* known = nullptr;  // a weak reference, so that the interpreter can take the module apart at its end
   if (known != nullptr) {
-    PyObject* const module = PyWeakref_GetObject(known);  // borrowed
-    if (module != Py_None) {
-      Py_INCREF(module);
+    if (PyObject* const module = referent(known)) {
       return module;
     }
     Py_CLEAR(known);

@@ -15,6 +15,8 @@
 #include <string_view>
 #include <utility>
 
+#include "base/huge_pages.hpp"
+
 namespace execnet::base {
 
 class Buffer {
@@ -72,8 +74,27 @@ class Buffer {
     void operator()(char* data) const { std::free(data); }
   };
 
-  void grow(std::size_t needed);
-  [[nodiscard]] bool resize_to(std::size_t capacity);
+  // For the opcode or the like that follows something large, which would have to move for it.
+  static constexpr std::size_t kSpare = 32;
+
+  void grow(std::size_t needed) {
+    const std::size_t capacity = needed > capacity_ * 2 ? needed + kSpare : capacity_ * 2;
+    if (capacity < kLarge && resize_to(capacity)) {  // nearly always
+      return;
+    }
+    grow_large(needed);
+  }
+  void grow_large(std::size_t needed);
+  [[nodiscard]] bool resize_to(std::size_t capacity) {
+    char* data = static_cast<char*>(std::realloc(data_.get(), capacity));
+    if (data == nullptr) {
+      return false;
+    }
+    static_cast<void>(data_.release());  // realloc has taken the old block.
+    data_.reset(data);
+    capacity_ = capacity;
+    return true;
+  }
 
   std::unique_ptr<char, Free> data_;
   std::size_t size_ = 0;

@@ -32,10 +32,9 @@ class Reading {
   // What is done with the messages.
   class Receiver {
    public:
-    virtual void take_in(Lock& lock, Incoming&& incoming) = 0;
+    virtual ~Receiver() = default;
 
-   protected:
-    ~Receiver() = default;
+    virtual void take_in(Lock& lock, Incoming&& incoming) = 0;
   };
 
   Reading(Link& link, Roles& roles, Waits& waits, Receiver& receiver, bool skips_noise)

@@ -30,10 +30,9 @@ class Writing {
   // Who is told when a message is taken back: the other side will never have it.
   class Sender {
    public:
-    virtual void on_taken_back(Lock& lock, const Outgoing& message) = 0;
+    virtual ~Sender() = default;
 
-   protected:
-    ~Sender() = default;
+    virtual void on_taken_back(Lock& lock, const Outgoing& message) = 0;
   };
 
   Writing(Link& link, Roles& roles, Waits& waits, Reading& reading, Sender& sender)

@@ -30,6 +30,18 @@ NB_MODULE(_bindings, module) {
 
 namespace {
 
+// Whether this is a subinterpreter; then an ImportError says so. Python 3.13 calls PyInit__core() in the main
+// interpreter first, so it is asked again when the module is made.
+bool is_refused_here() {
+  if (PyInterpreterState_Get() == PyInterpreterState_Main()) {
+    return false;
+  }
+  PyErr_SetString(PyExc_ImportError,
+                  "execnet cannot be imported in a subinterpreter: its types and threads belong to the main "
+                  "interpreter. Import and use it there, or run this code in a process of its own.");
+  return true;
+}
+
 // A new reference to what a weak one refers to; null if it is gone.
 PyObject* referent(PyObject* weak) {
   PyObject* object = nullptr;
@@ -46,6 +58,9 @@ PyObject* referent(PyObject* weak) {
 // made before is still used: so the module that is there is given again, as long as anything refers to it. Then a
 // Gateway, a Channel and the exceptions are of the same types before and after.
 PyObject* the_module(PyObject* spec, PyModuleDef* /*definition*/) {
+  if (is_refused_here()) {
+    return nullptr;
+  }
   static PyObject* known = nullptr;  // a weak reference, so that the interpreter can take the module apart at its end
   if (known != nullptr) {
     if (PyObject* const module = referent(known)) {
@@ -65,8 +80,17 @@ PyObject* with_create_slot(PyObject* made) {
   auto* const definition = reinterpret_cast<PyModuleDef*>(made);
   static std::vector<PyModuleDef_Slot> slots;
   slots.push_back({Py_mod_create, reinterpret_cast<void*>(the_module)});
+#if PY_VERSION_HEX >= 0x030C0000
+  // Python would refuse isolated ones by itself, but not say what to do: so it lets them come, to be refused here.
+  slots.push_back({Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED});
+#endif
   const PyModuleDef_Slot* slot = definition->m_slots;
   for (; slot->slot != 0; ++slot) {
+#if PY_VERSION_HEX >= 0x030C0000
+    if (slot->slot == Py_mod_multiple_interpreters) {
+      continue;
+    }
+#endif
     slots.push_back(*slot);
   }
   slots.push_back(*slot);
@@ -78,10 +102,7 @@ PyObject* with_create_slot(PyObject* made) {
 
 extern "C" NB_EXPORT PyObject* PyInit__core();   // NOLINT(bugprone-reserved-identifier,readability-identifier-naming)
 extern "C" NB_EXPORT PyObject* PyInit__core() {  // NOLINT(bugprone-reserved-identifier,readability-identifier-naming)
-  if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
-    PyErr_SetString(PyExc_ImportError,
-                    "execnet cannot be imported in a subinterpreter: its types and threads belong to the main "
-                    "interpreter. Import and use it there, or run this code in a process of its own.");
+  if (is_refused_here()) {
     return nullptr;
   }
   static PyObject* definition = nullptr;

@@ -167,7 +167,9 @@ sys.path.append(sys.argv[1])
 import execnet
 code = '''
 import sys
-flags = [getattr(sys.flags, name) for name in dir(sys.flags) if isinstance(getattr(sys.flags, name), int)]
+# From 3.13 on the bootstrap needs safe_path (docs/security.md): what it is for, the working directory, is compared below.
+names = [name for name in dir(sys.flags) if name != "safe_path" or sys.version_info < (3, 13)]
+flags = [getattr(sys.flags, name) for name in names if isinstance(getattr(sys.flags, name), int)]
 channel.send((flags, sorted(sys._xoptions.items()), sys.warnoptions, sys.path[0] == "", sys.dont_write_bytecode))
 '''
 namespace = {}
@@ -204,7 +206,7 @@ print("the same")
         "-X utf8=0 -X faulthandler -X importtime=0",
         "-X tracemalloc=3 -X pycache_prefix=/tmp/no -O",
         "-I -S -B -W error::ImportWarning",
-        "-P" if sys.version_info >= (3, 11) else "-q",
+        "-P" if sys.version_info >= (3, 11) else "-B -O",
         "--check-hash-based-pycs always",
     ],
 )

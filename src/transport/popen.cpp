@@ -70,7 +70,9 @@ Launch popen_launch(const XSpec& spec, const LocalPython& python) {
   launch.stream_on_stdio = python.stdio_only;
   launch.isolate = spec.has("isolate");
   launch.native = !chosen && !python.executable.empty() && !python.native_module.empty();
-  if ((!launch.native || python.imports_first) && !spec.env().contains(kSafePath) && !is_set(kSafePath)) {
+  // Who is told -P is to stay without the working directory.
+  const bool left_out = std::find(launch.argv.begin(), launch.argv.end(), "-P") != launch.argv.end();
+  if ((!launch.native || python.imports_first) && !left_out && !spec.env().contains(kSafePath) && !is_set(kSafePath)) {
     launch.env.emplace_back(kSafePath, kOnlyAtStart);
   }
   launch.argv.emplace_back("-u");

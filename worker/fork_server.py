@@ -218,7 +218,7 @@ def why_not_to_fork():
 
 
 def is_running(pid):
-    """Whether that is a child of this process which has not ended: a number that code of the modules makes up is not."""
+    """Whether that is a child of this process which has not ended. A number that the modules make up is not."""
     try:
         return pid > 0 and os.waitpid(pid, os.WNOHANG) == (0, 0)
     except OSError:

@@ -167,7 +167,7 @@ sys.path.append(sys.argv[1])
 import execnet
 code = '''
 import sys
-# From 3.13 on the bootstrap needs safe_path (docs/security.md): what it is for, the working directory, is compared below.
+# From 3.13 on the bootstrap needs safe_path (docs/security.md). What it is for, the working directory, is compared.
 names = [name for name in dir(sys.flags) if name != "safe_path" or sys.version_info < (3, 13)]
 flags = [getattr(sys.flags, name) for name in names if isinstance(getattr(sys.flags, name), int)]
 channel.send((flags, sorted(sys._xoptions.items()), sys.warnoptions, sys.path[0] == "", sys.dont_write_bytecode))

@@ -199,7 +199,7 @@ def serve(stream, write_fd, stderr_fd):
     outcome = []
     try:
         if (3,) < sys.version_info < (3, 8):
-            # Threads end by pthread_exit() there, and the first loads a library: later there may be no descriptor for it.
+            # A thread ends by pthread_exit() there, which loads a library: later there may be no descriptor for it.
             start_thread("first", int)
         start_thread("poster", for_good, connection.run_poster)
         start_thread("receiver", receive_all, messages, connection, executor, select, outcome)

@@ -82,8 +82,16 @@ TEST_F(Family, OfOthersAreNot) {
 
 TEST_F(Family, NumbersOfNobodyAreNone) {
   Descent descent(*root_);
-  for (const pid_t pid : {0, -1, -2, INT_MIN, INT_MAX, 1 << 23}) {
+  for (const pid_t pid : {INT_MAX, 1 << 23}) {
     EXPECT_EQ(descent.find(pid).kind, Kind::kNone) << pid;
+  }
+}
+
+// kill(2) takes them for groups, or for everybody.
+TEST_F(Family, NumbersThatAreNoneOfAProcessAreOthers) {
+  Descent descent(*root_);
+  for (const pid_t pid : {0, -1, -2, INT_MIN}) {
+    EXPECT_EQ(descent.find(pid).kind, Kind::kOthers) << pid;
   }
 }
 

@@ -132,6 +132,17 @@ def test_it_says_what_it_installs_and_services_are_forbidden_meanwhile(machine: 
     assert not policy.exists()
 
 
+def test_the_ssh_service_is_disabled_by_the_helper_of_debian(machine: Machine) -> None:
+    """The real one refuses whoever is no script of dpkg's."""
+    (line,) = [line for line in (ROOT / "tools/setup").read_text().splitlines() if "deb-systemd-helper disable" in line]
+    helper = Path("/usr/bin/deb-systemd-helper")
+    if os.geteuid() != 0 or not helper.exists():
+        pytest.skip("for root of a Debian")
+    command = f"as_root() {{ \"$@\"; }}; {line.replace('ssh.service ssh.socket', 'execnet-has-none.service')}"
+    done = subprocess.run(["bash", "-ec", command], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def make_environment(directory: Path) -> None:
     """As tools/setup has made it, of this interpreter, with nothing installed."""
     (directory / "bin").mkdir(parents=True)

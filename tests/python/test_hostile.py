@@ -241,7 +241,7 @@ def frame(kind: int, channel: int, payload: bytes = b"") -> bytes:
 
 
 def answers(source: str, frames: bytes) -> tuple[list[tuple[int, int, bytes]], str]:
-    """The frames with which a worker answers, after HELLO, until it ends, and its stderr."""
+    """The frames with which a worker answers, after HELLO, until it closes channel 1 or ends, and its stderr."""
     here, there = socket.socketpair()
     with here, tempfile.TemporaryFile() as said:
         with there:
@@ -251,22 +251,21 @@ def answers(source: str, frames: bytes) -> tuple[list[tuple[int, int, bytes]], s
                 stdout=subprocess.DEVNULL,
                 stderr=said,
             )
-        received = b""
+        got = []
         try:
             here.settimeout(60)
             here.sendall(frames)
-            here.shutdown(socket.SHUT_WR)
             with here.makefile("rb") as stream, contextlib.suppress(ConnectionError):
-                received = stream.read()
+                stream.read(8)
+                while header := stream.read(16):
+                    kind, _, _, channel, length, _ = struct.unpack("<BBHIII", header)
+                    got.append((kind, channel, stream.read(length)))
+                    if channel == 1 and kind in (CLOSE, CLOSE_ERROR):
+                        here.shutdown(socket.SHUT_WR)  # not before: it gives the code little time to end
             process.wait(60)
         finally:
             process.kill()
         said.seek(0)
-        got, at = [], 8
-        while at < len(received):
-            kind, _, _, channel, length, _ = struct.unpack_from("<BBHIII", received, at)
-            got.append((kind, channel, received[at + 16 : at + 16 + length]))
-            at += 16 + length
         return got[1:], said.read().decode()
 
 

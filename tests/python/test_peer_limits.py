@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import os
 import shlex
 import sys
@@ -108,13 +109,13 @@ def test_channels_that_are_made_and_closed_leave_nothing(group: execnet.Group, p
         return peak
 
     peaks = []
-    for _ in range(2):
+    for _ in range(4):
         if side == "there":
             peak_there(make)
         else:
             exec(make)
         peaks.append((peak_megabytes(), peak_there()))
         assert gateway.remote_status(timeout=50).numchannels == 1
-    # The second time there is room for what waits to be told to the other side.
-    assert peaks[1][0] - peaks[0][0] < 48
-    assert peaks[1][1] - peaks[0][1] < 48
+    # What waits to be told to the other side takes room, more or less, as it happens. What is kept takes more each time.
+    for side_peaks in zip(*peaks, strict=True):
+        assert min(after - before for before, after in itertools.pairwise(side_peaks)) < 48

@@ -198,7 +198,7 @@ def serve(stream, write_fd, stderr_fd):
     restore_working_directory()
     outcome = []
     try:
-        if (3,) < sys.version_info < (3, 8):
+        if (3,) < sys.version_info < (3, 10):
             # A thread ends by pthread_exit() there, which loads a library: later there may be no descriptor for it.
             start_thread("first", int)
         start_thread("poster", for_good, connection.run_poster)

@@ -16,12 +16,13 @@
 namespace execnet::guard {
 namespace {
 
-// Nobody but a debugger interrupts a process that has blocked all signals. An error that never ends looks the same.
+// Nobody but a debugger interrupts a process that has blocked all signals. A call that returned EINTR for ever would look
+// the same, so interruptions are counted.
 constexpr int kMostInterruptions = 100;
 // Rounds of killing that have changed nothing, and the pause after each: a second in all.
 constexpr int kMostFruitless = 100;
 constexpr long kPause = 10;  // milliseconds
-// Where the kernel does not say how high the numbers of processes get: higher they never are.
+// The highest number that a process can have, for when /proc/sys/kernel/pid_max cannot be read.
 constexpr pid_t kHighestNumber = 4 * 1024 * 1024;
 // The numbers that the kernel has given most recently are looked at first.
 constexpr pid_t kRecentNumbers = 65536;
@@ -135,11 +136,11 @@ Children::Left Children::collect(int options) {
         status_ = status;
       }
     }
-    options |= WNOHANG;  // one is waited for, the others only taken along
+    options |= WNOHANG;  // after the first, it takes only those that have ended already
   }
 }
 
-// A number of ours that nobody but us collects cannot be a stranger's.
+// Nobody but us collects our children. Until we have collected one, no other process can have its number.
 bool Children::is_child(pid_t pid) {
   siginfo_t info{};
   if (::waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOHANG | WNOWAIT) == 0) {

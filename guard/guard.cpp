@@ -1,48 +1,49 @@
-// The guard: the parent of a program that a group has started, and of all that this one starts and leaves. It sees to
-// it that none of them outlives the program, or who wanted it.
+// The guard is the parent of a program that a group has started. It also becomes the parent of the processes that the
+// program starts and leaves behind. It sees to it that none of them lives longer than the program or the coordinator.
 //
 //   execnet-guard SOCKET COORDINATOR ISOLATION COUNT CANDIDATE... ARGUMENT...
 //
-// SOCKET is the other end of the coordinator's (process/process.hpp), COORDINATOR a pidfd of it, or 0 where the kernel
-// has none. ISOLATION is "none" or "pidns". Of the COUNT candidates, files, the first that can be executed is the
-// program; the arguments are its own, the environment and all other descriptors, too. The program has this program's
-// signal dispositions, an empty signal mask, and the process group that this one was started in.
+// SOCKET is the other end of the coordinator's (process/process.hpp). COORDINATOR is a pidfd of the coordinator, or 0
+// where the kernel has none. ISOLATION is "none" or "pidns". The COUNT candidates are files. The guard runs the first
+// one that can be executed. That program gets the arguments, the environment and all other descriptors. It has the
+// signal dispositions and the process group of this one, and an empty signal mask.
 //
-// Two processes of the same kind stand above the program, one the parent of the other, so that also
-// the end of either leaves nobody unguarded: the kernel hands orphans to the nearest of them
-// (PR_SET_CHILD_SUBREAPER).
+// Two guards stand above the program, one the parent of the other. If either is killed, the other one is still there:
+// the kernel hands orphans to the nearest of them (PR_SET_CHILD_SUBREAPER).
 //
 //   coordinator --- outer guard --- inner guard --- program --- what it starts
 //
-// Either does this: it waits
-//   - for its child to end: what that has left behind gets a moment, then SIGKILL;
-//   - for the coordinator to end, to become another program (SOCKET closes), or, the inner one, for
-//     the outer one to end: then all get a moment, and SIGKILL;
-//   - for a byte on SOCKET: all get SIGKILL now;
-//   - for a signal: the child gets it.
-// It ends when nothing is left, the outer one with the exit status or the signal of the program. SOCKET closes with the
-// last of the two.
+// Each of them waits for one of these:
+//   - Its child ends. What the child has left behind gets a moment, then SIGKILL.
+//   - The coordinator ends, or becomes another program by exec; both close SOCKET. Everything gets a moment, then
+//     SIGKILL. For the inner guard the end of the outer one is the same.
+//   - A byte comes on SOCKET. Everything gets SIGKILL now.
+//   - A signal comes. The child gets it.
+// A guard ends when nothing is left, the outer one with the exit status or the signal of the program. SOCKET closes with
+// the last of the two.
 //
-// A guard that cannot watch guards nobody. If the kernel refuses it a system call (a filter, see seccomp(2), or want of
-// memory), it kills all that it guards, says so on SOCKET, and ends; it never tries again without an end. Some calls
-// have another that does as well: waitid(2) and waitpid(2), kill(2) and tkill(2), /proc and asking for each number
-// (children.hpp), a pidfd of the coordinator and looking for a new parent now and then.
+// A guard that cannot watch guards nobody. If the kernel refuses it a system call (for a filter, see seccomp(2), or for
+// want of memory), it kills all that it guards, says so on SOCKET, and ends. It never tries again for ever. For some
+// calls there is a second one with the same effect, which it tries first: waitid(2) and waitpid(2); kill(2) and
+// tkill(2); /proc and asking for each number (children.hpp); a pidfd of the coordinator and looking at the parent's
+// number.
 //
-// What is not promised then. Without PR_SET_CHILD_SUBREAPER orphans go elsewhere, and only the program itself is
-// killed. Without a pidfd of the coordinator, a copy that this has forked and that holds its descriptors delays the
-// news of its end, up to kLook. Where both ways to kill, or both to wait, are refused, the program still dies with the
-// inner guard (PR_SET_PDEATHSIG); what it has started may not.
+// What is not promised then: Without PR_SET_CHILD_SUBREAPER orphans go elsewhere, and only the program itself is killed.
+// Without a pidfd, a forked copy of the coordinator may still hold its descriptors. Then the guard notices the
+// coordinator's end up to kLook later. If both ways to kill, or both ways to wait, are refused, the program still dies
+// with the inner guard (PR_SET_PDEATHSIG), but what it has started may not.
 //
-// The group that the keyboard's signals and `kill -9 -GROUP` are for is the program's; the guards leave it, since those
-// are to be survived: the outer one before the program starts, so that there is always one that is out of it, and the
-// inner one afterwards, since it may be a group that has no number in its namespace, to which there is no way back.
-// They leave the session as well: the end of a process whose parent is of another group and the same session may leave
-// its group "orphaned", and if anything in there is stopped, the kernel then sends SIGHUP to all of them, the
-// coordinator among them (setpgid(2)).
+// The program stays in its process group, which gets the keyboard's signals and `kill -9 -GROUP`. The guards have to
+// survive those, so they leave the group. The outer guard leaves it before the program starts: one guard is always
+// outside. The inner guard leaves it afterwards. The group may have no number in its PID namespace, and then it could
+// not come back to start the program in it.
+// They leave the session as well. Else the end of a guard could make a group "orphaned", since its parent is of another
+// group and the same session. If a process of such a group is stopped, the kernel sends SIGHUP to all of it, the
+// coordinator included (setpgid(2)).
 //
-// With "pidns" the inner one is the first process of a PID namespace (pid_namespaces(7)), with a /proc of its own: with
-// it the kernel ends all that is in there, also what forks faster than anybody can look. Who is not root gets a user
-// namespace for that, in which the user is the same.
+// With "pidns" the inner guard is the first process of a PID namespace (pid_namespaces(7)), with a /proc of its own. When
+// it ends, the kernel ends everything in the namespace, even what forks faster than anybody can look. Without root the
+// guard first makes a user namespace, in which the user is the same.
 //
 // One thread, no allocation, no lock, nothing but system calls: it cannot fail later on for want of anything. That also
 // lets it run in a forked copy of the coordinator, where it cannot be a program of its own (process/guard_program.hpp).
@@ -215,7 +216,7 @@ bool mount_proc() {
 
 // --- Its end -----------------------------------------------------------------------------------------
 
-// Ends as the program has ended. Of one of which nothing is known we know that we have killed it.
+// Ends as the program has ended. If nothing is known of its end, we have killed it.
 [[noreturn]] void end_like(int status) {
   if (status == kStillRuns) {
     status = SIGKILL;
@@ -246,8 +247,8 @@ struct Watched {
   pid_t parent = 0;  // the coordinator, if it is to be looked for now and then
 };
 
-// Until it is time to kill all, or nothing is left to be killed. `status` is that of the child. The errno if it is time
-// because this cannot watch any more.
+// Waits until everything must be killed or nothing is left. Sets `status`, that of the child. Returns the errno if a
+// system call failed and the guard cannot watch any more, else 0.
 int watch(pid_t child, Children& children, const Watched& watched, const int& status) {
   enum { kSocket, kCoordinator, kOuter, kSignals, kCount };
   pollfd entries[kCount] = {{watched.socket, POLLIN, 0},
@@ -331,7 +332,7 @@ void close_range(unsigned first, unsigned last) {
   }
 }
 
-// Leaves the program's descriptors to it: nobody must wait for the end of a pipe that a guard holds.
+// Closes the descriptors that are the program's. If a guard held the end of a pipe, its reader would wait for ever.
 void close_all_but(const Watched& kept, int also) {
   int fds[] = {kept.socket, kept.coordinator, kept.signals, kept.outer, also};
   constexpr int kKept = sizeof fds / sizeof *fds;
@@ -403,8 +404,9 @@ void run(int argc, char** argv, char** envp, bool owns_arguments) {
   ::sigfillset(&all);
   int signals = -1;
   int above[2];  // from the outer one to the inner one: a byte when it has left the group, and its end
-  // Where the inner one leaves the program's status, since it may be killed, as the first process of a namespace cannot
-  // end by a signal, and since only the outer one's end is looked at.
+  // Shared memory in which the inner guard leaves the program's status. The outer guard ends with that status, because
+  // the coordinator sees only its end. The inner one cannot tell it by its own end: it may be killed, and the first
+  // process of a PID namespace cannot end by a signal.
   void* shared = MAP_FAILED;
   if (::fcntl(socket, F_SETFD, FD_CLOEXEC) != 0 ||
       (coordinator >= 0 && ::fcntl(coordinator, F_SETFD, FD_CLOEXEC) != 0) ||

@@ -1,4 +1,4 @@
-// What the module is made of: each adds its part. THREAD: the importing one, with the GIL.
+// The parts of the extension module. Each function adds one. THREAD: the one that imports the module, with the GIL.
 #pragma once
 
 #include <nanobind/nanobind.h>

@@ -9,7 +9,7 @@
 namespace execnet::python {
 
 // Calls `function` with every item and, unless it is null, with `endmarker` at
-// the end. THREAD: needs the GIL; what it returns may be used and dropped without.
+// the end. THREAD: the call needs the GIL. What it returns may be used and dropped without the GIL.
 std::shared_ptr<core::Callback> make_callback(const PyChannel& channel, nb::object function, nb::object endmarker);
 
 }  // namespace execnet::python

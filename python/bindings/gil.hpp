@@ -1,14 +1,14 @@
 // The interpreter's lock (GIL), given up and taken, such that the program can end meanwhile.
 //
 // When the interpreter finalizes, other threads run on until they next want its lock. From Python 3.14 on such a thread
-// sleeps there for ever. Before, Python calls pthread_exit(), which unwinds the thread as an exception would: through
-// our noexcept destructors, which ends the process with SIGABRT, and through destructors that drop references to Python
-// objects while the main thread takes the interpreter apart. So before 3.14 we see to it that such a thread sleeps for
-// ever, too: each that comes here once gets a handler that pthread_exit() calls before it unwinds anything.
+// sleeps there for ever. Before 3.14, Python calls pthread_exit(), which unwinds the stack as an exception would. Two
+// things then go wrong: a noexcept destructor of ours ends the process with SIGABRT, and others drop references to
+// objects while the main thread takes the interpreter apart. So we see to it that such a thread sleeps for ever there,
+// too. Each thread that comes here once gets a handler that pthread_exit() calls before it unwinds anything.
 //
-// It is not enough to look whether the interpreter finalizes before the lock is taken: that may begin while the thread
-// waits for the lock. Nor is it enough to catch the unwinding where the lock is taken: callbacks, finalizers and
-// whatever else of the program runs above frames of ours take the lock, too.
+// It is not enough to ask whether the interpreter finalizes before taking the lock: that may begin while the thread waits
+// for the lock. Nor is it enough to catch the unwinding where we take the lock. Callbacks, finalizers and other code of
+// the program run above frames of ours, and take the lock, too.
 //
 // A thread that sleeps for ever keeps what it holds. So none of the library's mutexes is held where the lock is taken
 // or code of Python runs: the end of the program needs them. And nobody waits for such a thread without a time-out.

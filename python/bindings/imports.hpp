@@ -1,9 +1,9 @@
 // Imports of the worker's own.
 //
 // The path of a worker begins with the working directory, for the code that runs there. A file there may have the name
-// of any module: what the worker itself imports must not come from there. So the line on the command line takes the
-// directory off the path, and it is put back when the worker is up. What is imported after that is imported inside of
-// an InstalledImports, by whose finder the calling thread alone leaves the directory out.
+// of any module, and what the worker itself imports must not come from there. So the line on the command line takes the
+// directory off the path, and puts it back when the worker is up. After that, the worker imports inside of an
+// InstalledImports. Its finder leaves the directory out, for the calling thread only.
 #pragma once
 
 #include <nanobind/nanobind.h>

@@ -16,7 +16,7 @@ void run_signal_handlers();
 // and ValueError, as base::deadline_after() does, for nan. THREAD: needs the GIL.
 std::optional<base::Seconds> seconds_of(nanobind::handle timeout);
 
-// So long from now; None, for which the GIL is not needed, for ever.
+// A wait that ends so long from now. None waits for ever; for that the call does not need the GIL.
 base::Wait wait_for(nanobind::handle timeout = Py_None);
 
 }  // namespace execnet::python

@@ -18,7 +18,7 @@ namespace execnet::python::arenas {
 inline void begin() {}
 inline void expect(std::size_t /*size*/) {}
 #else
-inline constexpr std::size_t kEvery = 8192;  // objects; of the smallest four times that fill an arena
+inline constexpr std::size_t kEvery = 8192;  // objects between two blocks; an arena has room for 32,768 of the smallest
 inline constexpr std::size_t kBlocks = 32;   // the oldest goes when there would be more: 8 to 32 MiB stay
 
 // Objects until the next block. Not in an object of its own: what decodes has few registers to spare.

@@ -35,12 +35,12 @@ WorkerProcess& worker_process();
 
 // --- Steps of a worker's start. Those that touch Python need the GIL. ---
 
-// `import execnet` is to find the package that this module is of.
+// Makes `import execnet` find the package that has this module.
 void make_package_importable(nanobind::handle module);
 // Where a fatal signal came from is told to the coordinator, which keeps the other end of what is the stderr until
 // HELLO. Returns the descriptor this is written to; -1 if somebody else wants these reports.
 int report_crashes();
-// What is known without a look at the process, which may be a forked one: all but the pid.
+// What a HELLO says, without the pid: the process may be forked after this call.
 core::WorkerInfo introduce();
 // As Python has nothing to do with it: descriptor 1 becomes the null device.
 void throw_stdout_away();

@@ -18,7 +18,6 @@
 namespace execnet::core {
 namespace {
 
-// A worker that has not said HELLO by then never will.
 // Between the end of a stream and the end of the process behind it. Normally microseconds, but on a machine that is
 // busy the guards take their time, and what has ended it is worth waiting for.
 constexpr std::chrono::seconds kProcessEndsWithin{1};

@@ -1,4 +1,4 @@
-// Which processes hang on one that was started here, whatever they or others say of themselves.
+// Tells whether a process descends from one that was started here. It does not trust what processes say of themselves.
 //
 // A number that another process names may be anybody's: it is looked up here before anything is sent to it. First a
 // descriptor is opened, which stands for one process for ever; then the parents are read from /proc; and then all

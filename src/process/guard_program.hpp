@@ -17,15 +17,15 @@ std::string_view guard_program();
 
 // It as a file in memory (memfd_create(2)), close-on-exec. A new one each time, for a few microseconds: a descriptor
 // that is kept is closed by programs that become daemons, and its number is then another file's. Throws
-// std::system_error for want of descriptors or memory. Invalid where there can be no such file, or none that may be
-// executed: a small limit to the size of files (RLIMIT_FSIZE), which counts for memory, too, and whose signal must not
-// come; vm.memfd_noexec=2; a filter of system calls. Then a forked copy of this process runs guard::run(), which is the
-// same code. That costs a copy of this process's page tables (20 ms for 500 MB), and each page that this process
-// writes to afterwards.
+// std::system_error for want of descriptors or memory. Returns an invalid descriptor if the file cannot be made or
+// cannot be executed. Reasons are a small limit to the size of files (RLIMIT_FSIZE counts for memory files, too, and
+// its signal must not come), vm.memfd_noexec=2, or a filter of system calls. Then a forked copy of this process runs
+// guard::run(), which is the same code. That costs a copy of this process's page tables (20 ms for 500 MB), and each
+// page that this process writes to afterwards.
 base::Fd make_guard_file();
 
-// Its arguments: `socket` and `coordinator` are descriptors there, the latter 0 if there is none; the candidates files
-// of which the first that can be executed is to be run with `argv`, in a PID namespace of its own or not.
+// The guard's arguments. `socket` and `coordinator` are descriptors in the guard; without a pidfd the latter is 0. It runs
+// the first candidate, a file, that can be executed, with the arguments `argv`. `isolate` asks for a PID namespace.
 std::vector<std::string> guard_arguments(int socket, int coordinator, bool isolate,
                                          const std::vector<std::string>& candidates,
                                          const std::vector<std::string>& argv);

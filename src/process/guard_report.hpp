@@ -10,7 +10,7 @@ enum class Step : int {
   kEquip,        // to have what a guard needs
   kIsolate,      // to make a namespace for it
   kProcess,      // to make a process for the program
-  kProgram,      // not the last: said by that process, of which the kernel tells the reader who it is
+  kProgram,      // not the last report: the program's process sends it, and the kernel tells the reader its number
   kExec,         // to become the program
   kRunning,      // done: it runs
   kWatch,        // later on: to watch what it guards, all of which it has killed

@@ -40,9 +40,9 @@ class OomWatch {
   // The same for a process of the same control group that started later.
   [[nodiscard]] OomWatch of(pid_t pid) const;
 
-  // Whether a process that SIGKILL has ended, which we have not sent, was "killed by the out-of-memory killer", and who
-  // says so: the kernel's log names it, or its control group has counted such an end since this was made. None if
-  // the kernel says no such thing. Does not wait.
+  // For a process that died of a SIGKILL that we have not sent: "killed by the out-of-memory killer", and where that is
+  // known from. Either the kernel's log names the process, or its control group has counted such an end since this
+  // was made. None if the kernel says no such thing. Does not wait.
   [[nodiscard]] std::optional<std::string> verdict() const;
 
  private:

@@ -1,12 +1,12 @@
 // A started process: its end, and how to end it.
 //
-// Two kinds. What `spawn` has started stands under a guard (guard/guard.cpp), which is a child of this process: it
-// passes signals on, has the same end, and has it when nothing of the process is left. That costs one descriptor, a
-// socket to the guard: it closes when the guard ends, and has the guard kill all when this end closes. And processes
-// that somebody else has started, of which there is a pidfd.
+// There are two kinds. A process that `spawn` has started has a guard (guard/guard.cpp), which is our child. The guard
+// passes signals on. It ends with the same status, when nothing of the process is left. That costs one descriptor, a
+// socket to the guard. The socket closes when the guard ends; if our end closes, the guard kills everything. The other
+// kind is a process that somebody else has started. For that we have a pidfd.
 //
-// Owner: whoever started it; shared by pointer between a gateway and the loop. Any thread may call
-// any method. Signals go to what is known to be our child, or through the pidfd, so a pid that the kernel has given to
+// Owner: the FarEnd of a gateway, a fork server or a proxy's WorkerEnd, whichever started it. A guard that does not end
+// in time belongs to collect_abandoned(). Any thread may call any method. Signals go to what is known to be our child, or through the pidfd, so a pid that the kernel has given to
 // a stranger is never hit. SIGCHLD is never touched, waitpid(-1) never called.
 #pragma once
 
@@ -50,7 +50,7 @@ class Process {
   Process& operator=(const Process&) = delete;
 
   [[nodiscard]] pid_t pid() const { return pid_; }
-  // What all that it has started hangs on: its guard, or if there is none itself.
+  // The root of the tree of what it has started: its guard, or the process itself if there is none.
   [[nodiscard]] pid_t root_pid() const { return guard_ != 0 ? guard_ : pid_; }
   // Readable when the process has ended, under a guard with all that it had started.
   [[nodiscard]] int end_fd() const { return end_.get(); }
@@ -79,7 +79,7 @@ class Process {
   std::optional<ExitStatus> status_;  // guarded by mutex_
 };
 
-// Collects what has ended since of those that did not end in time when nobody wanted them any more. Any thread.
+// Collects the guards that had not ended when their Process was destroyed, and that have ended since. Any thread.
 void collect_abandoned();
 
 }  // namespace execnet::process

@@ -3,8 +3,10 @@
 #include <pthread.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <memory>
+#include <vector>
 
 #if PY_VERSION_HEX < 0x030E0000 && defined(__GLIBC__)  // pthread_exit() of musl unwinds nothing
 #define EXECNET_IS_UNWOUND
@@ -50,6 +52,33 @@ void sleep_at_end() {
 }
 
 }  // namespace detail
+
+void keep_states() {
+#if PY_VERSION_HEX < 0x030E0000
+  static std::vector<void*>* kept = nullptr;  // never destroyed: other threads look into it up to the very end
+  static decltype(PyMemAllocatorEx::free) free_rest = nullptr;
+  if (kept != nullptr) {
+    return;
+  }
+  auto* states = new std::vector<void*>{PyInterpreterState_Get()};
+  for (PyThreadState* thread = PyInterpreterState_ThreadHead(PyInterpreterState_Get()); thread != nullptr;
+       thread = PyThreadState_Next(thread)) {
+    states->push_back(thread);
+  }
+  std::ranges::sort(*states);
+  kept = states;
+  PyMemAllocatorEx raw{};
+  PyMem_GetAllocator(PYMEM_DOMAIN_RAW, &raw);
+  free_rest = raw.free;
+  // One pointer changes. Threads that allocate meanwhile, which they do without the lock, find either.
+  raw.free = [](void* context, void* memory) {
+    if (!std::ranges::binary_search(*kept, memory)) {
+      free_rest(context, memory);
+    }
+  };
+  PyMem_SetAllocator(PYMEM_DOMAIN_RAW, &raw);
+#endif
+}
 
 WithGil::WithGil() {
   sleep_at_end();

@@ -71,6 +71,12 @@ class WithGil {
   PyGILState_STATE state_;
 };
 
+// The program is about to end: from now on the memory of the interpreter's state, and of the states of the threads there
+// are, is never freed. Up to Python 3.13 a thread that waits for the lock looks at both once more after they were freed
+// (CPython gh-96387 has it reset a request there), and the program dies of SIGSEGV if it has not exited by then. Other
+// memory is freed as before. REQUIRES: the calling thread has the lock.
+void keep_states();
+
 // A base::ThreadScope. Keeps the interpreter's state of a thread of the core for as long as the thread lives. Else each
 // callback, and each task beside the main thread, would have a new state: 5 us, and no thread-local data from one to
 // the next. THREAD: the one it is for, without the lock.

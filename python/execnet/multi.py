@@ -297,6 +297,7 @@ def _terminate_groups() -> None:
         group._membership.tell_to_exit()
     for group in groups:
         group._cleanup_atexit(max(0.0, deadline - time.monotonic()))
+    _core.keep_states()
 
 
 def _import_before_fork() -> None:

@@ -71,6 +71,28 @@ def test_a_program_ends_while_threads_are_in_several_calls() -> None:
     check_ends([chance.sample(ends.CALLS, 4) for _ in range(count)])
 
 
+def test_threads_run_on_until_a_program_that_ends_slowly_has_ended() -> None:
+    """What a C library does at exit takes a second, in which the interpreter is gone. Python 3.10 alone dies of it."""
+    program = """
+import ctypes, execnet, sys, threading
+
+def busy():
+    running.release()
+    while True:
+        pass
+
+running = threading.Semaphore(0)
+for _ in range(8):
+    threading.Thread(target=busy, daemon=True).start()
+    running.acquire()
+libc = ctypes.CDLL(None)
+libc.on_exit(libc.sleep, None)  # it sleeps for as many seconds as the status says
+sys.exit(1)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (1, ""), done
+
+
 # --- The worker's end ---
 
 BUSY_WORKER = """

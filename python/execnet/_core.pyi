@@ -397,6 +397,12 @@ class Membership:
     def allocate_id(self, spec: XSpec) -> None:
         """Gives the specification a free id, if it has none."""
 
+def keep_states() -> None:
+    """
+    For the end of the interpreter: threads that still run may look at the interpreter's state until the process
+    has ended.
+    """
+
 def start_rsync_target(gateway: Gateway) -> Channel:
     """Starts the receiving side of RSync; the channel is for send_tree()."""
 

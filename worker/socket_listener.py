@@ -22,8 +22,8 @@ import threading
 import time
 
 MOST_WAITING = 4096  # connections; the kernel may allow fewer
-# Of Linux, which Python does not name: SO_ATTACH_FILTER, the instructions of its filters (classic BPF), and where the IP
-# header is for them (SKF_NET_OFF). For the socket of a listener the TCP header is at 0.
+# Of Linux, which Python does not name: SO_ATTACH_FILTER, the instructions of its filters (classic BPF), and where the
+# IP header is for them (SKF_NET_OFF). For the socket of a listener the TCP header is at 0.
 ATTACH_FILTER = 26
 LOAD_HALF, LOAD_WORD, IF_EQUAL, RETURN = 0x28, 0x20, 0x15, 0x06
 IP_HEADER = 0xFFF00000

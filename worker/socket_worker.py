@@ -1,8 +1,8 @@
 """A worker on a connection of a `socketserver.py` of the released execnet, for `socket=`.
 
 The server runs one line that comes over the connection. The coordinator's line is this source with a call of `run`
-after it (server_line in src/transport/bootstrap.cpp). It has all that the worker needs: the server's buffered reader may
-swallow what follows it.
+after it (server_line in src/transport/bootstrap.cpp). It has all that the worker needs, since the server's buffered
+reader may swallow what follows a line.
 
 Runs on Python 2.7, 3.6 and later, with the standard library only.
 """

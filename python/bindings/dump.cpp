@@ -63,7 +63,7 @@ class ValueReader {
   base::Buffer read() && {
     take(1);  // the version
     while (take(1) && bytes_.view().back() != static_cast<char>(wire::Op::kStop) &&
-           take_data(static_cast<wire::Op>(bytes_.view().back()))) {
+           take_operand(static_cast<wire::Op>(bytes_.view().back()))) {
     }
     return std::move(bytes_);
   }
@@ -87,46 +87,20 @@ class ValueReader {
     return true;
   }
 
-  bool take_counted(std::size_t width) {
-    if (!take(width)) {
+  bool take_operand(wire::Op op) {
+    const auto operand = wire::operand_of(op);
+    if (!operand || !take(operand->width)) {
       return false;
     }
+    if (!operand->is_length) {
+      return true;
+    }
     std::uint64_t size = 0;
-    for (const char byte : bytes_.view().substr(bytes_.size() - width)) {
+    for (const char byte : bytes_.view().substr(bytes_.size() - operand->width)) {
       size = size << 8 | static_cast<unsigned char>(byte);
     }
-    const bool negative = (size >> (width * 8 - 1)) != 0;
+    const bool negative = (size >> (operand->width * 8 - 1)) != 0;
     return !negative && take(size);
-  }
-
-  bool take_data(wire::Op op) {
-    using wire::Op;
-    switch (op) {
-      case Op::kBytes:
-      case Op::kPy2String:
-      case Op::kPy3String:
-      case Op::kUnicode:
-      case Op::kLongInt:
-      case Op::kLongLong: return take_counted(4);
-      case Op::kBytes8:
-      case Op::kString8: return take_counted(8);
-      case Op::kBuildTuple:
-      case Op::kChannel:
-      case Op::kSet:
-      case Op::kFrozenSet:
-      case Op::kInt:
-      case Op::kLong:
-      case Op::kNewList: return take(4);
-      case Op::kFloat: return take(8);
-      case Op::kComplex: return take(16);
-      case Op::kFalse:
-      case Op::kTrue:
-      case Op::kNone:
-      case Op::kNewDict:
-      case Op::kSetItem:
-      case Op::kStop: return true;
-    }
-    return false;  // no opcode
   }
 
   nb::object read_;

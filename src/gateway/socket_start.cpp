@@ -19,6 +19,7 @@
 #include "base/syscall.hpp"
 #include "connection/value_message.hpp"
 #include "gateway/gateway_end.hpp"
+#include "gateway/socket_listener_source.hpp"
 #include "process/descent.hpp"
 #include "transport/address.hpp"
 #include "transport/bootstrap.hpp"
@@ -29,109 +30,6 @@ namespace {
 constexpr std::chrono::seconds kConnectsWithin{30};
 constexpr std::chrono::seconds kListensFor{30};
 constexpr std::size_t kTokenSize = 32;
-
-// Nothing of what comes in is looked at as code, or at all, before the token has come. Whoever comes without it, be it
-// a neighbour on this machine, holds nobody up: he is closed when he says something else, after a while, or when too
-// many others wait, the oldest first. A thread collects the process, so that the code itself ends and the host is free.
-constexpr std::string_view kListener = R"(
-import hmac, os, select, socket, subprocess, threading, time
-
-def listen(channel, token, argv, env, seconds):
-    most, patience = 32, 5.0  # connections that have not said the token, and seconds for each
-    now = getattr(time, "monotonic", time.time)
-
-    def place():
-        try:
-            with open("/proc/sys/kernel/random/boot_id") as boot:
-                names = [boot.read().strip()] + [os.readlink("/proc/self/ns/" + name) for name in ("net", "pid")]
-            return " ".join(names)
-        except EnvironmentError:
-            return ""
-
-    def bind():
-        for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
-            try:
-                server = socket.socket(family, socket.SOCK_STREAM)
-                try:
-                    server.bind((address, 0))
-                    server.listen(most)
-                    server.setblocking(False)
-                    return server, address
-                except EnvironmentError:
-                    server.close()
-                    raise
-            except EnvironmentError:
-                if family == socket.AF_INET6:
-                    raise
-
-    def said_all(waiting, stream):
-        # Whether it has said the token. What has said, or will say, anything else is closed.
-        said, deadline = waiting[stream]
-        try:
-            more = stream.recv(len(token) - len(said))
-        except EnvironmentError:
-            more = b""
-        waiting[stream] = said + more, deadline
-        if more and len(said + more) < len(token):
-            return False
-        if hmac.compare_digest(said + more, token):
-            return True
-        del waiting[stream]
-        stream.close()
-        return False
-
-    def accept(server):
-        waiting, end = {}, now() + seconds
-        try:
-            while now() < end and not channel.isclosed():
-                soonest = min([end, now() + 1] + [deadline for _, deadline in waiting.values()])
-                poll = select.poll()
-                for one in [server] + list(waiting):
-                    poll.register(one, select.POLLIN)
-                ready = set(fd for fd, _ in poll.poll(max(0, int((soonest - now()) * 1000) + 1)))
-                for stream in list(waiting):
-                    if stream.fileno() in ready and said_all(waiting, stream):
-                        del waiting[stream]
-                        return stream
-                for stream in [one for one in waiting if waiting[one][1] <= now()]:
-                    del waiting[stream]
-                    stream.close()
-                if server.fileno() in ready:
-                    if len(waiting) >= most:
-                        oldest = min(waiting, key=lambda one: waiting[one][1])
-                        del waiting[oldest]
-                        oldest.close()
-                    try:
-                        stream = server.accept()[0]
-                    except EnvironmentError:
-                        time.sleep(0.02)  # no descriptor is left; or it has hung up meanwhile
-                        continue
-                    stream.setblocking(False)
-                    waiting[stream] = b"", now() + patience
-            raise ValueError("nobody has said the token within %s seconds" % seconds)
-        finally:
-            for stream in waiting:
-                stream.close()
-
-    server, address = bind()
-    try:
-        channel.send((address, server.getsockname()[1], place()))
-        stream = accept(server)
-    finally:
-        server.close()
-    try:
-        stream.setblocking(True)
-        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        environ = dict(getattr(os, "environb", os.environ))
-        environ.update(env)
-        process = subprocess.Popen(argv, stdin=stream, stdout=stream, env=environ, close_fds=True)
-    finally:
-        stream.close()
-    collector = threading.Thread(target=process.wait)
-    collector.daemon = True
-    collector.start()
-    channel.send(process.pid)
-)";
 
 base::Wait within(std::chrono::seconds most, const base::Wait& wait) {
   const auto limit = base::Clock::now() + most;
@@ -165,8 +63,6 @@ std::string last_line(std::string text) {
 }
 
 }  // namespace
-
-std::string_view listener_source() { return kListener; }
 
 std::string this_place() {
   const base::Fd file(::open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC));
@@ -205,6 +101,7 @@ SocketStart connect_to_server(const XSpec& spec, std::string_view hello, const b
 SocketStart install_server(const XSpec& spec, GatewayEnd& host, const base::Wait& wait) {
   const std::string here = this_place();
   const std::string token = make_token();
+  transport::LoopbackSocket loopback;
   SocketStart start;
   start.launch =
       transport::popen_launch(spec, {.executable = host.info().executable, .native_module = "", .stdio_only = true});
@@ -216,22 +113,23 @@ SocketStart install_server(const XSpec& spec, GatewayEnd& host, const base::Wait
   for (const auto& [name, value] : start.launch.env) {
     env.emplace_back(Bytes(name), Bytes(value));
   }
-  const Dict arguments{{"token", Bytes(token)},
+  const Dict arguments{{"peer", Tuple{loopback.address().host, loopback.address().port}},
+                       {"token", Bytes(token)},
                        {"argv", std::move(argv)},
                        {"env", std::move(env)},
                        {"seconds", static_cast<std::int64_t>(kListensFor.count())}};
-  const Tuple task{std::string(kListener), "<execnet socket listener>", 1, "listen", arguments};
+  const Tuple task{socket_listener_source(), "<execnet socket listener>", 1, "listen", arguments};
   const auto fail = [&](const std::string& why) {
     throw HostNotFound(
         base::printable("no usable Python for '" + transport::without_secrets(spec.text()) + "': " + why));
   };
   std::shared_ptr<ChannelHandle> channel;
-  transport::Address address;
+  int port = 0;
   std::string place;
   try {
     channel = host.exec(encode_value(Value(task)), wait);
-    std::tie(address.host, address.port, place) = decode_value(channel->receive(within(kListensFor, wait)).view())
-                                                      .as<std::tuple<std::string, int, std::string>>();
+    std::tie(port, place) =
+        decode_value(channel->receive(within(kListensFor, wait)).view()).as<std::tuple<int, std::string>>();
   } catch (const Error& error) {
     fail("gateway '" + host.id() + "' cannot listen: " + last_line(error.what()));
   }
@@ -239,11 +137,8 @@ SocketStart install_server(const XSpec& spec, GatewayEnd& host, const base::Wait
     fail("gateway '" + host.id() + "' is not on this machine, and its socket is for this machine only; popen//via=" +
          host.id() + " starts an interpreter there");
   }
-  if (address.host != "127.0.0.1" && address.host != "::1") {
-    fail("gateway '" + host.id() + "' listens elsewhere than on the loopback device");
-  }
-  start.stream = transport::connect(address, within(kConnectsWithin, wait),
-                                    "gateway '" + host.id() + "' was told to listen there");
+  start.stream =
+      loopback.connect(port, within(kConnectsWithin, wait), "gateway '" + host.id() + "' was told to listen there");
   try {
     base::check("send", [&] { return ::send(start.stream.get(), token.data(), token.size(), MSG_NOSIGNAL); });
     start.process = started_by(host, decode_value(channel->receive(within(kListensFor, wait)).view()).as<pid_t>());
@@ -253,7 +148,7 @@ SocketStart install_server(const XSpec& spec, GatewayEnd& host, const base::Wait
     fail("gateway '" + host.id() + "' has not started it: " + last_line(error.what()));
   }
   start.launch.kind = "Socket";
-  start.launch.address = transport::to_string(address);
+  start.launch.address = transport::to_string({loopback.address().host, port});
   start.first = transport::preamble(start.launch);
   return start;
 }

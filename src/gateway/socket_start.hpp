@@ -28,13 +28,9 @@ struct SocketStart {
 // `hello` is the payload of the coordinator's HELLO. Throws HostNotFound.
 SocketStart connect_to_server(const XSpec& spec, std::string_view hello, const base::Wait& wait);
 
-// Has `host` listen on the loopback device for one connection that begins with a secret known to this
-// process only, and start a worker on it. Throws HostNotFound.
+// Has `host` listen on the loopback device (worker/socket_listener.py) for one connection, from the address of a socket
+// of this process and with a secret that only this process knows, and start a worker on it. Throws HostNotFound.
 SocketStart install_server(const XSpec& spec, GatewayEnd& host, const base::Wait& wait);
-
-// What `host` runs: listen(channel, token, argv, env, seconds) says (address, port, place) on the
-// channel, and its pid when it has started the worker.
-std::string_view listener_source();
 
 // Processes at the same place reach each other over the loopback device, and know each other by pid.
 // Empty if that cannot be found out.

@@ -62,6 +62,23 @@ std::string below(const std::string& directory, std::string_view name) {
   return path.append(name);
 }
 
+// What is there, without its name and, of a link, where it leads. Nothing if it is of no kind that can be sent.
+std::optional<TreeEntry> entry_of(const struct stat& found) {
+  TreeEntry entry;
+  entry.mode = permissions_of(found);
+  entry.mtime = mtime_of(found);
+  if (S_ISDIR(found.st_mode)) {
+    entry.kind = TreeEntry::Kind::kDirectory;
+  } else if (S_ISREG(found.st_mode)) {
+    entry.size = static_cast<std::uint64_t>(found.st_size);
+  } else if (S_ISLNK(found.st_mode)) {
+    entry.kind = TreeEntry::Kind::kLink;
+  } else {
+    return std::nullopt;
+  }
+  return entry;
+}
+
 // Where a link leads; nothing if it has vanished.
 std::optional<std::string> read_link(int directory, const std::string& name, const std::string& path) {
   std::string target(256, '\0');
@@ -100,17 +117,11 @@ SourceTree::SourceTree(const std::string& root, const std::function<bool(const s
     root_directory_ = base::Fd(base::check(
         "open", [&] { return ::open(root.c_str(), O_RDONLY | O_DIRECTORY | O_NONBLOCK | O_CLOEXEC); }, root));
   }
-  TreeEntry entry;
-  entry.mode = permissions_of(found);
-  entry.mtime = mtime_of(found);
-  if (S_ISDIR(found.st_mode)) {
-    entry.kind = TreeEntry::Kind::kDirectory;
-  } else if (S_ISREG(found.st_mode)) {
-    entry.size = static_cast<std::uint64_t>(found.st_size);
-  } else {
+  auto entry = entry_of(found);
+  if (!entry) {
     throw SpecError("cannot sync '" + root + "': it is neither a directory nor a file");
   }
-  entries_.push_back(std::move(entry));
+  entries_.push_back(std::move(*entry));
   for (std::uint32_t number = 0; number < entries_.size(); ++number) {
     if (entries_[number].kind == TreeEntry::Kind::kDirectory) {
       list(number, wanted);
@@ -196,31 +207,25 @@ void SourceTree::list(std::uint32_t number, const std::function<bool(const std::
       }
       base::throw_system_error(errno, "fstatat", path);
     }
-    TreeEntry entry;
-    entry.parent = number;
-    entry.mode = permissions_of(found);
-    entry.mtime = mtime_of(found);
-    if (S_ISDIR(found.st_mode)) {
-      entry.kind = TreeEntry::Kind::kDirectory;
-    } else if (S_ISREG(found.st_mode)) {
-      entry.size = static_cast<std::uint64_t>(found.st_size);
-    } else if (S_ISLNK(found.st_mode)) {
+    auto entry = entry_of(found);
+    if (!entry) {
+      throw SpecError("cannot sync '" + path +
+                      "': it is neither a file nor a directory nor a symbolic link. Leave it out with filter()");
+    }
+    if (entry->kind == TreeEntry::Kind::kLink) {
       auto link = read_link(fd, name, path);
       if (!link) {
         continue;
       }
-      entry.kind = TreeEntry::Kind::kLink;
-      entry.link = std::move(*link);
-      make_relative_if_inside(entry);
-    } else {
-      throw SpecError("cannot sync '" + path +
-                      "': it is neither a file nor a directory nor a symbolic link. Leave it out with filter()");
+      entry->link = std::move(*link);
+      make_relative_if_inside(*entry);
     }
     if (entries_.size() == std::numeric_limits<std::uint32_t>::max()) {
       throw SpecError("cannot sync '" + root_ + "': there is too much in it");
     }
-    entry.name = std::move(name);
-    entries_.push_back(std::move(entry));
+    entry->parent = number;
+    entry->name = std::move(name);
+    entries_.push_back(std::move(*entry));
   }
   entries_[number].children = static_cast<std::uint32_t>(entries_.size()) - entries_[number].first_child;
 }

@@ -4,55 +4,12 @@
 #include <cstdint>
 
 #include "transport/fork_server_source.hpp"
+#include "transport/socket_worker_source.hpp"
 #include "transport/transport.hpp"
 #include "transport/worker_source.hpp"
 
 namespace execnet::transport {
 namespace {
-
-// Ends with _exit in the child: to leave the server's own frames would shut down its socket.
-constexpr const char* kServe = R"(
-import atexit, binascii, os, socket, sys, zlib
-
-class Stream(object):
-    def __init__(self, head, file):
-        self.head, self.file, self.fileno = head, file, file.fileno
-
-    def read(self, size):
-        head, self.head = self.head[:size], self.head[size:]
-        return head + self.file.read(size - len(head)) if len(head) < size else head
-
-def serve():
-    clientsock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    clientsock.settimeout(None)
-    stream = os.fdopen(os.dup(clientsock.fileno()), "rb")
-    clientsock.close()
-    sys.argv[:] = ["-c"]  # as in other workers
-    worker = {"__name__": "execnet_worker"}
-    source = zlib.decompress(binascii.a2b_base64("WORKER"), 31)
-    exec(compile(source, "<execnet worker>", "exec"), worker)
-    worker["serve"](Stream(binascii.a2b_base64("HELLO"), stream), os.dup(stream.fileno()), None)
-
-def serve_in_child():
-    status = 1
-    try:
-        serve()
-    except SystemExit:
-        status = sys.exc_info()[1].code or 0
-        atexit._run_exitfuncs()
-    except:
-        sys.excepthook(*sys.exc_info())
-    finally:
-        os._exit(status if isinstance(status, int) else 1)
-
-child = os.fork() if hasattr(os, "fork") else None
-if child is None:
-    serve()
-elif child == 0:
-    serve_in_child()
-clientsock.close()
-os.waitpid(child, 0)
-)";
 
 // The next so many bytes of the file i.
 std::string read(std::size_t size) { return "i.read(" + std::to_string(size) + ")"; }
@@ -173,13 +130,8 @@ std::string fork_server_script(const std::string& program) {
 }
 
 std::string server_line(std::string_view hello) {
-  std::string source = kServe;
-  const auto fill_in = [&](std::string_view name, const std::string& text) {
-    source.replace(source.find(name), name.size(), text);
-  };
-  fill_in("HELLO", base64(hello));  // the later one first: what is filled in may have any name in it
-  fill_in("WORKER", base64(worker_source_gz()));
-  return path_literal(source) + "\n";
+  const std::string call = "run(clientsock,\"" + base64(hello) + "\",\"" + base64(worker_source_gz()) + "\")";
+  return path_literal(std::string(socket_worker_source()) + call) + "\n";
 }
 
 std::string pure_line(bool stream_on_stdio, const std::optional<WorkerCode>& code) {

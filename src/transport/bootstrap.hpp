@@ -28,9 +28,9 @@ std::string fork_server_script(const std::string& program);
 // line runs on Python 2.7 and 3 and contains no single quote.
 std::string pure_line(bool stream_on_stdio, const std::optional<WorkerCode>& code = {});
 
-// The line for a `socketserver.py` of the released execnet. Nothing may follow it until the
-// worker answers, because the server's buffered reader might swallow that. So the line also contains `hello`, the
-// coordinator's HELLO. If the server can fork, a child runs the worker.
+// The line for a `socketserver.py` of the released execnet: worker/socket_worker.py, and a call of it. Nothing may
+// follow the line until the worker answers, because the server's buffered reader might swallow that. So it also
+// contains `hello`, the coordinator's HELLO. If the server can fork, a child runs the worker.
 std::string server_line(std::string_view hello);
 
 // The path as a string literal that every Python 3 turns back into the same bytes for the system,

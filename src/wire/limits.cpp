@@ -48,31 +48,16 @@ class Counter {
     }
     const auto op = static_cast<Op>(bytes_[at_++]);
     switch (op) {
-      case Op::kBytes:
-      case Op::kPy2String:
-      case Op::kPy3String:
-      case Op::kUnicode:
-      case Op::kLongInt:
-      case Op::kLongLong: return push(op) && skip_counted<std::uint32_t>();
-      case Op::kBytes8:
-      case Op::kString8: return push(op) && skip_counted<std::uint64_t>();
-      case Op::kChannel:
-      case Op::kInt:
-      case Op::kLong:
-      case Op::kNewList: return push(op) && skip(4);
-      case Op::kFloat: return push(op) && skip(8);
-      case Op::kComplex: return push(op) && skip(16);
-      case Op::kFalse:
-      case Op::kTrue:
-      case Op::kNone:
-      case Op::kNewDict: return push(op);
       case Op::kBuildTuple:
       case Op::kSet:
       case Op::kFrozenSet: return build(op);
       case Op::kSetItem: return set_item();
       case Op::kStop: return false;
+      default: {
+        const auto operand = operand_of(op);
+        return operand && push(op) && skip(*operand);
+      }
     }
-    return false;
   }
 
   bool push(Op op) {
@@ -125,6 +110,13 @@ class Counter {
   bool skip_counted() {
     const auto size = number<Unsigned>();
     return size && skip(*size);
+  }
+
+  bool skip(const Operand& operand) {
+    if (!operand.is_length) {
+      return skip(operand.width);
+    }
+    return operand.width == 4 ? skip_counted<std::uint32_t>() : skip_counted<std::uint64_t>();
   }
 
   const std::string_view bytes_;

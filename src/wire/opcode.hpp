@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 
 namespace execnet::wire {
 
@@ -31,6 +32,42 @@ enum class Op : std::uint8_t {
   kBytes8 = 'U',
   kString8 = 'V',
 };
+
+// What comes after an opcode: so many bytes and, if these are a length, as many more as they say.
+struct Operand {
+  std::size_t width = 0;
+  bool is_length = false;
+};
+
+// Nothing if there is no such opcode.
+constexpr std::optional<Operand> operand_of(Op op) {
+  switch (op) {
+    case Op::kBytes:
+    case Op::kPy2String:
+    case Op::kPy3String:
+    case Op::kUnicode:
+    case Op::kLongInt:
+    case Op::kLongLong: return Operand{4, true};
+    case Op::kBytes8:
+    case Op::kString8: return Operand{8, true};
+    case Op::kBuildTuple:
+    case Op::kChannel:
+    case Op::kSet:
+    case Op::kFrozenSet:
+    case Op::kInt:
+    case Op::kLong:
+    case Op::kNewList: return Operand{4};
+    case Op::kFloat: return Operand{8};
+    case Op::kComplex: return Operand{16};
+    case Op::kFalse:
+    case Op::kTrue:
+    case Op::kNone:
+    case Op::kNewDict:
+    case Op::kSetItem:
+    case Op::kStop: return Operand{};
+  }
+  return std::nullopt;
+}
 
 inline constexpr char kDumpVersion = 2;
 

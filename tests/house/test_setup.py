@@ -138,7 +138,7 @@ def test_the_ssh_service_is_disabled_by_the_helper_of_debian(machine: Machine) -
     helper = Path("/usr/bin/deb-systemd-helper")
     if os.geteuid() != 0 or not helper.exists():
         pytest.skip("for root of a Debian")
-    command = f"as_root() {{ \"$@\"; }}; {line.replace('ssh.service ssh.socket', 'execnet-has-none.service')}"
+    command = f'as_root() {{ "$@"; }}; {line.replace("ssh.service ssh.socket", "execnet-has-none.service")}'
     done = subprocess.run(["bash", "-ec", command], capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stderr) == (0, "")
 

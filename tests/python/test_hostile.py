@@ -450,42 +450,78 @@ def test_a_fork_server_cannot_have_another_process_killed(
     group.terminate(timeout=0.5)
 
 
-# --- Neighbours that connect first ----------------------------------------------------------------
+# --- Neighbours that connect without end ----------------------------------------------------------
+
+# Keeps some connections open, closes the oldest, and takes no notice of what becomes of any.
+NEIGHBOUR = """
+import collections, itertools, socket, struct, sys
+address = "127.0.0.1", int(sys.stdin.readline())
+latest = collections.deque(maxlen=200)
+for words in itertools.cycle((b"", b"x", b"x" * 32, b"x" * 100)):
+    connection = socket.socket()
+    connection.setblocking(False)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    try:
+        if connection.connect_ex(address) == 0 and words:
+            connection.send(words)
+    except OSError:
+        pass
+    latest.append(connection)
+"""
+# What the host does between listening and saying so takes that long: the neighbours are there before the coordinator.
+SLOW_READLINK = """
+import os, time
+def readlink(path, real=os.readlink):
+    time.sleep(0.5)
+    return real(path)
+os.readlink = readlink
+"""
 
 
+@pytest.fixture
+def neighbours() -> Iterator[list[subprocess.Popen[bytes]]]:
+    """They wait for a port, and connect to it as often as they can."""
+    with contextlib.ExitStack() as stack:
+        started = []
+        for _ in range(16):
+            neighbour = subprocess.Popen([sys.executable, "-c", NEIGHBOUR], stdin=subprocess.PIPE)
+            stack.enter_context(neighbour)
+            stack.callback(neighbour.kill)
+            started.append(neighbour)
+        yield started
+
+
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("host", ["popen", PURE])
-def test_neighbours_who_connect_first_do_not_hold_up_a_start(group: execnet.Group, host: str) -> None:
-    """They find the port as any user of this machine can, and connect to it as often as they can."""
-    group.makegateway(f"{host}//id=host")
-    stop = threading.Event()
+def test_neighbours_who_connect_without_end_do_not_hold_up_a_start(
+    group: execnet.Group, host: str, neighbours: list[subprocess.Popen[bytes]]
+) -> None:
+    """They find the port as any user of this machine can."""
+    gateway = group.makegateway(f"{host}//id=host")
+    gateway.remote_exec(SLOW_READLINK).waitclose(timeout=30)
+    pid = gateway._rinfo().pid
+    before = set(listening_ports(pid))
     met = []
 
-    def interfere() -> None:
-        connections: list[socket.socket] = []
-        host_pid = group["host"]._rinfo().pid
-        while not stop.is_set() and len(connections) < 100:
-            for port in listening_ports(host_pid):
-                for words in (b"", b"x", b"x" * 32, b"x" * 100):
-                    try:
-                        connection = socket.create_connection(("127.0.0.1", port), timeout=5)
-                    except OSError:
-                        break
-                    connection.sendall(words)
-                    connections.append(connection)
-                    met.append(port)
-        for connection in connections:
-            connection.close()
+    def show_the_port() -> None:
+        while not (ports := set(listening_ports(pid)) - before):
+            time.sleep(0.001)
+        for neighbour in neighbours:
+            assert neighbour.stdin is not None
+            neighbour.stdin.write(b"%d\n" % min(ports))
+            neighbour.stdin.flush()
+        met.extend(ports)
 
-    neighbour = threading.Thread(target=interfere)
-    neighbour.start()
-    try:
-        while not met:  # until he was there in time
-            gateway = group.makegateway("socket//installvia=host")
-            assert gateway.remote_exec("channel.send(1)").receive(timeout=30) == 1
-            gateway.exit()
-    finally:
-        stop.set()
-        neighbour.join()
+    thread = threading.Thread(target=show_the_port)
+    thread.start()
+    begin = time.monotonic()
+    there = group.makegateway("socket//installvia=host")
+    took = time.monotonic() - begin
+    thread.join()
+    assert met
+    assert there.remote_exec("channel.send(1)").receive(timeout=30) == 1
+    assert took < 10, "its deadline is after 30 s"
+    print(f"under attack it took {took:.2f} s")
 
 
 def listening_ports(pid: int) -> list[int]:

@@ -240,8 +240,8 @@ def bound(megabytes):
     resource.setrlimit(resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
 """
 RECEIVES_IN_LITTLE_MEMORY = BOUND + "bound(channel.receive())\nchannel.send(len(channel.receive()))"
-# Megabytes for an item of 192: what was received, the object made of it, and what the allocator reserves for a thread (64,
-# and as much again for a moment). Three times the item is more.
+# Megabytes for an item of 192: what was received, the object made of it, and what the allocator reserves for a thread
+# (64, and as much again for a moment). Three times the item is more.
 LITTLE = 2 * 192 + 128 + 48
 ECHO_ONCE = "channel.send(channel.receive())"
 little_memory = pytest.mark.skipif("EXECNET_TEST_SANITIZER" in os.environ, reason="a sanitizer takes it all")

@@ -116,6 +116,6 @@ def test_channels_that_are_made_and_closed_leave_nothing(group: execnet.Group, p
             exec(make)
         peaks.append((peak_megabytes(), peak_there()))
         assert gateway.remote_status(timeout=50).numchannels == 1
-    # What waits to be told to the other side takes room, more or less, as it happens. What is kept takes more each time.
+    # What waits to be told to the other side takes room, more or less, by chance. What is kept takes more each time.
     for side_peaks in zip(*peaks, strict=True):
         assert min(after - before for before, after in itertools.pairwise(side_peaks)) < 48

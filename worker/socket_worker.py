@@ -1,0 +1,66 @@
+"""A worker on a connection of a `socketserver.py` of the released execnet, for `socket=`.
+
+The server runs one line that comes over the connection. The coordinator's line is this source with a call of `run`
+after it (server_line in src/transport/bootstrap.cpp). It has all that the worker needs, since the server's buffered
+reader may swallow what follows a line.
+
+Runs on Python 2.7, 3.6 and later, with the standard library only.
+"""
+
+import atexit
+import binascii
+import os
+import socket
+import sys
+import zlib
+
+
+class Stream(object):
+    """A file with some bytes before what is in it."""
+
+    def __init__(self, head, file):
+        self.head, self.file, self.fileno = head, file, file.fileno
+
+    def read(self, size):
+        head, self.head = self.head[:size], self.head[size:]
+        return head + self.file.read(size - len(head)) if len(head) < size else head
+
+
+def serve(connection, hello, worker):
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.settimeout(None)
+    stream = os.fdopen(os.dup(connection.fileno()), "rb")
+    connection.close()
+    sys.argv[:] = ["-c"]  # as in other workers
+    names = {"__name__": "execnet_worker"}
+    exec(compile(zlib.decompress(binascii.a2b_base64(worker), 31), "<execnet worker>", "exec"), names)
+    names["serve"](Stream(binascii.a2b_base64(hello), stream), os.dup(stream.fileno()), None)
+
+
+def serve_in_child(*arguments):
+    """Ends with _exit: to leave the server's own frames would shut down its socket."""
+    status = 1
+    try:
+        serve(*arguments)
+    except SystemExit:
+        status = sys.exc_info()[1].code or 0
+        atexit._run_exitfuncs()
+    except:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(status if isinstance(status, int) else 1)
+
+
+def run(connection, hello, worker):
+    """Serves the connection, in a child where there is fork.
+
+    `hello` is the coordinator's first frame, `worker` the compressed source of the worker. Both are base64.
+    """
+    if not hasattr(os, "fork"):
+        serve(connection, hello, worker)
+        return
+    child = os.fork()
+    if child == 0:
+        serve_in_child(connection, hello, worker)
+    connection.close()
+    os.waitpid(child, 0)

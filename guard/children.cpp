@@ -16,8 +16,8 @@
 namespace execnet::guard {
 namespace {
 
-// Nobody but a debugger interrupts a process that has blocked all signals. A call that returned EINTR for ever would look
-// the same, so interruptions are counted.
+// Nobody but a debugger interrupts a process that has blocked all signals. A call that returned EINTR for ever would
+// look the same, so interruptions are counted.
 constexpr int kMostInterruptions = 100;
 // Rounds of killing that have changed nothing, and the pause after each: a second in all.
 constexpr int kMostFruitless = 100;

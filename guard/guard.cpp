@@ -19,8 +19,8 @@
 //     SIGKILL. For the inner guard the end of the outer one is the same.
 //   - A byte comes on SOCKET. Everything gets SIGKILL now.
 //   - A signal comes. The child gets it.
-// A guard ends when nothing is left, the outer one with the exit status or the signal of the program. SOCKET closes with
-// the last of the two.
+// A guard ends when nothing is left, the outer one with the exit status or the signal of the program. SOCKET closes
+// with the last of the two.
 //
 // A guard that cannot watch guards nobody. If the kernel refuses it a system call (for a filter, see seccomp(2), or for
 // want of memory), it kills all that it guards, says so on SOCKET, and ends. It never tries again for ever. For some
@@ -28,8 +28,8 @@
 // tkill(2); /proc and asking for each number (children.hpp); a pidfd of the coordinator and looking at the parent's
 // number.
 //
-// What is not promised then: Without PR_SET_CHILD_SUBREAPER orphans go elsewhere, and only the program itself is killed.
-// Without a pidfd, a forked copy of the coordinator may still hold its descriptors. Then the guard notices the
+// What is not promised then: Without PR_SET_CHILD_SUBREAPER orphans go elsewhere, and only the program itself is
+// killed. Without a pidfd, a forked copy of the coordinator may still hold its descriptors. Then the guard notices the
 // coordinator's end up to kLook later. If both ways to kill, or both ways to wait, are refused, the program still dies
 // with the inner guard (PR_SET_PDEATHSIG), but what it has started may not.
 //
@@ -41,9 +41,9 @@
 // group and the same session. If a process of such a group is stopped, the kernel sends SIGHUP to all of it, the
 // coordinator included (setpgid(2)).
 //
-// With "pidns" the inner guard is the first process of a PID namespace (pid_namespaces(7)), with a /proc of its own. When
-// it ends, the kernel ends everything in the namespace, even what forks faster than anybody can look. Without root the
-// guard first makes a user namespace, in which the user is the same.
+// With "pidns" the inner guard is the first process of a PID namespace (pid_namespaces(7)), with a /proc of its own.
+// When it ends, the kernel ends everything in the namespace, even what forks faster than anybody can look. Without root
+// the guard first makes a user namespace, in which the user is the same.
 //
 // One thread, no allocation, no lock, nothing but system calls: it cannot fail later on for want of anything. That also
 // lets it run in a forked copy of the coordinator, where it cannot be a program of its own (process/guard_program.hpp).

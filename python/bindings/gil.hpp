@@ -6,9 +6,9 @@
 // objects while the main thread takes the interpreter apart. So we see to it that such a thread sleeps for ever there,
 // too. Each thread that comes here once gets a handler that pthread_exit() calls before it unwinds anything.
 //
-// It is not enough to ask whether the interpreter finalizes before taking the lock: that may begin while the thread waits
-// for the lock. Nor is it enough to catch the unwinding where we take the lock. Callbacks, finalizers and other code of
-// the program run above frames of ours, and take the lock, too.
+// It is not enough to ask whether the interpreter finalizes before taking the lock: that may begin while the thread
+// waits for the lock. Nor is it enough to catch the unwinding where we take the lock. Callbacks, finalizers and other
+// code of the program run above frames of ours, and take the lock, too.
 //
 // A thread that sleeps for ever keeps what it holds. So none of the library's mutexes is held where the lock is taken
 // or code of Python runs: the end of the program needs them. And nobody waits for such a thread without a time-out.
@@ -71,10 +71,10 @@ class WithGil {
   PyGILState_STATE state_;
 };
 
-// The program is about to end: from now on the memory of the interpreter's state, and of the states of the threads there
-// are, is never freed. Up to Python 3.13 a thread that waits for the lock looks at both once more after they were freed
-// (CPython gh-96387 has it reset a request there), and the program dies of SIGSEGV if it has not exited by then. Other
-// memory is freed as before. REQUIRES: the calling thread has the lock.
+// The program is about to end: from now on the memory of the interpreter's state, and of the states of the threads
+// there are, is never freed. Up to Python 3.13 a thread that waits for the lock looks at both once more after they were
+// freed (CPython gh-96387 has it reset a request there), and the program dies of SIGSEGV if it has not exited by then.
+// Other memory is freed as before. REQUIRES: the calling thread has the lock.
 void keep_states();
 
 // A base::ThreadScope. Keeps the interpreter's state of a thread of the core for as long as the thread lives. Else each

@@ -126,9 +126,10 @@ void bind_membership(nb::module_& module) {
       .def(
           "allocate_id", [](const PyMembership& self, XSpec& spec) { self.core->allocate_id(spec); }, nb::arg("spec"),
           "Gives the specification a free id, if it has none.");
-  module.def("keep_states", &keep_states,
-             "For the end of the interpreter: threads that still run may look at the interpreter's state until the process\n"
-             "has ended.");
+  module.def(
+      "keep_states", &keep_states,
+      "For the end of the interpreter: threads that still run may look at the interpreter's state until the process\n"
+      "has ended.");
 }
 
 }  // namespace execnet::python

@@ -161,8 +161,9 @@ void stop_worker() {
   ::_exit(0);
 }
 
-// Whether threads of the code run on. The code is done, so they are not wanted, and the interpreter would wait for some.
-// The others it frees what they still use of it: they would end the process with SIGSEGV, on some versions of Python.
+// Whether threads of the code run on. The code is done, so they are not wanted, and the interpreter would wait for
+// some. The others it frees what they still use of it: they would end the process with SIGSEGV, on some versions of
+// Python.
 bool has_threads_left() { return nb::len(nb::module_::import_("sys").attr("_current_frames")()) > 1; }
 
 // The rest of the start, for which the interpreter is needed: ends with HELLO, or with what keeps it from serving.

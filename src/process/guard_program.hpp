@@ -24,8 +24,9 @@ std::string_view guard_program();
 // page that this process writes to afterwards.
 base::Fd make_guard_file();
 
-// The guard's arguments. `socket` and `coordinator` are descriptors in the guard; without a pidfd the latter is 0. It runs
-// the first candidate, a file, that can be executed, with the arguments `argv`. `isolate` asks for a PID namespace.
+// The guard's arguments. `socket` and `coordinator` are descriptors in the guard; without a pidfd the latter is 0. It
+// runs the first candidate, a file, that can be executed, with the arguments `argv`. `isolate` asks for a PID
+// namespace.
 std::vector<std::string> guard_arguments(int socket, int coordinator, bool isolate,
                                          const std::vector<std::string>& candidates,
                                          const std::vector<std::string>& argv);

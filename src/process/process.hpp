@@ -6,8 +6,9 @@
 // kind is a process that somebody else has started. For that we have a pidfd.
 //
 // Owner: the FarEnd of a gateway, a fork server or a proxy's WorkerEnd, whichever started it. A guard that does not end
-// in time belongs to collect_abandoned(). Any thread may call any method. Signals go to what is known to be our child, or through the pidfd, so a pid that the kernel has given to
-// a stranger is never hit. SIGCHLD is never touched, waitpid(-1) never called.
+// in time belongs to collect_abandoned(). Any thread may call any method. Signals go to what is known to be our child,
+// or through the pidfd, so a pid that the kernel has given to a stranger is never hit. SIGCHLD is never touched,
+// waitpid(-1) never called.
 #pragma once
 
 #include <sys/types.h>

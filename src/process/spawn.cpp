@@ -253,21 +253,37 @@ class Newborn {
 };
 
 // Forks of the C library wait while a child is being started: a copy of this process that has the child's end of the
-// socket would keep the end of the child from being seen. Starting several at once is no matter.
+// socket would keep the end of the child from being seen. Starting several at once is no matter. A thread that starts a
+// child does not wait for itself: ThreadSanitizer's vfork is a fork.
 class NoForks {
  public:
   NoForks() {
     [[maybe_unused]] static const int registered = ::pthread_atfork(
-        [] { ::pthread_rwlock_wrlock(&lock); }, [] { ::pthread_rwlock_unlock(&lock); }, [] { lock = kFresh; });
+        [] {
+          if (!starts_here) {
+            ::pthread_rwlock_wrlock(&lock);
+          }
+        },
+        [] {
+          if (!starts_here) {
+            ::pthread_rwlock_unlock(&lock);
+          }
+        },
+        [] { lock = kFresh; });
     ::pthread_rwlock_rdlock(&lock);
+    starts_here = true;
   }
-  ~NoForks() { ::pthread_rwlock_unlock(&lock); }
+  ~NoForks() {
+    starts_here = false;
+    ::pthread_rwlock_unlock(&lock);
+  }
   NoForks(const NoForks&) = delete;
   NoForks& operator=(const NoForks&) = delete;
 
  private:
   static constexpr pthread_rwlock_t kFresh = PTHREAD_RWLOCK_INITIALIZER;
   static inline pthread_rwlock_t lock = PTHREAD_RWLOCK_INITIALIZER;
+  static inline constinit thread_local bool starts_here = false;
 };
 
 // One attempt, with the guard as a program or as a copy of this process. Null with what has failed; null and nothing if

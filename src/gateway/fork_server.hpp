@@ -15,11 +15,10 @@
 #include <string>
 #include <string_view>
 
-#include "base/event.hpp"
 #include "base/fd.hpp"
 #include "base/fork.hpp"
-#include "gateway/far_end.hpp"
 #include "gateway/fork_protocol.hpp"
+#include "gateway/forked_process.hpp"
 #include "gateway/stderr_tail.hpp"
 #include "loop/loop.hpp"
 #include "process/descent.hpp"
@@ -28,45 +27,6 @@
 #include "transport/transport.hpp"
 
 namespace execnet::core {
-
-class ForkServer;
-
-// A worker that was asked for.
-//
-// Owner: its GatewayEnd, and its ForkServer until it has ended. Any thread may call any method.
-class ForkedProcess final : public FarEnd {
- public:
-  ForkedProcess(std::weak_ptr<ForkServer> server, std::uint32_t number, base::Fd stderr_pipe,
-                const std::shared_ptr<loop::Loop>& loop);
-
-  std::optional<std::string> ended() override;
-  // A descriptor more for each gateway would be one too many: it is made when somebody waits for the end.
-  [[nodiscard]] int end_fd() override;
-  loop::Loop::Id watch_end(loop::Loop& loop, std::function<void()> handler) override;
-  std::string said() override;
-  void on_serving(std::optional<pid_t> /*worker*/) override { stderr_->pass_on(); }
-  void on_kill() override;
-  void let_go() override;
-  // None until it is forked.
-  process::Process* process() override;
-
-  // For its ForkServer. The first end is the one that counts.
-  void set_forked(std::shared_ptr<process::Process> process);  // null: it may not be signalled
-  void set_ended(const std::string& how, const std::string& said = "");
-
- private:
-  const std::weak_ptr<ForkServer> server_;
-  const std::uint32_t number_;
-  const std::shared_ptr<loop::Loop> loop_;
-  const std::shared_ptr<StderrTail> stderr_;
-  std::mutex mutex_;  // guards what follows
-  std::optional<base::Event> ended_event_;
-  std::function<void()> handler_;  // of its end
-  bool forked_ = false;
-  std::shared_ptr<process::Process> process_;  // set once; null where it cannot be told from a stranger
-  std::optional<std::string> how_;             // it ended
-  std::string said_;                           // by the fork server, if that has ended it
-};
 
 // Owner: its group's ForkServers. Any thread may call any method. Nothing here waits: what there is to do when
 // something comes is done on the loop thread.

@@ -33,6 +33,9 @@ constexpr std::chrono::milliseconds kEndsWithin{500};
 constexpr std::chrono::milliseconds kRetry{20};
 constexpr const char* kEndedWithIt = "its fork server has ended: ";
 
+// Not one that there is none for, but no such call at all: an old kernel, a sandbox, valgrind 3.19, a filter.
+bool refuses_pidfds(int error) { return error == ENOSYS || error == EPERM || error == EACCES; }
+
 base::Fd open_null() {
   return base::Fd(base::check("open", [] { return ::open("/dev/null", O_RDWR | O_CLOEXEC); }, "/dev/null"));
 }
@@ -62,7 +65,13 @@ ForkServer::ForkServer(transport::Link link, base::Fd null, std::shared_ptr<loop
       control_(std::move(link.stream)),
       null_(std::move(null)) {}
 
-ForkServer::~ForkServer() { finish(); }
+ForkServer::~ForkServer() {
+  try {
+    finish();
+  } catch (const std::exception&) {
+    // No memory to tell anybody, who see the ends of their streams.
+  }
+}
 
 void ForkServer::watch() {
   stderr_->start();
@@ -96,8 +105,8 @@ void ForkServer::guarded(const std::function<void(ForkServer&)>& what) {
     closed_ = true;
     loop_->unwatch(control_watch_);
     loop_->unwatch(process_watch_);
+    process_->kill_tree();  // before something more is asked for, of which there may be none
     end_all_children(std::string("its fork server cannot be talked to: ") + error.what());
-    process_->kill_tree();
   }
 }
 
@@ -163,6 +172,19 @@ void ForkServer::give_up(std::uint32_t number) {
   }
 }
 
+void ForkServer::kill(std::uint32_t number) {
+  give_up(number);
+  if (made_here_.in_forked_copy()) {
+    return;
+  }
+  const std::lock_guard lock(mutex_);
+  const auto found = children_.find(number);
+  if (found != children_.end() && (found->second.watched_there || found->second.pidfd)) {
+    requests_.push_back({ForkRequestKind::kKill, number, base::Fd(), base::Fd()});
+    send_requests();
+  }
+}
+
 // --- ForkServer: requests ---
 
 std::shared_ptr<ForkedProcess> ForkServer::fork(base::Fd stream) {
@@ -188,8 +210,10 @@ void ForkServer::send_requests() {
       }
       return;  // or it has ended, which the loop sees
     }
+    if (requests_.front().kind != ForkRequestKind::kWatch) {  // whose answer comes when it will
+      ++unanswered_;
+    }
     requests_.pop_front();
-    ++unanswered_;
   }
 }
 
@@ -260,6 +284,10 @@ void ForkServer::on_answer(ForkAnswerKind kind, std::uint32_t number, std::int32
     on_ready(text);
     return;
   }
+  if (kind == ForkAnswerKind::kGone) {
+    on_status(number, process::ExitStatus::of_waitpid(value));
+    return;
+  }
   if (unanswered_ > 0) {
     --unanswered_;
   }
@@ -296,7 +324,7 @@ void ForkServer::on_ready(const std::string& its_pid_namespace) {
 
 void ForkServer::on_forked(std::uint32_t number, pid_t pid) {
   const auto found = children_.find(number);
-  if (found == children_.end() || found->second.process || found->second.pidfd) {
+  if (found == children_.end() || found->second.process || found->second.pidfd || found->second.watched_there) {
     return;
   }
   // The number is a word of the fork server's, in which code of others has run.
@@ -305,6 +333,14 @@ void ForkServer::on_forked(std::uint32_t number, pid_t pid) {
   pollfd entry{control_.get(), 0, 0};
   if (::poll(&entry, 1, 0) != 0) {
     return;  // its end is next
+  }
+  if (worker.kind == process::Descent::Kind::kNone && refuses_pidfds(error)) {
+    // The number is of no use then, whoever it is of.
+    found->second.watched_there = true;
+    found->second.far_end->set_forked(nullptr);
+    requests_.push_back({ForkRequestKind::kWatch, number, base::Fd(), base::Fd()});
+    send_requests();
+    return;
   }
   if (worker.kind == process::Descent::Kind::kNone) {
     requests_.push_back({ForkRequestKind::kKill, number, base::Fd(), base::Fd()});

@@ -2,7 +2,8 @@
 // of worker/fork_server.py; fork_protocol.hpp is what the two say to each other.
 //
 // A worker is the fork server's child: it alone can collect it, and does so when it is told to, which is when its
-// pidfd says that it has ended. Until then the pid is nobody else's. If the fork server ends, its workers are
+// pidfd says that it has ended. Until then the pid is nobody else's. Where the kernel or a filter refuses pidfds, the
+// fork server is asked to see to the worker: it tells of the end, and kills. If the fork server ends, its workers are
 // killed: a guard would do the same.
 #pragma once
 
@@ -44,6 +45,8 @@ class ForkServer final : public std::enable_shared_from_this<ForkServer> {
   // Nobody waits for the worker of that number any more. If it is not forked yet it need not be, and a fork server
   // that nobody waits for and that still imports is ended: it may do so for ever.
   void give_up(std::uint32_t number);
+  // The worker of that number is to end. One that cannot be signalled from here is killed by the fork server.
+  void kill(std::uint32_t number);
   // What keeps a worker from being forked: what the fork server has said, or that it is not ready.
   std::string explain();
 
@@ -67,7 +70,8 @@ class ForkServer final : public std::enable_shared_from_this<ForkServer> {
   struct Child {
     std::shared_ptr<ForkedProcess> far_end;
     std::shared_ptr<process::Process> process;  // null: not forked yet, or
-    base::Fd pidfd;                             // one that cannot be told from a stranger, and is not signalled
+    base::Fd pidfd;                             // one that cannot be told from a stranger, and is not signalled, or
+    bool watched_there = false;                 // one that its fork server sees to, since there are no pidfds
     loop::Loop::Id end_watch = 0;
   };
 

@@ -59,7 +59,9 @@ std::string ForkedProcess::said() {
 void ForkedProcess::on_kill() {
   FarEnd::on_kill();
   if (process() == nullptr) {
-    let_go();  // it is not to be forked any more
+    if (const auto server = server_.lock()) {
+      server->kill(number_);
+    }
   }
 }
 

@@ -41,7 +41,7 @@ class ForkedProcess final : public FarEnd {
   process::Process* process() override;
 
   // For its ForkServer. The first end is the one that counts.
-  void set_forked(std::shared_ptr<process::Process> process);  // null: it may not be signalled
+  void set_forked(std::shared_ptr<process::Process> process);  // null: not to be signalled
   void set_ended(const std::string& how, const std::string& said = "");
 
  private:
@@ -53,7 +53,7 @@ class ForkedProcess final : public FarEnd {
   std::optional<base::Event> ended_event_;
   std::function<void()> handler_;  // of its end
   bool forked_ = false;
-  std::shared_ptr<process::Process> process_;  // set once; null where it cannot be told from a stranger
+  std::shared_ptr<process::Process> process_;  // set once; null where it cannot be signalled from here
   std::optional<std::string> how_;             // it ended
   std::string said_;                           // by the fork server, if that has ended it
 };

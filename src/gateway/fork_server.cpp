@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <chrono>
 #include <csignal>
+#include <cstdio>
 #include <cstring>
 #include <exception>
 #include <functional>
@@ -65,13 +66,7 @@ ForkServer::ForkServer(transport::Link link, base::Fd null, std::shared_ptr<loop
       control_(std::move(link.stream)),
       null_(std::move(null)) {}
 
-ForkServer::~ForkServer() {
-  try {
-    finish();
-  } catch (const std::exception&) {
-    // No memory to tell anybody, who see the ends of their streams.
-  }
-}
+ForkServer::~ForkServer() { finish(); }
 
 void ForkServer::watch() {
   stderr_->start();
@@ -105,12 +100,14 @@ void ForkServer::guarded(const std::function<void(ForkServer&)>& what) {
     closed_ = true;
     loop_->unwatch(control_watch_);
     loop_->unwatch(process_watch_);
-    process_->kill_tree();  // before something more is asked for, of which there may be none
-    end_all_children(std::string("its fork server cannot be talked to: ") + error.what());
+    process_->kill_tree();
+    std::array<char, 256> how;  // there may be no memory
+    std::snprintf(how.data(), how.size(), "its fork server cannot be talked to: %s", error.what());
+    end_all_children(how.data());
   }
 }
 
-void ForkServer::end_all_children(const std::string& how) {
+void ForkServer::end_all_children(std::string_view how) {
   for (const auto& [number, child] : children_) {
     loop_->unwatch(child.end_watch);
     child.far_end->set_ended(how);
@@ -386,7 +383,7 @@ void ForkServer::on_worker_ended(std::uint32_t number) {
   });
 }
 
-void ForkServer::end_child(std::uint32_t number, const std::string& how, const std::string& said) {
+void ForkServer::end_child(std::uint32_t number, std::string_view how, std::string_view said) {
   const auto found = children_.find(number);
   if (found != children_.end()) {
     found->second.far_end->set_ended(how, said);

@@ -88,10 +88,10 @@ class ForkServer final : public std::enable_shared_from_this<ForkServer> {
   void on_worker_ended(std::uint32_t number);
   void on_control_end();
   void on_process_ended();
-  void end_child(std::uint32_t number, const std::string& how, const std::string& said = "");
+  void end_child(std::uint32_t number, std::string_view how, std::string_view said = "");
   void refuse_all(const std::string& why);
   void guarded(const std::function<void(ForkServer&)>& what);
-  void end_all_children(const std::string& how);
+  void end_all_children(std::string_view how);
   void later(std::chrono::milliseconds delay, std::function<void(ForkServer&)> what);
   loop::Loop::Id watch(int fd, std::function<void(ForkServer&)> what);
 

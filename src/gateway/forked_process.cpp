@@ -1,10 +1,16 @@
 #include "gateway/forked_process.hpp"
 
+#include <new>
 #include <utility>
 
 #include "gateway/fork_server.hpp"
 
 namespace execnet::core {
+namespace {
+
+constexpr const char* kOutOfMemory = "out of memory";  // short enough to take none
+
+}  // namespace
 
 ForkedProcess::ForkedProcess(std::weak_ptr<ForkServer> server, std::uint32_t number, base::Fd stderr_pipe,
                              const std::shared_ptr<loop::Loop>& loop)
@@ -82,16 +88,25 @@ void ForkedProcess::set_forked(std::shared_ptr<process::Process> process) {
   process_ = std::move(process);
 }
 
-void ForkedProcess::set_ended(const std::string& how, const std::string& said) {
+void ForkedProcess::set_ended(std::string_view how, std::string_view said) {
   const std::lock_guard lock(mutex_);
-  if (!how_) {
+  if (how_) {
+    return;
+  }
+  try {
     how_ = how;
     said_ = said;
-    if (ended_event_) {
-      ended_event_->signal();
-    }
-    if (const auto handler = std::exchange(handler_, nullptr)) {
+  } catch (const std::bad_alloc&) {
+    how_ = kOutOfMemory;
+  }
+  if (ended_event_) {
+    ended_event_->signal();
+  }
+  if (const auto handler = std::exchange(handler_, nullptr)) {
+    try {
       loop_->call_after({}, handler);
+    } catch (const std::bad_alloc&) {
+      // Its gateway sees the end of its stream all the same.
     }
   }
 }

@@ -9,6 +9,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "base/event.hpp"
 #include "base/fd.hpp"
@@ -40,9 +41,9 @@ class ForkedProcess final : public FarEnd {
   // None until it is forked.
   process::Process* process() override;
 
-  // For its ForkServer. The first end is the one that counts.
+  // For its ForkServer. The first end is the one that counts. Needs no memory to succeed.
   void set_forked(std::shared_ptr<process::Process> process);  // null: not to be signalled
-  void set_ended(const std::string& how, const std::string& said = "");
+  void set_ended(std::string_view how, std::string_view said = "");
 
  private:
   const std::weak_ptr<ForkServer> server_;

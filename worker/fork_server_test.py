@@ -1,4 +1,4 @@
-"""The conversation of tests/vectors/forks.txt, with the fork server in Python, and what else has the protocol in Python.
+"""The conversation of tests/vectors/forks.txt, with the fork server in Python; and what else speaks it in Python.
 
 src/gateway/fork_requests_test.cpp has the same conversation with the one in C++.
 """
@@ -75,7 +75,8 @@ class Conversation(unittest.TestCase):
 
     def ask(self, data, number=None):
         if number is None:
-            return self.control.sendall(data)
+            self.control.sendall(data)
+            return
         self.streams[number], theirs = socket.socketpair()
         descriptors = struct.pack("=4i", theirs.fileno(), 2, 2, 2)
         with theirs:
@@ -149,7 +150,8 @@ class Protocol(unittest.TestCase):
     @unittest.skipUnless(PY3 and sys.byteorder == "little", "it is for Python 3, and the bytes are little-endian")
     def test_the_side_of_a_proxy(self):
         rows = conversation()
-        for (name, who, data, fields), (_, its_kind, its_data, answer) in zip(rows, rows[1:]):
+        for at in range(len(rows) - 1):
+            (name, who, data, fields), (_, its_kind, its_data, answer) = rows[at], rows[at + 1]
             if who != "request" or its_kind != "answer" or answer[0] == 5:
                 continue
             server = worker["ForkServer"].__new__(worker["ForkServer"])

@@ -20,6 +20,12 @@ namespace {
 
 constexpr int kLook = 50;  // milliseconds, between two looks at workers that are watched here
 
+// Whether a child has not ended. One that somebody else has collected has.
+bool runs(pid_t child) {
+  siginfo_t end{};
+  return ::waitid(P_PID, static_cast<id_t>(child), &end, WEXITED | WNOHANG | WNOWAIT) == 0 && end.si_pid == 0;
+}
+
 }  // namespace
 
 void take(const ForkDescriptors& passed) {
@@ -147,18 +153,15 @@ bool ForkRequests::say(ForkAnswerKind kind, std::uint32_t number, std::int32_t v
 // Of the workers that are watched here.
 bool ForkRequests::tell_of_ends() {
   for (std::size_t i = watched_.size(); i-- > 0;) {
-    const auto worker = find(watched_[i]);
-    siginfo_t end{};
-    const bool ended =
-        worker == workers_.end() ||
-        ::waitid(P_PID, static_cast<id_t>(worker->pid), &end, WEXITED | WNOHANG | WNOWAIT) != 0 || end.si_pid != 0;
-    if (ended) {
-      const std::uint32_t number = watched_[i];
-      const bool known = worker != workers_.end();
-      watched_.erase(watched_.begin() + static_cast<std::ptrdiff_t>(i));
-      if (known && !say(ForkAnswerKind::kGone, number, collect(number, false))) {
-        return false;
-      }
+    const std::uint32_t number = watched_[i];
+    const auto worker = find(number);
+    const bool is_left = worker != workers_.end();
+    if (is_left && runs(worker->pid)) {
+      continue;
+    }
+    watched_.erase(watched_.begin() + static_cast<std::ptrdiff_t>(i));
+    if (is_left && !say(ForkAnswerKind::kGone, number, collect(number, false))) {
+      return false;
     }
   }
   return true;

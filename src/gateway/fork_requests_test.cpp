@@ -1,5 +1,5 @@
-// The conversation of tests/vectors/forks.txt, with a fork server that has no interpreter. worker/fork_server_test.py has
-// it with the one in Python.
+// The conversation of tests/vectors/forks.txt, with a fork server that has no interpreter. worker/fork_server_test.py
+// has it with the one in Python.
 #include "gateway/fork_requests.hpp"
 
 #include <gtest/gtest.h>

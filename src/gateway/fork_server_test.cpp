@@ -205,8 +205,9 @@ TEST_P(WithoutPidfds, AWorkerThatDoesNotEndIsKilledByItsForkServer) {
   const std::string said = without_pidfds([] {
     const std::string spec = "popen//preload=json";
     Group group({spec, spec});
-    const auto stubborn = group[0].remote_exec("import os, signal\nchannel.send(1)\n"
-                                               "os.kill(os.getpid(), signal.SIGSTOP)");
+    const auto stubborn = group[0].remote_exec(
+        "import os, signal\nchannel.send(1)\n"
+        "os.kill(os.getpid(), signal.SIGSTOP)");
     static_cast<void>(stubborn.receive<int>(20s));
     const auto began = base::Clock::now();
     group.terminate(500ms);

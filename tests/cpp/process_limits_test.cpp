@@ -45,8 +45,9 @@ TEST(ProcessLimits, FilesMayNotBeWritten) {
       constexpr std::size_t kLong = 3'000'000;
       Group group{"popen//id=proxy", "popen//preload", "popen//via=proxy", "popen//preload//via=proxy"};
       for (const Gateway& gateway : group.members()) {
-        const Channel limit = gateway.remote_exec("import resource; channel.send(resource.getrlimit("
-                                                  "resource.RLIMIT_FSIZE)[0])");
+        const Channel limit = gateway.remote_exec(
+            "import resource; channel.send(resource.getrlimit("
+            "resource.RLIMIT_FSIZE)[0])");
         if (limit.receive<std::uint64_t>(kPatience) != size) {
           return gateway.id() + " has another limit";
         }

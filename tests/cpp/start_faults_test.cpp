@@ -156,7 +156,8 @@ TEST_P(StartMemory, ThatIsShortLeavesNothing) {
   EXPECT_GT(told, 20);
 }
 
-INSTANTIATE_TEST_SUITE_P(Specs, StartMemory, ::testing::Values("popen//python=python3", "popen//python=python3//preload"));
+INSTANTIATE_TEST_SUITE_P(Specs, StartMemory,
+                         ::testing::Values("popen//python=python3", "popen//python=python3//preload"));
 
 INSTANTIATE_TEST_SUITE_P(Specs, StartFaults,
                          ::testing::Values("popen//python=python3", "popen//python=python3//preload",

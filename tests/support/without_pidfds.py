@@ -1,5 +1,5 @@
-"""`without_pidfds.py PROGRAM [ARGUMENT ...]`: runs a Python program where pidfd_open(2) fails, for all that it starts, too:
-as with an old kernel or in a sandbox.
+"""`without_pidfds.py PROGRAM [ARGUMENT ...]`: runs a Python program for which pidfd_open(2) fails, and for all that it
+starts: as with an old kernel or in a sandbox.
 """
 
 from __future__ import annotations

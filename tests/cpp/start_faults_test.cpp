@@ -124,11 +124,11 @@ TEST_P(StartMemory, ThatIsShortLeavesNothing) {
   if (!testing::ScarceMemory::is_possible()) {
     GTEST_SKIP() << "a sanitizer has the allocations";
   }
-  const long stride = testing::soak_runs(1) > 1 ? 1 : 5;
   const bool has_server = std::string(GetParam()).ends_with("preload");  // which may end with the group
   Group{GetParam()}.terminate(5s);  // what is made once for a thread is there from here on
   int told = 0;
   for (const long count : {1L, testing::ScarceMemory::kAll}) {
+    const long stride = count == 1 && testing::soak_runs(1) == 1 ? 5 : 1;
     bool any = true;
     for (long which = 1; any; which += stride) {
       SCOPED_TRACE(std::to_string(which) + "-th allocation, " + std::to_string(count) + " fail");

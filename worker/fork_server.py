@@ -6,15 +6,16 @@ Both are called from the one line on the command line, so that a worker has as l
 one that was started fresh. Python 3, standard library only.
 
 For native workers `load` loads the extension, which forks them and talks to the coordinator while the interpreter
-rests (python/bindings/fork_server.cpp): each page that is written to after a fork is copied, and Python writes
-to many. For pure ones Python does it, in answer_requests().
+rests (src/gateway/fork_requests.cpp): each page that is written to after a fork is copied, and Python writes
+to many. For pure ones Python does it, in answer_requests(). tests/vectors/forks.txt keeps the two alike.
 
 Descriptor 3 is a unix stream socket to the coordinator, descriptor 4 the coordinator's stderr. What
 comes is REQUEST: what is wanted, and a number. FORK has four descriptors with it: the stream of the
 worker, its stderr until it is up, its stdout, and the coordinator's stderr. KILL kills the worker of that
 number and collects it, as COLLECT does one that has ended. Each has one ANSWER, in order:
 kind, number, value, and the length of a text that follows. A worker that has ended stays a zombie until it
-is to be collected: so its pid, which the coordinator has its pidfd of, cannot become another process's.
+is to be collected: so its pid, which the coordinator has its pidfd of, cannot become another process's. A coordinator
+that can have no pidfds sends WATCH, which has no answer in order: when that worker has ended, GONE has its status.
 
 There is one thread. Everything is undone, before the first fork, that importing the modules has done to
 the process (not: to the interpreter), as docs/forkserver.md says.
@@ -31,11 +32,12 @@ import time
 
 CONTROL, STDERR = 3, 4
 STREAM = 3  # in a worker, in the place of CONTROL
-FORK, COLLECT, KILL = 1, 2, 3
-READY, FORKED, REFUSED, ENDED = 1, 2, 3, 4
+FORK, COLLECT, KILL, WATCH = 1, 2, 3, 4
+READY, FORKED, REFUSED, ENDED, GONE = 1, 2, 3, 4, 5
 REQUEST = "=II"
 ANSWER = "=IIiI"
 MOST_TEXT = 4096  # bytes
+LOOK = 0.05  # seconds between two looks at workers that are to be watched
 GRACE = 1.0  # seconds for workers to end by themselves when the coordinator is gone
 
 
@@ -73,6 +75,7 @@ def fork_workers(modules, load=None):
     native, its_handlers = None, 0
     if load is None:
         import _socket  # noqa: F401 - for answer_requests(): while nothing can come from the working directory
+        import select  # noqa: F401
         import struct  # noqa: F401
     else:
         before = atexit._ncallbacks()
@@ -110,6 +113,7 @@ def restore_working_directory():
 def answer_requests():
     """Until there are no more requests: returns the pids of the workers there are; or, in a worker, None."""
     import _socket
+    import select
     import struct
 
     request = struct.Struct(REQUEST)
@@ -117,6 +121,8 @@ def answer_requests():
     def receive():
         data, descriptors = b"", ()
         while len(data) < request.size:
+            while watched and not select.select([CONTROL], [], [], LOOK)[0]:
+                tell_of_ends()
             more, ancillary, _, _ = control.recvmsg(request.size - len(data), _socket.CMSG_SPACE(4 * 4))
             if not more:
                 return None
@@ -129,16 +135,25 @@ def answer_requests():
         encoded = text.encode("utf-8", "replace")[:MOST_TEXT]
         control.sendall(struct.pack(ANSWER, kind, number, value, len(encoded)) + encoded)
 
+    def tell_of_ends():
+        for number in sorted(watched):
+            ended, status = poll(workers.get(number, 0))
+            if ended:
+                watched.discard(number)
+                if workers.pop(number, None) is not None:
+                    say(GONE, number, status)
+
     control = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, CONTROL)
     workers = {}  # number of the request -> pid, until it is collected
+    watched = set()  # of these numbers
     try:
         say(READY, text=pid_namespace())
         for wanted, number, descriptors in iter(receive, None):
-            if wanted in (COLLECT, KILL):
-                pid = workers.pop(number)
-                if wanted == KILL:
-                    kill(pid)
-                say(ENDED, number, collect(pid, 0 if wanted == KILL else os.WNOHANG))
+            if wanted == WATCH:
+                watched.add(number)
+                continue
+            if wanted != FORK:
+                say(ENDED, number, collect(workers.pop(number, 0), wanted == KILL))
                 continue
             # The kernel drops those for which it finds no room in this process.
             refusal = why_not_to_fork() if len(descriptors) == 4 else "it has no descriptors left"
@@ -217,23 +232,26 @@ def why_not_to_fork():
     ) % ", ".join(names)
 
 
-def is_running(pid):
-    """Whether that is a child of this process which has not ended. A number that the modules make up is not."""
+def poll(pid):
+    """Whether a worker has ended, and its status as waitpid() has it: -1 if that is not known.
+
+    A number that is no child's, since the modules have made it up, counts as one that has ended.
+    """
     try:
-        return pid > 0 and os.waitpid(pid, os.WNOHANG) == (0, 0)
+        found, status = os.waitpid(pid, os.WNOHANG) if pid > 0 else (1, -1)
+        return found != 0, status
     except OSError:
-        return False
+        return True, -1
 
 
-def kill(pid):
-    if is_running(pid):
-        os.kill(pid, _signal.SIGKILL)
-
-
-def collect(pid, options):
-    """The status of a worker that has ended, as waitpid() has it; -1 if that is not known."""
+def collect(pid, kill):
+    """The status of a worker, which is forgotten; -1 if it has not ended, or that is not known."""
+    ended, status = poll(pid)
+    if ended or not kill:
+        return status if ended else -1
+    os.kill(pid, _signal.SIGKILL)
     try:
-        return os.waitpid(pid, options)[1]
+        return os.waitpid(pid, 0)[1]
     except OSError:
         return -1
 
@@ -285,8 +303,9 @@ def end(pids):
     """The coordinator is gone. Workers see the end of their streams and end, or are killed."""
     deadline = time.monotonic() + GRACE
     while pids and time.monotonic() < deadline:
-        pids = list(filter(is_running, pids))
+        pids = [pid for pid in pids if not poll(pid)[0]]
         time.sleep(0.01 if pids else 0)
     for pid in pids:
-        kill(pid)
+        if not poll(pid)[0]:
+            os.kill(pid, _signal.SIGKILL)
     os._exit(0)  # what the modules have registered for the end of the process is for the workers

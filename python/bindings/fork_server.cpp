@@ -1,5 +1,5 @@
-// The part of a fork server (worker/fork_server.py) that runs while its interpreter rests: it answers the coordinator's
-// requests, and forks native workers.
+// What a fork server (worker/fork_server.py) that forks native workers does to its interpreter: that rests while
+// core::ForkRequests answers the coordinator's requests.
 //
 // Each page that the interpreter writes to after a fork, if only to count a reference, is copied, in the fork
 // server as in the worker: some 300 in a worker that starts as a fresh one does, which costs more than the fork itself.
@@ -9,39 +9,23 @@
 // done once for all requests that are there already.
 #include <fcntl.h>
 #include <nanobind/nanobind.h>
-#include <poll.h>
-#include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include <algorithm>
-#include <array>
-#include <cerrno>
-#include <csignal>
-#include <cstring>
 #include <exception>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <utility>
-#include <vector>
 
-#include "base/fd.hpp"
-#include "base/heap_holes.hpp"
 #include "base/syscall.hpp"
 #include "bindings.hpp"
-#include "gateway/fork_protocol.hpp"
+#include "gateway/fork_requests.hpp"
 #include "gil.hpp"
-#include "process/pidfd.hpp"
 #include "text.hpp"
 #include "transport/transport.hpp"
 #include "worker_process.hpp"
 
 namespace execnet::python {
 namespace {
-
-using core::ForkAnswerKind;
-using core::ForkRequestKind;
 
 // What all workers of this process say and do, found out before the first is forked.
 struct Prepared {
@@ -61,24 +45,6 @@ void prepare_to_fork(nb::handle module, bool has_exit_handlers) {
 }
 
 // --- A worker ----------------------------------------------------------------------------------------
-
-// Its descriptors, in the order in which they come. All have higher numbers than those they get.
-using Descriptors = std::array<int, core::kForkDescriptors>;
-
-void take(int from, int to, int flags = 0) {
-  base::check("dup3", [&] { return ::dup3(from, to, flags); });
-}
-
-void take(const Descriptors& passed) {
-  constexpr Descriptors kNumbers{transport::kStreamFd, STDERR_FILENO, STDOUT_FILENO, transport::kStderrFd};
-  for (std::size_t i = 0; i < passed.size(); ++i) {
-    take(passed[i], kNumbers[i]);
-    ::close(passed[i]);
-  }
-  if (prepared()->crash_report >= 0) {
-    take(STDERR_FILENO, prepared()->crash_report, O_CLOEXEC);
-  }
-}
 
 // Up to where it needs its interpreter. If it never does, it ends here.
 void rest() {
@@ -103,9 +69,12 @@ void rest() {
   }
 }
 
-void become_worker(const Descriptors& passed) {
+void become_worker(const core::ForkDescriptors& passed) {
   try {
-    take(passed);
+    core::take(passed);
+    if (const int report = prepared()->crash_report; report >= 0) {
+      base::check("dup3", [&] { return ::dup3(STDERR_FILENO, report, O_CLOEXEC); });
+    }
     rest();
   } catch (const std::exception& error) {
     const int its_stderr = ::fcntl(passed[1], F_GETFD) >= 0 ? passed[1] : STDERR_FILENO;  // until it is taken
@@ -143,130 +112,18 @@ class Stillness {
   bool still_ = false;
 };
 
-class Requests {
+// Threads that Python knows of have a state, from before they run until after they have.
+bool has_threads() {
+  PyThreadState* const first = PyInterpreterState_ThreadHead(PyInterpreterState_Get());
+  return PyThreadState_Next(first) != nullptr;
+}
+
+class RestingInterpreter final : public core::Forkable {
  public:
-  Requests(int control, nb::callable why_not_to_fork)
-      : control_(control), why_not_to_fork_(std::move(why_not_to_fork)) {}
-
-  // Until there are no more: false. Or, in a worker whose interpreter is wanted: true.
-  bool answer() {
-    core::ForkRequest request{};
-    base::fill_heap_holes();
-    if (!say(ForkAnswerKind::kReady, 0, 0, process::pid_namespace())) {
-      return false;
-    }
-    for (;;) {
-      Descriptors passed;
-      passed.fill(-1);
-      if (!receive(request, passed)) {
-        return false;
-      }
-      if (request.kind != ForkRequestKind::kFork) {
-        const bool kill = request.kind == ForkRequestKind::kKill;
-        if (!say(ForkAnswerKind::kEnded, request.number, collect(request.number, kill))) {
-          return false;
-        }
-        continue;
-      }
-      // The kernel drops those for which it finds no room in this process.
-      std::string refusal = passed.back() < 0 ? "it has no descriptors left" : why_not_to_fork();
-      const pid_t pid = refusal.empty() ? fork(refusal) : -1;
-      if (pid == 0) {
-        stillness_.was_inherited();
-        become_worker(passed);
-        return true;
-      }
-      std::for_each(passed.begin(), passed.end(), [](int fd) { base::Fd{fd}.reset(); });
-      if (pid > 0) {
-        workers_.push_back({request.number, pid});
-      }
-      const auto kind = pid > 0 ? ForkAnswerKind::kForked : ForkAnswerKind::kRefused;
-      if (!say(kind, request.number, std::max(pid, 0), refusal)) {
-        return false;
-      }
-    }
-  }
-
-  [[nodiscard]] nb::list workers() const {
-    nb::list pids;
-    for (const Worker& worker : workers_) {
-      pids.append(worker.pid);
-    }
-    return pids;
-  }
-
- private:
-  // False when there are no more.
-  bool receive(core::ForkRequest& request, Descriptors& passed) {
-    char* at = reinterpret_cast<char*>(&request);
-    for (std::size_t left = sizeof request; left > 0;) {
-      iovec part{at, left};
-      alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof passed)> control{};
-      msghdr message{};
-      message.msg_iov = &part;
-      message.msg_iovlen = 1;
-      message.msg_control = control.data();
-      message.msg_controllen = control.size();
-      const ssize_t size = receive(message);
-      if (size <= 0) {
-        return false;
-      }
-      const cmsghdr* rights = CMSG_FIRSTHDR(&message);
-      if (rights != nullptr && rights->cmsg_level == SOL_SOCKET && rights->cmsg_type == SCM_RIGHTS) {
-        std::memcpy(passed.data(), CMSG_DATA(rights), std::min(sizeof passed, rights->cmsg_len - CMSG_LEN(0)));
-      }
-      at += size;
-      left -= static_cast<std::size_t>(size);
-    }
-    return true;
-  }
-
-  ssize_t receive(msghdr& message) {
-    for (;;) {
-      pollfd more{control_, POLLIN, 0};
-      if (has_threads() || ::poll(&more, 1, 0) == 0) {
-        stillness_.end();
-      }
-      ssize_t size = 0;
-      if (has_threads()) {
-        const WithoutGil nogil;
-        size = ::recvmsg(control_, &message, MSG_CMSG_CLOEXEC);
-      } else {
-        size = ::recvmsg(control_, &message, MSG_CMSG_CLOEXEC);
-      }
-      if (size >= 0 || errno != EINTR) {
-        return size;
-      }
-    }
-  }
-
-  // False when nobody hears it.
-  [[nodiscard]] bool say(ForkAnswerKind kind, std::uint32_t number, std::int32_t value,
-                         std::string_view text = "") const {
-    text = text.substr(0, core::kMostForkText);
-    const core::ForkAnswer header{kind, number, value, static_cast<std::uint32_t>(text.size())};
-    std::array<char, sizeof header + core::kMostForkText> answer;
-    std::memcpy(answer.data(), &header, sizeof header);
-    text.copy(answer.data() + sizeof header, text.size());
-    std::string_view left(answer.data(), sizeof header + text.size());
-    while (!left.empty()) {
-      const ssize_t size = ::send(control_, left.data(), left.size(), MSG_NOSIGNAL);
-      if (size < 0 && errno != EINTR) {
-        return false;
-      }
-      left.remove_prefix(static_cast<std::size_t>(std::max<ssize_t>(size, 0)));
-    }
-    return true;
-  }
-
-  // Threads that Python knows of have a state, from before they run until after they have.
-  static bool has_threads() {
-    PyThreadState* const first = PyInterpreterState_ThreadHead(PyInterpreterState_Get());
-    return PyThreadState_Next(first) != nullptr;
-  }
+  explicit RestingInterpreter(nb::callable why_not_to_fork) : why_not_to_fork_(std::move(why_not_to_fork)) {}
 
   // Nothing, mostly.
-  std::string why_not_to_fork() {
+  std::string why_not_to_fork() override {
     if (!has_threads()) {
       return "";
     }
@@ -274,47 +131,38 @@ class Requests {
     const nb::object why = why_not_to_fork_();
     return why.is_none() ? "" : portable(why);
   }
-
-  pid_t fork(std::string& refusal) {
-    stillness_.begin();
-    const pid_t pid = ::fork();
-    if (pid < 0) {
-      refusal = std::string("it cannot fork: ") + std::strerror(errno);
+  void be_still() override { stillness_.begin(); }
+  void rest(bool is_there) override {
+    const bool others_run = has_threads();
+    if (others_run || !is_there) {
+      stillness_.end();
     }
-    return pid;
+    if (others_run) {
+      others_run_.emplace();
+    }
   }
+  void go_on() override { others_run_.reset(); }
+  void was_forked() { stillness_.was_inherited(); }
 
-  std::int32_t collect(std::uint32_t number, bool kill) {
-    const auto found =
-        std::lower_bound(workers_.begin(), workers_.end(), number,
-                         [](const Worker& worker, std::uint32_t wanted) { return worker.number < wanted; });
-    int status = 0;
-    if (found == workers_.end() || found->number != number) {
-      return -1;
-    }
-    if (kill) {
-      ::kill(found->pid, SIGKILL);
-    }
-    const bool known = ::waitpid(found->pid, &status, kill ? 0 : WNOHANG) > 0;
-    workers_.erase(found);
-    return known ? status : -1;
-  }
-
-  // In one piece, so that as few pages as can be are written to after each fork.
-  struct Worker {
-    std::uint32_t number;  // of its request
-    pid_t pid;
-  };
-
-  const int control_;
+ private:
   const nb::callable why_not_to_fork_;
   Stillness stillness_;
-  std::vector<Worker> workers_;  // until they are collected; in order
+  std::optional<WithoutGil> others_run_;
 };
 
 nb::object answer_requests(int control, nb::callable why_not_to_fork) {
-  Requests requests(control, std::move(why_not_to_fork));
-  return requests.answer() ? nb::none() : nb::object(requests.workers());
+  RestingInterpreter interpreter(std::move(why_not_to_fork));
+  core::ForkRequests requests(control, interpreter);
+  if (const auto descriptors = requests.answer()) {
+    interpreter.was_forked();
+    become_worker(*descriptors);
+    return nb::none();
+  }
+  nb::list pids;
+  for (const pid_t pid : requests.workers()) {
+    pids.append(pid);
+  }
+  return pids;
 }
 
 }  // namespace

@@ -61,7 +61,12 @@ Gateway Group::makegateway(const std::optional<XSpec>& spec) {
 }
 
 std::vector<Gateway> Group::makegateways(const std::vector<XSpec>& specs) {
-  return gateways(membership_->start(specs, {}));
+  std::vector<Gateway> made;
+  made.reserve(specs.size());  // while there are none whom the caller would not get
+  for (auto& end : membership_->start(specs, {})) {
+    made.emplace_back(std::move(end));
+  }
+  return made;
 }
 
 MultiChannel Group::remote_exec(const Source& source, const Dict& arguments) {

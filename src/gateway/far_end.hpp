@@ -1,5 +1,5 @@
 // What is behind a gateway's stream, as far as its end goes: a process here, one at a proxy, or a
-// stranger of whom only the stream is known. One that a fork server has made: fork_server.hpp.
+// stranger of whom only the stream is known. One that a fork server has made: forked_process.hpp.
 //
 // Owner: its GatewayEnd. Any thread may call any method; the mutex of the gateway's connection must
 // not be held.

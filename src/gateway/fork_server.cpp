@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <chrono>
 #include <csignal>
+#include <cstdio>
 #include <cstring>
 #include <exception>
 #include <functional>
@@ -33,101 +34,14 @@ constexpr std::chrono::milliseconds kEndsWithin{500};
 constexpr std::chrono::milliseconds kRetry{20};
 constexpr const char* kEndedWithIt = "its fork server has ended: ";
 
+// Not one that there is none for, but no such call at all: an old kernel, a sandbox, valgrind 3.19, a filter.
+bool refuses_pidfds(int error) { return error == ENOSYS || error == EPERM || error == EACCES; }
+
 base::Fd open_null() {
   return base::Fd(base::check("open", [] { return ::open("/dev/null", O_RDWR | O_CLOEXEC); }, "/dev/null"));
 }
 
 }  // namespace
-
-// --- ForkedProcess ---
-
-ForkedProcess::ForkedProcess(std::weak_ptr<ForkServer> server, std::uint32_t number, base::Fd stderr_pipe,
-                             const std::shared_ptr<loop::Loop>& loop)
-    : server_(std::move(server)),
-      number_(number),
-      loop_(loop),
-      stderr_(std::make_shared<StderrTail>(std::move(stderr_pipe), loop)) {
-  stderr_->start();
-}
-
-int ForkedProcess::end_fd() {
-  const std::lock_guard lock(mutex_);
-  if (!ended_event_) {
-    ended_event_.emplace();
-    if (how_) {
-      ended_event_->signal();
-    }
-  }
-  return ended_event_->fd();
-}
-
-// Not called right away: who ends it may hold a lock.
-loop::Loop::Id ForkedProcess::watch_end(loop::Loop& loop, std::function<void()> handler) {
-  const std::lock_guard lock(mutex_);
-  if (how_) {
-    loop.call_after({}, std::move(handler));
-  } else {
-    handler_ = std::move(handler);
-  }
-  return 0;
-}
-
-std::optional<std::string> ForkedProcess::ended() {
-  const std::lock_guard lock(mutex_);
-  return how_;
-}
-
-std::string ForkedProcess::said() {
-  {
-    const std::lock_guard lock(mutex_);
-    if (forked_) {
-      return stderr_->text();
-    }
-    if (how_) {
-      return said_;
-    }
-  }
-  const auto server = server_.lock();
-  return server ? server->explain() : "";
-}
-
-void ForkedProcess::on_kill() {
-  FarEnd::on_kill();
-  if (process() == nullptr) {
-    let_go();  // it is not to be forked any more
-  }
-}
-
-void ForkedProcess::let_go() {
-  if (const auto server = server_.lock()) {
-    server->give_up(number_);
-  }
-}
-
-process::Process* ForkedProcess::process() {
-  const std::lock_guard lock(mutex_);
-  return process_.get();
-}
-
-void ForkedProcess::set_forked(std::shared_ptr<process::Process> process) {
-  const std::lock_guard lock(mutex_);
-  forked_ = true;
-  process_ = std::move(process);
-}
-
-void ForkedProcess::set_ended(const std::string& how, const std::string& said) {
-  const std::lock_guard lock(mutex_);
-  if (!how_) {
-    how_ = how;
-    said_ = said;
-    if (ended_event_) {
-      ended_event_->signal();
-    }
-    if (const auto handler = std::exchange(handler_, nullptr)) {
-      loop_->call_after({}, handler);
-    }
-  }
-}
 
 // --- ForkServer: its life ---
 
@@ -186,12 +100,14 @@ void ForkServer::guarded(const std::function<void(ForkServer&)>& what) {
     closed_ = true;
     loop_->unwatch(control_watch_);
     loop_->unwatch(process_watch_);
-    end_all_children(std::string("its fork server cannot be talked to: ") + error.what());
     process_->kill_tree();
+    std::array<char, 256> how;  // there may be no memory
+    std::snprintf(how.data(), how.size(), "its fork server cannot be talked to: %s", error.what());
+    end_all_children(how.data());
   }
 }
 
-void ForkServer::end_all_children(const std::string& how) {
+void ForkServer::end_all_children(std::string_view how) {
   for (const auto& [number, child] : children_) {
     loop_->unwatch(child.end_watch);
     child.far_end->set_ended(how);
@@ -253,6 +169,19 @@ void ForkServer::give_up(std::uint32_t number) {
   }
 }
 
+void ForkServer::kill(std::uint32_t number) {
+  give_up(number);
+  if (made_here_.in_forked_copy()) {
+    return;
+  }
+  const std::lock_guard lock(mutex_);
+  const auto found = children_.find(number);
+  if (found != children_.end() && (found->second.watched_there || found->second.pidfd)) {
+    requests_.push_back({ForkRequestKind::kKill, number, base::Fd(), base::Fd()});
+    send_requests();
+  }
+}
+
 // --- ForkServer: requests ---
 
 std::shared_ptr<ForkedProcess> ForkServer::fork(base::Fd stream) {
@@ -278,8 +207,10 @@ void ForkServer::send_requests() {
       }
       return;  // or it has ended, which the loop sees
     }
+    if (requests_.front().kind != ForkRequestKind::kWatch) {  // whose answer comes when it will
+      ++unanswered_;
+    }
     requests_.pop_front();
-    ++unanswered_;
   }
 }
 
@@ -350,6 +281,10 @@ void ForkServer::on_answer(ForkAnswerKind kind, std::uint32_t number, std::int32
     on_ready(text);
     return;
   }
+  if (kind == ForkAnswerKind::kGone) {
+    on_status(number, process::ExitStatus::of_waitpid(value));
+    return;
+  }
   if (unanswered_ > 0) {
     --unanswered_;
   }
@@ -386,7 +321,7 @@ void ForkServer::on_ready(const std::string& its_pid_namespace) {
 
 void ForkServer::on_forked(std::uint32_t number, pid_t pid) {
   const auto found = children_.find(number);
-  if (found == children_.end() || found->second.process || found->second.pidfd) {
+  if (found == children_.end() || found->second.process || found->second.pidfd || found->second.watched_there) {
     return;
   }
   // The number is a word of the fork server's, in which code of others has run.
@@ -395,6 +330,14 @@ void ForkServer::on_forked(std::uint32_t number, pid_t pid) {
   pollfd entry{control_.get(), 0, 0};
   if (::poll(&entry, 1, 0) != 0) {
     return;  // its end is next
+  }
+  if (worker.kind == process::Descent::Kind::kNone && refuses_pidfds(error)) {
+    // The number is of no use then, whoever it is of.
+    found->second.watched_there = true;
+    found->second.far_end->set_forked(nullptr);
+    requests_.push_back({ForkRequestKind::kWatch, number, base::Fd(), base::Fd()});
+    send_requests();
+    return;
   }
   if (worker.kind == process::Descent::Kind::kNone) {
     requests_.push_back({ForkRequestKind::kKill, number, base::Fd(), base::Fd()});
@@ -440,7 +383,7 @@ void ForkServer::on_worker_ended(std::uint32_t number) {
   });
 }
 
-void ForkServer::end_child(std::uint32_t number, const std::string& how, const std::string& said) {
+void ForkServer::end_child(std::uint32_t number, std::string_view how, std::string_view said) {
   const auto found = children_.find(number);
   if (found != children_.end()) {
     found->second.far_end->set_ended(how, said);

@@ -2,7 +2,8 @@
 // of worker/fork_server.py; fork_protocol.hpp is what the two say to each other.
 //
 // A worker is the fork server's child: it alone can collect it, and does so when it is told to, which is when its
-// pidfd says that it has ended. Until then the pid is nobody else's. If the fork server ends, its workers are
+// pidfd says that it has ended. Until then the pid is nobody else's. Where the kernel or a filter refuses pidfds, the
+// fork server is asked to see to the worker: it tells of the end, and kills. If the fork server ends, its workers are
 // killed: a guard would do the same.
 #pragma once
 
@@ -15,11 +16,10 @@
 #include <string>
 #include <string_view>
 
-#include "base/event.hpp"
 #include "base/fd.hpp"
 #include "base/fork.hpp"
-#include "gateway/far_end.hpp"
 #include "gateway/fork_protocol.hpp"
+#include "gateway/forked_process.hpp"
 #include "gateway/stderr_tail.hpp"
 #include "loop/loop.hpp"
 #include "process/descent.hpp"
@@ -28,45 +28,6 @@
 #include "transport/transport.hpp"
 
 namespace execnet::core {
-
-class ForkServer;
-
-// A worker that was asked for.
-//
-// Owner: its GatewayEnd, and its ForkServer until it has ended. Any thread may call any method.
-class ForkedProcess final : public FarEnd {
- public:
-  ForkedProcess(std::weak_ptr<ForkServer> server, std::uint32_t number, base::Fd stderr_pipe,
-                const std::shared_ptr<loop::Loop>& loop);
-
-  std::optional<std::string> ended() override;
-  // A descriptor more for each gateway would be one too many: it is made when somebody waits for the end.
-  [[nodiscard]] int end_fd() override;
-  loop::Loop::Id watch_end(loop::Loop& loop, std::function<void()> handler) override;
-  std::string said() override;
-  void on_serving(std::optional<pid_t> /*worker*/) override { stderr_->pass_on(); }
-  void on_kill() override;
-  void let_go() override;
-  // None until it is forked.
-  process::Process* process() override;
-
-  // For its ForkServer. The first end is the one that counts.
-  void set_forked(std::shared_ptr<process::Process> process);  // null: it may not be signalled
-  void set_ended(const std::string& how, const std::string& said = "");
-
- private:
-  const std::weak_ptr<ForkServer> server_;
-  const std::uint32_t number_;
-  const std::shared_ptr<loop::Loop> loop_;
-  const std::shared_ptr<StderrTail> stderr_;
-  std::mutex mutex_;  // guards what follows
-  std::optional<base::Event> ended_event_;
-  std::function<void()> handler_;  // of its end
-  bool forked_ = false;
-  std::shared_ptr<process::Process> process_;  // set once; null where it cannot be told from a stranger
-  std::optional<std::string> how_;             // it ended
-  std::string said_;                           // by the fork server, if that has ended it
-};
 
 // Owner: its group's ForkServers. Any thread may call any method. Nothing here waits: what there is to do when
 // something comes is done on the loop thread.
@@ -84,6 +45,8 @@ class ForkServer final : public std::enable_shared_from_this<ForkServer> {
   // Nobody waits for the worker of that number any more. If it is not forked yet it need not be, and a fork server
   // that nobody waits for and that still imports is ended: it may do so for ever.
   void give_up(std::uint32_t number);
+  // The worker of that number is to end. One that cannot be signalled from here is killed by the fork server.
+  void kill(std::uint32_t number);
   // What keeps a worker from being forked: what the fork server has said, or that it is not ready.
   std::string explain();
 
@@ -107,7 +70,8 @@ class ForkServer final : public std::enable_shared_from_this<ForkServer> {
   struct Child {
     std::shared_ptr<ForkedProcess> far_end;
     std::shared_ptr<process::Process> process;  // null: not forked yet, or
-    base::Fd pidfd;                             // one that cannot be told from a stranger, and is not signalled
+    base::Fd pidfd;                             // one that cannot be told from a stranger, and is not signalled, or
+    bool watched_there = false;                 // one that its fork server sees to, since there are no pidfds
     loop::Loop::Id end_watch = 0;
   };
 
@@ -124,10 +88,10 @@ class ForkServer final : public std::enable_shared_from_this<ForkServer> {
   void on_worker_ended(std::uint32_t number);
   void on_control_end();
   void on_process_ended();
-  void end_child(std::uint32_t number, const std::string& how, const std::string& said = "");
+  void end_child(std::uint32_t number, std::string_view how, std::string_view said = "");
   void refuse_all(const std::string& why);
   void guarded(const std::function<void(ForkServer&)>& what);
-  void end_all_children(const std::string& how);
+  void end_all_children(std::string_view how);
   void later(std::chrono::milliseconds delay, std::function<void(ForkServer&)> what);
   loop::Loop::Id watch(int fd, std::function<void(ForkServer&)> what);
 

@@ -6,14 +6,17 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <chrono>
 #include <execnet/error.hpp>
 #include <execnet/group.hpp>
+#include <functional>
 #include <memory>
 #include <set>
 #include <string>
 
 #include "base/syscall.hpp"
+#include "elsewhere.hpp"
 #include "gateway/fork_servers.hpp"
 #include "process/spawn.hpp"
 
@@ -43,7 +46,7 @@ def ready():
   return launch;
 }
 
-class FakeForkServer : public testing::Test {
+class FakeForkServer : public ::testing::Test {
  protected:
   ~FakeForkServer() override {
     if (server_) {
@@ -140,6 +143,11 @@ time.sleep(1000))");
   EXPECT_EQ(end_of(*worker), "exit status unknown: its fork server does not answer");
 }
 
+TEST_F(FakeForkServer, ThatTellsOfTheEndOfWhatItWasNotToWatchIsBelieved) {
+  const auto worker = fork_from("ready(); say(5, hear()[1], 256 * 3); time.sleep(1000)");
+  EXPECT_EQ(end_of(*worker), "exit status 3");
+}
+
 TEST_F(FakeForkServer, ThatNobodyWaitsForWhileItImportsIsEnded) {
   const auto worker = fork_from("time.sleep(1000)");
   EXPECT_NE(worker->said().find("has not yet imported"), std::string::npos);
@@ -158,6 +166,57 @@ TEST(ForkServer, IsSharedByTheGatewaysOfACppProgram) {
   EXPECT_EQ(parents.size(), 1U);
   group.terminate(5s);
 }
+
+// As with an old kernel, in a sandbox, or under valgrind 3.19; a filter may say that it is not allowed.
+class WithoutPidfds : public ::testing::TestWithParam<int> {
+ protected:
+  // What `part` has said, in a process that has none.
+  static std::string without_pidfds(const std::function<std::string()>& part) {
+    constexpr int kPidfdOpen = 434;
+    return testing::elsewhere([&] {
+      testing::refuse_system_call(kPidfdOpen, GetParam());
+      return part();
+    });
+  }
+  static std::string why_gone(const Gateway& gateway, const std::string& code) {
+    try {
+      gateway.remote_exec(code).waitclose(20s);
+      return "not gone";
+    } catch (const GatewayGone& error) {
+      return error.what();
+    }
+  }
+};
+
+TEST_P(WithoutPidfds, AForkServerTellsOfTheEndsOfItsWorkers) {
+  const std::string said = without_pidfds([] {
+    const std::string spec = "popen//preload=json";
+    Group group({spec, spec, spec});
+    std::string text = why_gone(group[0], "import os; os._exit(7)") + "\n" +
+                       why_gone(group[1], "import os; os.kill(os.getpid(), 9)") + "\n";
+    return text + std::to_string(group[2].remote_exec("channel.send(41)").receive<int>(20s));
+  });
+  EXPECT_NE(said.find("exit status 7"), std::string::npos) << said;
+  EXPECT_NE(said.find("killed by SIGKILL"), std::string::npos) << said;
+  EXPECT_TRUE(said.ends_with("\n41")) << said;
+}
+
+TEST_P(WithoutPidfds, AWorkerThatDoesNotEndIsKilledByItsForkServer) {
+  const std::string said = without_pidfds([] {
+    const std::string spec = "popen//preload=json";
+    Group group({spec, spec});
+    const auto stubborn = group[0].remote_exec(
+        "import os, signal\nchannel.send(1)\n"
+        "os.kill(os.getpid(), signal.SIGSTOP)");
+    static_cast<void>(stubborn.receive<int>(20s));
+    const auto began = base::Clock::now();
+    group.terminate(500ms);
+    return std::string(base::Clock::now() - began < 10s ? "in time" : "late");
+  });
+  EXPECT_EQ(said, "in time");
+}
+
+INSTANTIATE_TEST_SUITE_P(ForkServer, WithoutPidfds, ::testing::Values(ENOSYS, EPERM));
 
 TEST(ForkServer, NamesTheModuleThatCannotBeImported) {
   Group group;

@@ -200,13 +200,13 @@ std::shared_ptr<GatewayEnd> Membership::carrier(const XSpec& spec, ForkServers::
 
 Gateways Membership::start(std::vector<XSpec> requested, const base::Wait& wait) {
   const auto [specs, terminations] = reserve(std::move(requested));
-  base::make_room_for_descriptors(specs.size() * kDescriptors + kForOneStart);
-  base::expect_descriptors(specs.size() *
-                           kExpectedOfEach);  // before the loop's thread is there, if these are the first
   Gateways started;
-  started.reserve(specs.size());
   std::exception_ptr failure;
   try {
+    base::make_room_for_descriptors(specs.size() * kDescriptors + kForOneStart);
+    base::expect_descriptors(specs.size() *
+                             kExpectedOfEach);  // before the loop's thread is there, if these are the first
+    started.reserve(specs.size());
     const auto servers = fork_servers();
     ForkServers::Batch forks(*servers);
     Gateways carriers;  // of each; all start at once
@@ -241,7 +241,11 @@ Gateways Membership::start(std::vector<XSpec> requested, const base::Wait& wait)
   }
   Gateways killed;
   if (failure) {  // no longer while the exception is handled: a greenlet must not wait there
-    killed = end_in_order(started, {.deadline = base::Clock::now(), .hub = wait.hub, .greenlet = wait.greenlet});
+    try {
+      killed = end_in_order(started, {.deadline = base::Clock::now(), .hub = wait.hub, .greenlet = wait.greenlet});
+    } catch (const std::exception&) {
+      // There is no memory, or nothing to wait by. They are dropped, and what drops a process ends and collects it.
+    }
   }
   {
     const std::lock_guard lock(mutex_);
@@ -256,6 +260,7 @@ Gateways Membership::start(std::vector<XSpec> requested, const base::Wait& wait)
     }
   }
   if (failure) {
+    started.clear();
     clean_up({.deadline = base::Clock::now(), .hub = wait.hub, .greenlet = wait.greenlet});
     std::rethrow_exception(with_advice(failure, members().size()));
   }

@@ -1,5 +1,5 @@
-// A start that fails at any system call of the thread that starts: it says so, and nothing is left, no zombie, no
-// descriptor, no thread.
+// A start that fails at any system call of the thread that starts, or for want of memory anywhere: it says so, and
+// nothing is left, no zombie, no descriptor, no thread.
 #include <gtest/gtest.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -12,11 +12,14 @@
 #include <execnet/group.hpp>
 #include <filesystem>
 #include <iterator>
+#include <optional>
 #include <string>
 #include <system_error>
 #include <thread>
 
 #include "faulty_calls.hpp"
+#include "scarce_memory.hpp"
+#include "soak.hpp"
 
 namespace execnet {
 namespace {
@@ -99,6 +102,62 @@ TEST_P(StartFaults, LeaveNothing) {
   }
   EXPECT_GT(failed, 5);
 }
+
+// Whether a child is left, which nobody collects. One that was killed takes a moment to be gone.
+bool keeps_children() {
+  siginfo_t info{};
+  for (const auto deadline = std::chrono::steady_clock::now() + 20s;;) {
+    if (::waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) != 0) {
+      return false;
+    }
+    if (std::chrono::steady_clock::now() > deadline) {
+      return true;
+    }
+    std::this_thread::yield();
+  }
+}
+
+class StartMemory : public ::testing::TestWithParam<const char*> {};
+
+// From the first allocation to the last: that one fails, or that one and all that come after it.
+TEST_P(StartMemory, ThatIsShortLeavesNothing) {
+  if (!testing::ScarceMemory::is_possible()) {
+    GTEST_SKIP() << "a sanitizer has the allocations";
+  }
+  const bool has_server = std::string(GetParam()).ends_with("preload");  // which may end with the group
+  Group{GetParam()}.terminate(5s);  // what is made once for a thread is there from here on
+  int told = 0;
+  for (const long count : {1L, testing::ScarceMemory::kAll}) {
+    const long stride = count == 1 && testing::soak_runs(1) == 1 ? 5 : 1;
+    bool any = true;
+    for (long which = 1; any; which += stride) {
+      SCOPED_TRACE(std::to_string(which) + "-th allocation, " + std::to_string(count) + " fail");
+      const Belongings before;
+      const auto began = std::chrono::steady_clock::now();
+      {
+        std::optional<Group> group(std::in_place);
+        bool failed = false;
+        try {
+          const testing::ScarceMemory memory(which, count);
+          group->makegateway(GetParam());
+        } catch (const std::exception&) {  // of any type: there may be no memory for what it was to say
+          failed = true;
+        }
+        any = testing::ScarceMemory::failed() > 0;
+        told += failed ? 1 : 0;
+        if (failed && !has_server) {
+          ASSERT_FALSE(keeps_children()) << "a process is left while its group lives on";
+        }
+      }
+      EXPECT_LT(std::chrono::steady_clock::now() - began, 40s);
+      ASSERT_EQ(before.left(), "") << "is left";
+    }
+  }
+  EXPECT_GT(told, 20);
+}
+
+INSTANTIATE_TEST_SUITE_P(Specs, StartMemory,
+                         ::testing::Values("popen//python=python3", "popen//python=python3//preload"));
 
 INSTANTIATE_TEST_SUITE_P(Specs, StartFaults,
                          ::testing::Values("popen//python=python3", "popen//python=python3//preload",

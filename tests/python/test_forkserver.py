@@ -17,7 +17,7 @@ import execnet
 import interpreters
 from belongings import ends_gone, eventually, has_ended, our_processes, pidfd, stop
 from lateness import Stopwatch
-from preload import Preload, ask, end_with_their_coordinator, fork_server_of
+from preload import PURE, Preload, ask, end_with_their_coordinator, fork_server_of
 
 # --- Specifications -------------------------------------------------------------------------------
 
@@ -368,3 +368,66 @@ def test_a_greenlet_that_waits_for_one_lets_others_run(preload: Preload) -> None
         [sys.executable, "-c", GREEN, preload.spec], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.stdout == "True\n", done.stderr
+
+
+# --- Without pidfds -------------------------------------------------------------------------------
+
+WITHOUT_PIDFDS = """
+import os, sys, time, execnet
+try:
+    os.pidfd_open(os.getpid())
+    sys.exit("there are pidfds")
+except OSError:
+    pass
+proxies, spec = sys.argv[1:-1], sys.argv[-1]
+group = execnet.Group([*proxies, *[spec] * 40])
+workers = list(group)[len(proxies):]
+pids = [worker.remote_exec("import os; channel.send(os.getpid())").receive(timeout=20) for worker in workers]
+
+def why_gone(worker, code):
+    try:
+        worker.remote_exec(code).receive(timeout=20)
+    except execnet.GatewayGone as error:
+        return str(error)
+
+assert "exit status 7" in why_gone(workers[0], "import os; os._exit(7)")
+assert "killed by SIGKILL" in why_gone(workers[1], "import os; os.kill(os.getpid(), 9)")
+workers[2].exit()
+workers[2].join(timeout=20)
+workers[3].remote_exec("import os, signal; channel.send(1); os.kill(os.getpid(), signal.SIGSTOP)").receive(timeout=20)
+began = time.monotonic()
+group.terminate(timeout=2)
+print("all is well in", time.monotonic() - began)
+print(*[pid for pid in pids if os.path.exists(f"/proc/{pid}")])
+"""
+
+
+@pytest.mark.parametrize(
+    "specs",
+    [["popen//preload=json"], [f"{PURE}//preload=json"], ["popen//id=proxy", "popen//via=proxy//preload=json"]],
+    ids=["native", "pure", "via native"],
+)
+def test_without_pidfds_the_fork_server_sees_to_its_workers(specs: list[str]) -> None:
+    program = Path(__file__).parents[1] / "support" / "without_pidfds.py"
+    command = [sys.executable, program, "-c", WITHOUT_PIDFDS, *specs]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    well, left = done.stdout.splitlines()
+    assert well.startswith("all is well in "), done.stdout
+    assert float(well.split()[-1]) < 3
+    assert left == ""
+
+
+def test_behind_a_pure_proxy_the_error_says_that_it_needs_pidfds() -> None:
+    program = Path(__file__).parents[1] / "support" / "without_pidfds.py"
+    source = """
+import sys, execnet
+group = execnet.Group([sys.argv[1] + "//id=proxy"])
+try:
+    group.makegateway("popen//via=proxy//preload=json")
+except execnet.HostNotFound as error:
+    print(error)
+group.terminate(timeout=5)
+"""
+    done = subprocess.run([sys.executable, program, "-c", source, PURE], capture_output=True, text=True, timeout=60)
+    assert "preload behind a pure proxy needs pidfds" in done.stdout, done.stderr

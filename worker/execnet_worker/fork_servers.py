@@ -15,6 +15,7 @@ from .system import LINUX, PY3, allocate_lock, now
 FORK, COLLECT, KILL = 1, 2, 3  # what fork_server.py is asked for, and says
 READY, FORKED = 1, 2
 SYS_PIDFD_OPEN = 434
+NO_PIDFDS = (errno.ENOSYS, errno.EPERM, errno.EACCES)  # by an old kernel, a sandbox, a filter
 WANT = (errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS)  # of memory; nothing was sent then
 fork_servers = {}  # (arguments, environment, directory) -> ForkServer
 fork_servers_lock = allocate_lock()
@@ -32,6 +33,7 @@ def fork_server(argv, env, sources):
     with fork_servers_lock:
         server = fork_servers.get(key)
         if server is None or server.is_over():
+            check_pidfds()
             server = fork_servers[key] = ForkServer(argv, env, sources)
         return server
 
@@ -45,6 +47,15 @@ def pidfd_open(pid):
     if fd < 0:
         raise OSError(ctypes.get_errno(), "pidfd_open")
     return fd
+
+
+def check_pidfds():
+    """A native proxy does without, since its fork servers tell it of the ends of workers."""
+    try:
+        os.close(pidfd_open(os.getpid()))
+    except EnvironmentError as error:
+        if error.errno in NO_PIDFDS:
+            raise ForkError("preload behind a pure proxy needs pidfds, and pidfd_open has failed: %s" % error)
 
 
 class ForkServer(object):

@@ -46,7 +46,7 @@ bool are_same(const Chain& a, const Chain& b) {
 Descent::Descent(const Process& root) : root_(root), root_pid_(root.root_pid()) {}
 
 Descent::Found Descent::find(pid_t pid) {
-  if (pid == 1 || pid == root_pid_) {
+  if (pid <= 1 || pid == root_pid_) {
     return {Kind::kOthers};
   }
   base::Fd pidfd = pidfd_open(pid);

@@ -41,54 +41,54 @@ base::Fd filter_calls(int call) {
 
 }  // namespace
 
+// The thread that judges is there first. The one that runs `part` may hold locks while its calls are judged, those of
+// malloc or of a sanitizer, and to start a thread may need them.
 FaultyCalls::FaultyCalls(int call, Judge judge, const std::function<void()>& part) : judge_(std::move(judge)) {
   auto [stopped, stop] = base::make_pipe();
   stop_ = std::move(stop);
-  constexpr int kNotYet = -1, kNever = -2;
-  std::atomic<int> listener = kNotYet;  // not told by a system call: nobody would judge that yet
+  thread_ = std::thread([this, end = std::move(stopped)] {
+    while (listener_ == kNotYet) {
+      std::this_thread::yield();
+    }
+    if (listener_ >= 0) {
+      run(end);
+    }
+  });
   std::exception_ptr failure;
   std::thread filtered([&] {
     try {
-      listener = filter_calls(call).release();
+      listener_ = filter_calls(call).release();  // not told by a system call: nobody would judge that yet
       part();
     } catch (...) {
       failure = std::current_exception();
-      if (listener == kNotYet) {
-        listener = kNever;
-      }
+      int not_yet = kNotYet;
+      listener_.compare_exchange_strong(not_yet, kNever);
     }
   });
-  while (listener == kNotYet) {
-    std::this_thread::yield();
-  }
-  if (listener >= 0) {
-    listener_ = base::Fd(listener);
-    thread_ = std::thread([this, end = std::move(stopped)] { run(end); });
-  }
   filtered.join();
   if (failure) {
-    stop_.reset();
-    if (thread_.joinable()) {
-      thread_.join();
-    }
+    end();
     std::rethrow_exception(failure);
   }
 }
 
-FaultyCalls::~FaultyCalls() {
+void FaultyCalls::end() {
   stop_.reset();
   thread_.join();
+  const base::Fd listener(listener_);
 }
+
+FaultyCalls::~FaultyCalls() { end(); }
 
 void FaultyCalls::run(const base::Fd& stopped) {
   for (;;) {
-    pollfd entries[] = {{listener_.get(), POLLIN, 0}, {stopped.get(), POLLIN, 0}};
+    pollfd entries[] = {{listener_, POLLIN, 0}, {stopped.get(), POLLIN, 0}};
     base::check("poll", [&] { return ::poll(entries, 2, -1); });
     if (entries[1].revents != 0 || (entries[0].revents & POLLIN) == 0) {
       return;  // or nobody is left who is filtered
     }
     seccomp_notif asked{};
-    if (::ioctl(listener_.get(), SECCOMP_IOCTL_NOTIF_RECV, &asked) != 0) {
+    if (::ioctl(listener_, SECCOMP_IOCTL_NOTIF_RECV, &asked) != 0) {
       continue;  // who has asked was killed meanwhile
     }
     seccomp_notif_resp answer{};
@@ -96,14 +96,11 @@ void FaultyCalls::run(const base::Fd& stopped) {
     const int error = judge_(static_cast<pid_t>(asked.pid), asked.data.nr);
     answer.error = -error;
     answer.flags = error == 0 ? SECCOMP_USER_NOTIF_FLAG_CONTINUE : 0;
-    static_cast<void>(::ioctl(listener_.get(), SECCOMP_IOCTL_NOTIF_SEND, &answer));
+    static_cast<void>(::ioctl(listener_, SECCOMP_IOCTL_NOTIF_SEND, &answer));
   }
 }
 
 std::string FaultyCalls::unavailable() {
-#ifdef __SANITIZE_THREAD__
-  return "ThreadSanitizer holds locks while it forks, which whoever judges the calls of that fork needs";
-#endif
   try {
     const FaultyCalls none(SYS_getpgrp, [](pid_t, int) { return 0; }, [] { ::syscall(SYS_getpgrp); });
     return "";

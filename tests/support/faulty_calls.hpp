@@ -4,6 +4,7 @@
 
 #include <sys/types.h>
 
+#include <atomic>
 #include <functional>
 #include <string>
 #include <thread>
@@ -18,8 +19,9 @@ class FaultyCalls {
   using Judge = std::function<int(pid_t pid, int call)>;
 
   // Runs `part` in a thread of its own, whose calls, and those of all the processes that it starts, are judged. `call`
-  // is the one that is asked about, or -1: all. `judge` runs in another thread. Returns when `part` has; the processes
-  // go on being judged until this ends.
+  // is the one that is asked about, or -1: all. `judge` runs in another thread. It must not allocate for the thread of
+  // `part`, which may be in the middle of malloc. Returns when `part` has; the processes go on being judged until this
+  // ends.
   FaultyCalls(int call, Judge judge, const std::function<void()>& part);
   ~FaultyCalls();
   FaultyCalls(const FaultyCalls&) = delete;
@@ -29,11 +31,14 @@ class FaultyCalls {
   static std::string unavailable();
 
  private:
+  static constexpr int kNotYet = -1, kNever = -2;
+
   void run(const base::Fd& stopped);
+  void end();
 
   const Judge judge_;
-  base::Fd listener_;
-  base::Fd stop_;  // its end ends the judging
+  std::atomic<int> listener_ = kNotYet;  // the descriptor on which calls are told
+  base::Fd stop_;                        // its end ends the judging
   std::thread thread_;
 };
 

@@ -11,6 +11,7 @@ void bind_errors(nb::module_& module);
 void bind_interrupt(nb::module_& module);
 void bind_dump(nb::module_& module);
 void bind_xspec(nb::module_& module);
+void bind_overridable(nb::module_& module);
 void bind_channel(nb::module_& module);
 void bind_gateway(nb::module_& module);
 void bind_membership(nb::module_& module);

@@ -15,6 +15,7 @@
 #include "gil.hpp"
 #include "green.hpp"
 #include "imports.hpp"
+#include "overridable.hpp"
 #include "py_dump.hpp"
 #include "py_lent.hpp"
 #include "received.hpp"
@@ -172,9 +173,10 @@ nb::object remote_error(const PyChannel& channel, nb::handle module) {
   }
 }
 
-// A gateway may refer back to its channels.
+// A gateway may refer back to its channels, and so may what the program has set on one.
 int traverse(PyObject* self, visitproc visit, void* arg) {
   Py_VISIT(Py_TYPE(self));
+  Py_VISIT(*_PyObject_GetDictPtr(self));
   if (nb::inst_ready(self)) {
     Py_VISIT(nb::inst_ptr<PyChannel>(self)->gateway.ptr());
   }
@@ -182,6 +184,7 @@ int traverse(PyObject* self, visitproc visit, void* arg) {
 }
 
 int clear(PyObject* self) {
+  Py_CLEAR(*_PyObject_GetDictPtr(self));
   if (nb::inst_ready(self)) {
     nb::inst_ptr<PyChannel>(self)->gateway.reset();
   }
@@ -232,9 +235,9 @@ nb::object decode_with_views(core::Connection& connection, nb::handle gateway, b
 }
 
 void bind_channel(nb::module_& module) {
-  nb::class_<PyChannel> type(module, "Channel", nb::is_weak_referenceable(), nb::type_slots(kSlots),
+  nb::class_<PyChannel> type(module, "Channel", nb::dynamic_attr(), nb::is_weak_referenceable(), nb::type_slots(kSlots),
                              "One end of a two-way stream of values between the two sides of a gateway. When the last\n"
-                             "reference to it goes, it closes.\n\n"
+                             "reference to it goes, it closes. Programs may set attributes of their own.\n\n"
                              "    channel = gateway.remote_exec(\"channel.send(channel.receive() + 1)\")\n"
                              "    channel.send(41)\n"
                              "    assert channel.receive() == 42");
@@ -311,13 +314,6 @@ void bind_channel(nb::module_& module) {
           nb::sig("def makefile(self, mode: typing.Literal['r', 'w'] = 'w', proxyclose: bool = False) -> "
                   "execnet._file.ChannelFile"),
           "A file to write to, each write an item, or to read from. Closing it closes the channel if `proxyclose`.")
-      .def_prop_ro(
-          "gateway", [](const PyChannel& c) { return c.gateway.is_valid() ? c.gateway : nb::none(); },
-          nb::sig("def gateway(self) -> Gateway"),
-          "The gateway this is a channel of. On the other side that is a WorkerGateway, which can do less.")
-      .def_prop_ro(
-          "id", [](const PyChannel& channel) { return channel.handle->id(); },
-          "The number both ends know the channel by.")
       .def("__repr__", [](const PyChannel& channel) { return channel.handle->repr(); })
       .def("__hash__", [](const PyChannel& channel) { return std::hash<void*>{}(channel.handle.get()); })
       .def(
@@ -327,6 +323,8 @@ void bind_channel(nb::module_& module) {
                    nb::inst_ptr<PyChannel>(other)->handle == channel.handle;
           },
           nb::arg("other").none(), nb::sig("def __eq__(self, other: object, /) -> bool"));
+  def_overridable(type, "gateway", [](const PyChannel& c) { return c.gateway.is_valid() ? c.gateway : nb::none(); });
+  def_overridable(type, "id", [](const PyChannel& channel) { return channel.handle->id(); });
   type.attr("RemoteError") = module.attr("RemoteError");
   type.attr("TimeoutError") = module.attr("TimeoutError");
 }

@@ -15,6 +15,8 @@
 #include "gateway/gateway_end.hpp"
 #include "gil.hpp"
 #include "green.hpp"
+#include "imports.hpp"
+#include "overridable.hpp"
 #include "py_dump.hpp"
 #include "py_lent.hpp"
 
@@ -49,22 +51,20 @@ nb::object remote_exec(Self self, const nb::object& source, const nb::kwargs& kw
   return make_channel(std::move(channel), self);
 }
 
-struct RemoteStatus {
-  std::int64_t numchannels;
-  std::int64_t numexecuting;
-  std::string execmodel;
-  std::int64_t numblocked;
-  std::int64_t outstanding;
-};
-
-RemoteStatus remote_status(Self self, nb::handle timeout) {
+nb::object remote_status(Self self, nb::handle timeout) {
   const auto end = end_of(self);
   const base::Wait wait = wait_for(*end->connection(), timeout);
-  const WithoutGil nogil;
-  const Dict status = end->remote_status(wait);
-  return {status.at("numchannels").as<std::int64_t>(), status.at("numexecuting").as<std::int64_t>(),
-          status.at("execmodel").as<std::string>(), status.at("numblocked").as<std::int64_t>(),
-          status.at("outstanding").as<std::int64_t>()};
+  const Dict status = [&] {
+    const WithoutGil nogil;
+    return end->remote_status(wait);
+  }();
+  nb::dict facts;
+  facts["numchannels"] = status.at("numchannels").as<std::int64_t>();
+  facts["numexecuting"] = status.at("numexecuting").as<std::int64_t>();
+  facts["execmodel"] = status.at("execmodel").as<std::string>();
+  facts["numblocked"] = status.at("numblocked").as<std::int64_t>();
+  facts["outstanding"] = status.at("outstanding").as<std::int64_t>();
+  return import_installed("execnet.gateway").attr("RemoteStatus")(facts);
 }
 
 void exit(Self self) {
@@ -100,58 +100,32 @@ nb::object execmodel(Self self) {
                                      : nb::module_::import_("execnet._execmodel").attr("get_execmodel")("thread");
 }
 
-nb::object version_info(const RemoteInfo& info) {
+// What the other side said of itself when it started.
+nb::dict hello(const PyGateway& self) {
   sleep_at_end();
-  const Tuple parts(info.version_info.begin(), info.version_info.end());
-  const base::Buffer bytes = core::encode_value(Value(parts));
-  return nb::steal(decode(bytes.view(), nullptr, {}).object);
-}
-
-void bind_info(nb::module_& module) {
-  nb::class_<RemoteInfo>(module, "RInfo", "What the other side said of itself when it started.")
-      .def_ro("executable", &RemoteInfo::executable, "Path of the interpreter.")
-      .def_prop_ro("version_info", &version_info, nb::sig("def version_info(self) -> tuple[int, int, int, str, int]"),
-                   "As sys.version_info there.")
-      .def_ro("platform", &RemoteInfo::platform, "As sys.platform there.")
-      .def_ro("cwd", &RemoteInfo::cwd, "The working directory it started in.")
-      .def_ro("pid", &RemoteInfo::pid)
-      .def_ro("implementation", &RemoteInfo::implementation, "Of the worker: 'native' or 'pure'.")
-      .def("__repr__", [](const nb::object& self) {
-        sleep_at_end();
-        return nb::str(
-                   "<RInfo executable={0.executable!r}, version_info={0.version_info!r}, platform={0.platform!r}, "
-                   "cwd={0.cwd!r}, pid={0.pid!r}>")
-            .format(self);
-      });
-  nb::class_<RemoteStatus>(module, "RemoteStatus", "What the other side is doing.")
-      .def_ro("numchannels", &RemoteStatus::numchannels, "Channels that are open.")
-      .def_ro("numexecuting", &RemoteStatus::numexecuting, "Sources that run.")
-      .def_ro("execmodel", &RemoteStatus::execmodel)
-      .def_ro("numblocked", &RemoteStatus::numblocked, "Sends there that wait for room in the window of their channel.")
-      .def_ro("outstanding", &RemoteStatus::outstanding,
-              "Bytes of items sent there, on channels with a window, and not yet received here.")
-      .def("__repr__", [](const nb::object& self) {
-        return nb::str(
-                   "<RemoteStatus numchannels={0.numchannels}, numexecuting={0.numexecuting}, "
-                   "execmodel={0.execmodel!r}, numblocked={0.numblocked!r}, outstanding={0.outstanding!r}>")
-            .format(self);
-      });
+  const RemoteInfo& info = self.gateway.rinfo();
+  const Tuple version(info.version_info.begin(), info.version_info.end());
+  const base::Buffer bytes = core::encode_value(Value(version));
+  nb::dict facts;
+  facts["executable"] = info.executable;
+  facts["version_info"] = nb::steal(decode(bytes.view(), nullptr, {}).object);
+  facts["platform"] = info.platform;
+  facts["cwd"] = info.cwd;
+  facts["pid"] = info.pid;
+  facts["implementation"] = info.implementation;
+  return facts;
 }
 
 }  // namespace
 
 void bind_gateway(nb::module_& module) {
-  bind_info(module);
-  nb::class_<PyGateway>(module, "Gateway", nb::dynamic_attr(), nb::is_weak_referenceable(),
-                        "A Python interpreter somewhere, with a connection to it. Made by Group.makegateway(); lives\n"
-                        "until its group terminates it. Programs may set attributes of their own.")
-      .def_prop_ro("id", [](const PyGateway& self) { return self.gateway.id(); })
-      .def_prop_ro(
-          "spec", [](const PyGateway& self) { return self.spec; }, nb::sig("def spec(self) -> XSpec"),
-          "The specification it was made from.")
-      .def_prop_ro("execmodel", &execmodel, nb::sig("def execmodel(self) -> execnet._execmodel.ExecModel"),
-                   "The execution model of this side, that of the group.")
-      .def_prop_ro(
+  nb::class_<PyGateway> type(module, "Gateway", nb::dynamic_attr(), nb::is_weak_referenceable(),
+                             "A Python interpreter somewhere, with a connection to it. Made by Group.makegateway();\n"
+                             "lives until its group terminates it. Programs may set attributes of their own.");
+  def_overridable(type, "id", [](const PyGateway& self) { return self.gateway.id(); });
+  def_overridable(type, "spec", [](const PyGateway& self) { return self.spec; });
+  def_overridable(type, "execmodel", &execmodel);
+  type.def_prop_ro(
           "remoteaddress",
           [](Self self) {
             const std::string address = end_of(self)->address();
@@ -171,12 +145,19 @@ void bind_gateway(nb::module_& module) {
       .def(
           "newchannel", [](Self self) { return make_channel(end_of(self)->newchannel(), self); },
           nb::sig("def newchannel(self) -> Channel"), "A channel nobody uses yet, to be sent over another one.")
+      .def_prop_ro("_hello", &hello, nb::sig("def _hello(self) -> dict[str, typing.Any]"),
+                   "What the other side said of itself when it started.")
       .def(
-          "_rinfo", [](const PyGateway& self, bool) -> const RemoteInfo& { return self.gateway.rinfo(); },
-          nb::arg("update") = false, nb::rv_policy::reference_internal,
-          "What the other side said of itself when it started: costs nothing. There is nothing to `update`.")
+          "_rinfo",
+          [](Self self, bool update) {
+            sleep_at_end();
+            return import_installed("execnet.gateway").attr("_rinfo_of")(self, update);
+          },
+          nb::arg("update") = false, nb::sig("def _rinfo(self, update: bool = False) -> execnet.gateway.RInfo"),
+          "What the other side is: as it said when it started, which costs nothing, or at the last `update`, which\n"
+          "asks it by remote_exec().")
       .def("remote_status", &remote_status, nb::arg("timeout").none() = nb::none(),
-           nb::sig("def remote_status(self, timeout: float | None = None) -> RemoteStatus"),
+           nb::sig("def remote_status(self, timeout: float | None = None) -> execnet.gateway.RemoteStatus"),
            "Asks the other side what it is doing. Waits for the answer, at most `timeout` seconds: TimeoutError.\n"
            "Raises GatewayGone.")
       .def(

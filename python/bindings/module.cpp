@@ -19,6 +19,7 @@ NB_MODULE(_bindings, module) {
   bind_dump(module);
   bind_xspec(module);
   bind_received(module);
+  bind_overridable(module);
   bind_channel(module);
   bind_gateway(module);
   bind_membership(module);

@@ -9,6 +9,7 @@
 #include "py_arenas.hpp"
 #include "py_decimal.hpp"
 #include "py_lent.hpp"
+#include "py_named.hpp"
 #include "py_ref.hpp"
 #include "py_words.hpp"
 #include "wire/decoder.hpp"
@@ -109,6 +110,8 @@ class ObjectSource {
       sink.complex(PyComplex_RealAsDouble(item), PyComplex_ImagAsDouble(item));
     } else if (channels_ != nullptr && PyObject_TypeCheck(item, channels_->type()) != 0) {
       channel(item, sink);
+    } else if (const PyRef builtin = builtin_named_as_type_of(item)) {
+      visit(builtin.get(), sink);
     } else if (channels_ != nullptr && PyObject_CheckBuffer(item) != 0 && PyBytes_Check(item) == 0) {
       buffer(item, sink);
     } else {

@@ -42,7 +42,7 @@ PyObject* new_bytes(std::string_view bytes);
 // The same, to be written by the caller.
 PyObject* new_bytes(std::size_t size);
 
-// Appends the object, of one of the builtin types exactly: None, bool, int, float, complex, bytes, str,
+// Appends the object, of one of the builtin types, or of one of that name: None, bool, int, float, complex, bytes, str,
 // list, tuple, set, frozenset, dict, or a channel; and what has the buffer protocol (arrays, bytearray, memoryview),
 // which becomes bytes. Without a table the last two are refused. Throws DumpError with the path to what cannot be
 // dumped, and PythonError; `out` is then as before.

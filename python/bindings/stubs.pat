@@ -8,6 +8,8 @@
 
 ^execnet\._core\._error_types$:
 
+^execnet\._core\._Overridable$:
+
 # --- Exceptions: made by hand, in the name of the package ---
 
 ^execnet\._core\.RemoteError$:
@@ -82,6 +84,26 @@
         \doc
     @overload
     def makefile(self, mode: Literal["r"], proxyclose: bool = False) -> ChannelFileRead: ...
+
+# _Overridable: programs may set them.
+^execnet\._core\.Channel\.id$:
+    id: int
+    """The number both ends know the channel by."""
+
+^execnet\._core\.Channel\.gateway$:
+    gateway: Gateway
+    """The gateway this is a channel of. On the other side that is a WorkerGateway, which can do less."""
+
+^execnet\._core\.Gateway\.id$:
+    id: str
+
+^execnet\._core\.Gateway\.spec$:
+    spec: XSpec
+    """The specification it was made from."""
+
+^execnet\._core\.Gateway\.execmodel$:
+    execmodel: execnet._execmodel.ExecModel
+    """The execution model of this side, that of the group."""
 
 # Set by the group.
 ^execnet\._core\.Gateway\.__suffix__$:

@@ -134,11 +134,18 @@ std::string format(const nb::python_error& error, const Request& request) {
   return text;
 }
 
+// An error of the compiler, or of the call of a function, has no frame here. Programs look for the first line all the
+// same.
+std::string with_first_line(const nb::python_error& error, const std::string& text) {
+  constexpr const char* kFirst = "Traceback (most recent call last):\n";
+  return error.traceback().is_valid() || text.starts_with(kFirst) ? text : kFirst + text;
+}
+
 std::string describe(const nb::python_error& error, const Request& request) {
   try {
-    return format(error, request);
+    return with_first_line(error, format(error, request));
   } catch (const std::exception&) {  // of the lines
-    return traceback_of(error);
+    return with_first_line(error, traceback_of(error));
   }
 }
 

@@ -66,14 +66,68 @@ nb::object env(Self self) {
   return own["env"];
 }
 
+// All attributes, as __dict__ shows them: a copy.
+nb::dict all_attributes(Self self) {
+  const auto& spec = nb::cast<const XSpec&>(self);
+  nb::dict all;
+  all["_spec"] = spec.text();
+  all["env"] = env(self);
+  for (const auto& [key, value] : spec.settings()) {
+    all[key.c_str()] = value ? nb::cast(*value) : nb::object(nb::bool_(true));
+  }
+  all.update(attributes(self));  // of a path or a number the object that was set
+  return all;
+}
+
+PyObject* dict_of(PyObject* self, void* /*closure*/) noexcept {
+  try {
+    const nb::dict all = nb::inst_ready(self) ? all_attributes(Self(self)) : nb::dict();
+    return nb::object(all).release().ptr();
+  } catch (nb::python_error& error) {
+    error.restore();
+    return nullptr;
+  }
+}
+
+PyGetSetDef attribute_table[] = {{"__dict__", dict_of, nullptr, nullptr, nullptr}, {}};
+const PyType_Slot kSlots[] = {{Py_tp_getset, static_cast<void*>(attribute_table)}, {0, nullptr}};
+
+void remove(Self self, const nb::str& key) {
+  const nb::dict all = all_attributes(self);
+  if (!all.contains(key) || key.equal(nb::str("_spec"))) {
+    throw nb::attribute_error(("'XSpec' object has no attribute '" + nb::cast<std::string>(key) + "'").c_str());
+  }
+  set(self, key, nb::none());
+  attributes(self).attr("pop")(key, nb::none());
+}
+
+// Another one with the same attributes, for copies and pickles.
+void set_state(Self self, const nb::dict& all) {
+  auto& spec = nb::cast<XSpec&>(self);
+  const auto settings = spec.settings();
+  for (const auto& [key, value] : settings) {
+    spec.set(key, std::nullopt);
+  }
+  for (const auto& [key, value] : all) {
+    if (!key.equal(nb::str("_spec"))) {
+      set(self, nb::cast<nb::str>(key), value);
+    }
+  }
+}
+
+nb::tuple reduce(Self self, int /*protocol*/) {
+  sleep_at_end();
+  const nb::dict all = all_attributes(self);
+  return nb::make_tuple(self.type(), nb::make_tuple(all["_spec"]), all);
+}
+
 nb::object copy(Self self) {
   sleep_at_end();
-  nb::object result = nb::cast(nb::cast<const XSpec&>(self));
-  nb::dict own = attributes(result);
-  own.update(attributes(self));
-  if (own.contains("env")) {
-    own["env"] = own["env"].attr("copy")();
-  }
+  const nb::dict all = all_attributes(self);
+  nb::object result = self.type().attr("__new__")(self.type());
+  nb::handle(nb::type<XSpec>()).attr("__init__")(result, all["_spec"]);
+  all["env"] = all["env"].attr("copy")();
+  set_state(nb::handle_t<XSpec>(result), all);
   return result;
 }
 
@@ -93,7 +147,7 @@ XSpec spec_of(nb::handle object) {
 }
 
 void bind_xspec(nb::module_& module) {
-  nb::class_<XSpec>(module, "XSpec", nb::dynamic_attr(),
+  nb::class_<XSpec>(module, "XSpec", nb::dynamic_attr(), nb::type_slots(kSlots),
                     "A gateway specification: \"type[=value]//key[=value]//...\", with its keys as attributes. A bare\n"
                     "key is True, one that was not given None.\n\n"
                     "    spec = XSpec(\"ssh=host//chdir=run//env:LANG=C\")\n"
@@ -106,6 +160,11 @@ void bind_xspec(nb::module_& module) {
       .def("__getattr__", &get, nb::sig("def __getattr__(self, name: str) -> typing.Any"))
       .def("__setattr__", &set, nb::arg("name"), nb::arg("value").none(),
            nb::sig("def __setattr__(self, name: str, value: object) -> None"))
+      .def("__delattr__", &remove, nb::arg("name"), nb::sig("def __delattr__(self, name: str) -> None"))
+      .def("__reduce_ex__", &reduce, nb::arg("protocol"),
+           nb::sig("def __reduce_ex__(self, protocol: typing.SupportsIndex) -> tuple[typing.Any, ...]"))
+      .def("__setstate__", &set_state, nb::arg("state"),
+           nb::sig("def __setstate__(self, state: dict[str, typing.Any]) -> None"))
       .def("__str__", &XSpec::text)
       .def("__repr__",
            [](const XSpec& spec) { return nb::str("<XSpec {!r}>").format(transport::without_secrets(spec.text())); })

@@ -1,10 +1,11 @@
 import builtins
 import types
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias, overload
+from typing import Any, Literal, SupportsIndex, TypeAlias, overload
 
 import execnet._execmodel
 import execnet._streams
+import execnet.gateway
 import execnet.rsync
 from execnet._file import ChannelFileRead, ChannelFileWrite
 from execnet.multi import Group
@@ -118,6 +119,9 @@ class XSpec:
 
     def __getattr__(self, name: str) -> Any: ...
     def __setattr__(self, name: str, value: object) -> None: ...
+    def __delattr__(self, name: str) -> None: ...
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]: ...
+    def __setstate__(self, state: dict[str, Any]) -> None: ...
     def __str__(self) -> str: ...
     def __repr__(self) -> str: ...
     def __hash__(self) -> int: ...
@@ -134,7 +138,7 @@ class Received:
 class Channel:
     """
     One end of a two-way stream of values between the two sides of a gateway. When the last
-    reference to it goes, it closes.
+    reference to it goes, it closes. Programs may set attributes of their own.
 
         channel = gateway.remote_exec("channel.send(channel.receive() + 1)")
         channel.send(41)
@@ -227,19 +231,15 @@ class Channel:
         """
     @overload
     def makefile(self, mode: Literal["r"], proxyclose: bool = False) -> ChannelFileRead: ...
-    @property
-    def gateway(self) -> Gateway:
-        """
-        The gateway this is a channel of. On the other side that is a WorkerGateway, which can do less.
-        """
-
-    @property
-    def id(self) -> int:
-        """The number both ends know the channel by."""
-
     def __repr__(self) -> str: ...
     def __hash__(self) -> int: ...
     def __eq__(self, other: object, /) -> bool: ...
+
+    gateway: Gateway
+    """The gateway this is a channel of. On the other side that is a WorkerGateway, which can do less."""
+
+    id: int
+    """The number both ends know the channel by."""
 
     RemoteError: type[_RemoteError]
 
@@ -247,73 +247,19 @@ class Channel:
 
 NO_ENDMARKER_WANTED: object = ...
 
-class RInfo:
-    """What the other side said of itself when it started."""
-
-    @property
-    def executable(self) -> str:
-        """Path of the interpreter."""
-
-    @property
-    def version_info(self) -> tuple[int, int, int, str, int]:
-        """As sys.version_info there."""
-
-    @property
-    def platform(self) -> str:
-        """As sys.platform there."""
-
-    @property
-    def cwd(self) -> str:
-        """The working directory it started in."""
-
-    @property
-    def pid(self) -> int: ...
-    @property
-    def implementation(self) -> str:
-        """Of the worker: 'native' or 'pure'."""
-
-    def __repr__(self) -> str: ...
-
-class RemoteStatus:
-    """What the other side is doing."""
-
-    @property
-    def numchannels(self) -> int:
-        """Channels that are open."""
-
-    @property
-    def numexecuting(self) -> int:
-        """Sources that run."""
-
-    @property
-    def execmodel(self) -> str: ...
-    @property
-    def numblocked(self) -> int:
-        """Sends there that wait for room in the window of their channel."""
-
-    @property
-    def outstanding(self) -> int:
-        """
-        Bytes of items sent there, on channels with a window, and not yet received here.
-        """
-
-    def __repr__(self) -> str: ...
-
 class Gateway:
     """
-    A Python interpreter somewhere, with a connection to it. Made by Group.makegateway(); lives
-    until its group terminates it. Programs may set attributes of their own.
+    A Python interpreter somewhere, with a connection to it. Made by Group.makegateway();
+    lives until its group terminates it. Programs may set attributes of their own.
     """
 
-    @property
-    def id(self) -> str: ...
-    @property
-    def spec(self) -> XSpec:
-        """The specification it was made from."""
+    id: str
 
-    @property
-    def execmodel(self) -> execnet._execmodel.ExecModel:
-        """The execution model of this side, that of the group."""
+    spec: XSpec
+    """The specification it was made from."""
+
+    execmodel: execnet._execmodel.ExecModel
+    """The execution model of this side, that of the group."""
 
     @property
     def remoteaddress(self) -> str:
@@ -332,12 +278,17 @@ class Gateway:
     def newchannel(self) -> Channel:
         """A channel nobody uses yet, to be sent over another one."""
 
-    def _rinfo(self, update: bool = False) -> RInfo:
+    @property
+    def _hello(self) -> dict[str, Any]:
+        """What the other side said of itself when it started."""
+
+    def _rinfo(self, update: bool = False) -> execnet.gateway.RInfo:
         """
-        What the other side said of itself when it started: costs nothing. There is nothing to `update`.
+        What the other side is: as it said when it started, which costs nothing, or at the last `update`, which
+        asks it by remote_exec().
         """
 
-    def remote_status(self, timeout: float | None = None) -> RemoteStatus:
+    def remote_status(self, timeout: float | None = None) -> execnet.gateway.RemoteStatus:
         """
         Asks the other side what it is doing. Waits for the answer, at most `timeout` seconds: TimeoutError.
         Raises GatewayGone.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from execnet import _core
 from execnet._core import (
@@ -105,6 +105,11 @@ class Unserializer:
     `strconfig` is (py2str_as_py3str, py3str_as_py2str), as for loads(); without one, strings of
     Python 2 become str, as on a channel. Of a channel or gateway given in between nothing is used.
     """
+
+    num2func: ClassVar[dict[bytes, str]] = {
+        value: f"load_{name.lower()}" for name, value in vars(opcode).items() if isinstance(value, bytes)
+    }
+    """The opcodes and what each loads, as names for messages. Nothing is called by it."""
 
     def __init__(
         self, stream: Reader, channel_or_gateway: object = None, strconfig: tuple[bool, bool] | None = None

@@ -53,7 +53,7 @@ class Group:
     """
 
     defaultspec: str | XSpec = "popen"
-    """The specification of makegateway() without one."""
+    """The specification of makegateway() without one, or with an empty one."""
 
     def __init__(self, xspecs: Iterable[XSpec | str | None] = (), execmodel: str = "thread") -> None:
         """Starts a gateway for each specification, all at the same time.
@@ -161,7 +161,7 @@ class Group:
         return self._start([self._complete(spec)])[0]
 
     def _complete(self, spec: XSpec | str | None) -> XSpec:
-        if spec is None:  # a copy: the default is for more than one gateway
+        if not spec:  # a copy: the default is for more than one gateway
             spec = copy.copy(self.defaultspec)
         if not isinstance(spec, XSpec):
             spec = XSpec(spec)

@@ -68,6 +68,8 @@ show("serializer", gateway_base._Serializer().save(["x"]), gateway_base.Unserial
 show("opcodes", gateway_base.opcode.BUILDTUPLE, gateway_base.opcode.COMPLEX, gateway_base.DUMPFORMAT_VERSION)
 show("bad values", raised(execnet.dumps, object()), raised(execnet.loads, b"\x02\xffQ"))
 
+show("by name", execnet.loads(execnet.dumps(type("bool", (), {})())), raised(execnet.dumps, type("bool_", (), {})()))
+
 # --- Groups ---
 group = execnet.Group(["popen//id=first", "popen"], execmodel="thread")
 show(

@@ -172,6 +172,24 @@ def test_what_the_worker_is_can_be_asked(worker: Any, gw: execnet.Gateway) -> No
         assert tuple(info.version_info) == tuple(sys.version_info)
 
 
+def test_what_the_worker_is_is_asked_again_when_that_is_wanted(worker: Any, fresh: Fresh, tmp_path: Path) -> None:
+    gateway = fresh()
+    before = gateway._rinfo().cwd
+    gateway.remote_exec(f"import os, sys; os.chdir({str(tmp_path)!r}); sys.executable = '/own'").waitclose(60)
+    assert gateway._rinfo().cwd == before
+    info = gateway._rinfo(update=True)
+    assert (info.cwd, info.executable) == (str(tmp_path), "/own")
+    assert vars(gateway._rinfo()) == vars(info)
+    assert info.implementation == ("native" if worker.is_native else "pure")
+    assert info.pid == ask(gateway, "os.getpid()")
+
+
+def test_a_channel_takes_attributes_there(gw: execnet.Gateway) -> None:
+    channel = gw.remote_exec("channel.own = [1]; channel.send(channel.own); channel.gateway.own = 2")
+    assert channel.receive(timeout=60) == [1]
+    channel.waitclose(60)
+
+
 def test_execnet_can_be_imported_in_a_native_worker(worker: Any, gw: execnet.Gateway) -> None:
     if not worker.is_native:
         pytest.skip("about the native worker only")

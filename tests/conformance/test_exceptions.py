@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import re
+import types
+from pathlib import Path
 
 import pytest
 
@@ -47,6 +50,26 @@ def test_a_syntax_error_is_told_with_its_line(gw: execnet.Gateway) -> None:
     assert "SyntaxError" in text
     assert "line 2" in text
     assert "def 1wrong" in text
+
+
+def takes_nothing_more(channel):
+    pass
+
+
+def test_an_error_without_a_frame_of_the_code_is_a_traceback_too(worker, gw: execnet.Gateway, tmp_path: Path) -> None:
+    path = tmp_path / "wrong_module.py"
+    path.write_text("fine = 1\nfine = = 2\n")
+    module = types.ModuleType("wrong_module")
+    module.__file__ = str(path)
+    for source, error in (
+        ("def 1wrong\n", "SyntaxError"),
+        ("if 1:\nx", "IndentationError"),
+        ("a\0b", "TypeError" if worker.is_python2 else "(SyntaxError|ValueError)"),
+        (module, f'"{path}", line 2\n(?s:.*)SyntaxError'),
+    ):
+        assert re.match(rf"Traceback \(most recent call last\):\n(?s:.*){error}: ", raised(gw.remote_exec(source)))
+    text = raised(gw.remote_exec(takes_nothing_more, more=1))
+    assert re.match(r"Traceback \(most recent call last\):\nTypeError: takes_nothing_more\(\)", text)
 
 
 def test_system_exit_ends_the_code_and_not_the_worker(gw: execnet.Gateway) -> None:

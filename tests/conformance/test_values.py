@@ -170,6 +170,28 @@ def test_a_value_that_cannot_be_dumped_there_is_named_with_its_path(gw: execnet.
     assert "'object'> at [3]['status'][0]" in str(caught.value)
 
 
+def test_types_named_like_builtin_ones_are_dumped_as_these(gw: execnet.Gateway) -> None:
+    # numpy.bool_ of NumPy 2 is named "bool".
+    channel = gw.remote_exec(
+        """
+        class Truth(object):
+            def __bool__(self):
+                return True
+
+            __nonzero__ = __bool__
+
+        for name, base in (("bool", Truth), ("list", list), ("int", int)):
+            channel.send([type(name, (base,), {})()])
+        channel.send([type("list", (list,), {})([1, object()])])
+        """
+    )
+    received = [channel.receive(timeout=60) for _ in range(3)]
+    assert received == [[True], [[]], [0]]
+    assert [type(item) for [item] in received] == [bool, list, int]
+    with pytest.raises(execnet.RemoteError, match=r"'object'> at \[0\]\[1\]"):
+        channel.receive(timeout=60)
+
+
 def test_a_value_that_cannot_be_dumped_does_no_harm_to_the_channel(gw: execnet.Gateway) -> None:
     channel = gw.remote_exec(
         """

@@ -26,6 +26,7 @@ NAMES = {
     "execnet.gateway_bootstrap": "HostNotFound",
     "execnet.multi": "Group MultiChannel safe_terminate",
     "execnet.rsync": "RSync",
+    "execnet.script.socketserver": "bind_and_listen exec_from_one_connection startserver",
     "execnet.xspec": "XSpec",
 }
 
@@ -76,6 +77,12 @@ def test_the_opcodes_are_those_of_the_format() -> None:
     opcodes = {name: value for name, value in vars(gateway_base.opcode).items() if not name.startswith("_")}
     assert opcodes == {name: op for name, op in described.items() if op <= b"T"}
     assert len(opcodes) == 21
+
+
+def test_each_opcode_has_a_name_in_the_unserializer() -> None:
+    opcodes = {value for name, value in vars(gateway_base.opcode).items() if not name.startswith("_")}
+    assert set(gateway_base.Unserializer.num2func) == opcodes
+    assert "load_channel" in f"{gateway_base.Unserializer.num2func[gateway_base.opcode.CHANNEL]}"
 
 
 # --- Command lines ----------------------------------------------------------------------------------

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import enum
 import gc
+import importlib.util
 import io
 import math
 import os
 import re
+import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -155,6 +158,100 @@ def test_what_cannot_be_dumped_is_named_with_its_path(value: Any, text: str) -> 
     with pytest.raises(execnet.DumpError) as caught:
         execnet.dumps(value)
     assert text in str(caught.value)
+
+
+class _Number:
+    real, imag = 2.0, 1.0
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __index__(self) -> int:
+        return 2**40
+
+    def __float__(self) -> float:
+        return 0.5
+
+
+class _Items:
+    def __iter__(self) -> Iterator[object]:
+        return iter([1, (2,)])
+
+    def items(self) -> list[tuple[object, object]]:
+        return [("a", [1])]
+
+
+@pytest.mark.parametrize(
+    ("name", "base", "value"),
+    [
+        ("bool", _Number, False),
+        ("int", _Number, 2**40),
+        ("long", _Number, 2**40),
+        ("float", _Number, 0.5),
+        ("complex", _Number, 2 + 1j),
+        ("NoneType", _Number, None),
+        ("list", _Items, [1, (2,)]),
+        ("tuple", _Items, (1, (2,))),
+        ("set", _Items, {1, (2,)}),
+        ("frozenset", _Items, frozenset({1, (2,)})),
+        ("dict", _Items, {"a": [1]}),
+        ("int", int, 0),
+        ("float", float, 0.0),
+        ("complex", complex, 0j),
+        ("str", str, ""),
+        ("bytes", bytes, b""),
+        ("bytes", bytearray, b""),
+        ("list", list, []),
+        ("tuple", tuple, ()),
+        ("set", set, set()),
+        ("frozenset", frozenset, frozenset()),
+        ("dict", dict, {}),
+    ],
+)
+def test_a_type_with_the_name_of_a_builtin_one_is_dumped_as_that(name: str, base: type, value: Any) -> None:
+    # execnet 2.1 goes by the name, and so numpy.bool_ of NumPy 2 could always be sent.
+    item = type(name, (base,), {})()
+    assert same(execnet.loads(execnet.dumps([item, {"in": (item,)}])), [value, {"in": (value,)}])
+
+
+@pytest.mark.parametrize("name", ["int", "float", "complex", "str", "bytes", "list", "set", "dict", "bool_", "float64"])
+def test_a_name_alone_makes_no_value(name: str) -> None:
+    with pytest.raises(execnet.DumpError, match=rf"can't serialize <class '.*{name}'> at \[1\]"):
+        execnet.dumps([0, type(name, (), {})()])
+
+
+def test_the_path_into_what_is_named_like_a_builtin_type() -> None:
+    with pytest.raises(execnet.DumpError, match=r"<class 'object'> at \[0\]\[1\]"):
+        execnet.dumps([type("list", (list,), {})([1, object()])])
+
+
+def test_what_code_of_the_program_raises_is_not_hidden() -> None:
+    def fail(_: object) -> bool:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        execnet.dumps(type("bool", (), {"__bool__": fail})())
+
+
+NUMPY = """
+import execnet, numpy
+
+print(execnet.loads(execnet.dumps({"passed": [numpy.bool_(True)]})))
+for value in (numpy.int64(1), numpy.float64(1), numpy.str_("a"), numpy.bytes_(b"a"), numpy.complex128(1)):
+    try:
+        print(execnet.dumps(value))
+    except execnet.DumpError as error:
+        print(error)
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("numpy") is None, reason="NumPy is not installed")
+def test_numbers_of_numpy_are_dumped_if_their_types_are_named_like_builtin_ones() -> None:
+    # Elsewhere, since it starts threads.
+    done = subprocess.run([sys.executable, "-c", NUMPY], capture_output=True, text=True, timeout=60, check=True)
+    passed, *refused = done.stdout.splitlines()
+    assert passed == "{'passed': [True]}"
+    assert [line.split(" <class")[0] for line in refused] == ["can't serialize"] * 5
 
 
 def test_a_cycle_is_too_deep() -> None:

@@ -34,9 +34,7 @@ def nothing_started() -> Iterator[None]:
 # --- Specifications ---
 
 
-@pytest.mark.parametrize(
-    "text", ["", "//", "popen//", "//popen", "popen////id=a", "=popen", "popen//=a", "popen//_a=b"]
-)
+@pytest.mark.parametrize("text", ["//", "popen//", "//popen", "popen////id=a", "=popen", "popen//=a", "popen//_a=b"])
 @pytest.mark.usefixtures("nothing_started")
 def test_a_malformed_specification_is_a_valueerror(group: execnet.Group, text: str) -> None:
     with pytest.raises(ValueError, match=r"popen|ssh|form|key") as caught:

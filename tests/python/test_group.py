@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -153,6 +154,17 @@ def test_the_default_specification_can_be_a_text_or_a_specification(group: execn
     assert group.defaultspec is spec
     assert [group.makegateway()._rinfo().cwd for _ in range(2)] == ["/tmp", "/tmp"]
     assert spec.id is None  # it is for many gateways
+
+
+@pytest.mark.parametrize("nothing", [None, "", False])
+def test_nothing_stands_for_the_default_specification(group: execnet.Group, nothing: Any) -> None:
+    group.defaultspec = "popen//own=1"
+    assert group.makegateway(nothing).spec.own == "1"
+    group.defaultspec = execnet.XSpec("popen//own=2")
+    assert group.makegateway(nothing).spec.own == "2"
+    with execnet.Group(["", nothing]) as other:
+        assert [str(gateway.spec) for gateway in other] == ["popen", "popen"]
+    assert len(execnet.Group("")) == 0
 
 
 def test_the_default_group_makes_the_gateways_of_the_module() -> None:

@@ -1,4 +1,4 @@
-"""Gateways over sockets: a socketserver.py of the released execnet, and servers that a gateway installs."""
+"""Gateways over sockets: a socketserver.py, of the released execnet and ours, and servers that a gateway installs."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ import execnet
 import interpreters
 from belongings import ends_gone, pidfd, starter_of
 from environments import clean_environ, environment
+from execnet.script import socketserver
+from execnet.script.quitserver import quit_server
 
 ECHO = "for item in channel: channel.send(item)"
 DEAF_FOR_EVER = """
@@ -46,14 +48,19 @@ def released_python() -> str:
     return environment("released-execnet-{}.{}".format(*sys.version_info), ["execnet"])
 
 
-@pytest.fixture
-def server(released_python: str, tmp_path: Path) -> Iterator[Server]:
-    """The script as it was released. It prints where it listens."""
-    environ = clean_environ()
-    where = "import execnet.script.socketserver as s; print(s.__file__)"
-    script = subprocess.check_output([released_python, "-c", where], env=environ, text=True, timeout=120).strip()
+@pytest.fixture(params=["released", "ours"])
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
+    """The script as it was released, and that of this package. They print where they listen."""
+    environ = dict(os.environ)
+    command = [sys.executable, "-m", "execnet.script.socketserver"]
+    if request.param == "released":
+        environ = clean_environ()
+        python = request.getfixturevalue("released_python")
+        where = "import execnet.script.socketserver as s; print(s.__file__)"
+        script = subprocess.check_output([python, "-c", where], env=environ, text=True, timeout=120).strip()
+        command = [python, "-u", script]
     with subprocess.Popen(
-        [released_python, "-u", script, "127.0.0.1:0"],
+        [*command, "127.0.0.1:0"],
         env=environ,
         cwd=tmp_path,
         stdin=subprocess.DEVNULL,
@@ -74,7 +81,7 @@ def host(group: execnet.Group) -> execnet.Gateway:
     return group.makegateway("popen//id=host")
 
 
-def test_a_released_server_serves_a_gateway(server: Server, group: execnet.Group, tmp_path: Path) -> None:
+def test_a_server_serves_a_gateway(server: Server, group: execnet.Group, tmp_path: Path) -> None:
     gateway = group.makegateway(f"{server.spec}//id=there//env:COLOUR=red//chdir={tmp_path / 'new'}")
     assert repr(gateway) == "<SocketGateway id='there' receive-live, 0 active channels>"
     assert gateway.remoteaddress == f"127.0.0.1:{server.port}"
@@ -96,7 +103,7 @@ def test_what_the_code_does_to_its_stdio_does_not_hurt(server: Server, group: ex
     assert gateway.remote_exec("channel.send(2)").receive() == 2
 
 
-def test_a_released_server_serves_one_after_the_other(server: Server, group: execnet.Group) -> None:
+def test_a_server_serves_one_after_the_other(server: Server, group: execnet.Group) -> None:
     for _ in range(3):
         gateway = group.makegateway(server.spec)
         pid = gateway._rinfo().pid
@@ -105,7 +112,7 @@ def test_a_released_server_serves_one_after_the_other(server: Server, group: exe
     assert server.process.poll() is None
 
 
-def test_terminate_ends_the_deaf_at_a_released_server(server: Server, group: execnet.Group) -> None:
+def test_terminate_ends_the_deaf_at_a_server(server: Server, group: execnet.Group) -> None:
     with pidfd(group.makegateway(server.spec).remote_exec(DEAF_FOR_EVER).receive()) as end:
         group.terminate(timeout=0.5)
         assert select.select([end], [], [], 60)[0]
@@ -123,6 +130,46 @@ def test_a_worker_that_dies_is_a_closed_connection(server: Server, group: execne
 def test_a_refused_setting_is_told(server: Server, group: execnet.Group) -> None:
     with pytest.raises(execnet.HostNotFound, match="chdir=/proc/none"):
         group.makegateway(f"{server.spec}//chdir=/proc/none/there")
+
+
+def test_a_server_goes_on_after_rubbish_and_ends_when_told(server: Server, group: execnet.Group) -> None:
+    for said in (b"", b"\n", b"no python\n", b"'1 / 0'\n", b"'" + b"x" * 200_000):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=60) as stranger:
+            stranger.sendall(said)
+    assert group.makegateway(server.spec).remote_exec("channel.send(1)").receive(timeout=60) == 1
+    group.terminate(timeout=5)
+    quit_server(f"127.0.0.1:{server.port}")
+    server.process.wait(timeout=60)
+
+
+def test_a_server_listens_on_the_loopback_device_unless_told_otherwise() -> None:
+    assert socketserver._split(socketserver.DEFAULT) == ("127.0.0.1", 8888)
+    assert socketserver._split(":8888") == ("", 8888)
+    assert socketserver._split("[::1]:1") == ("::1", 1)
+    for wrong in ("8888", "host", "host:", "host:port"):
+        with pytest.raises(ValueError, match="HOST:PORT"):
+            socketserver._split(wrong)
+
+
+@pytest.mark.parametrize("spec", ["popen", f"popen//python={sys.executable}", "popen//execmodel=gevent"])
+def test_the_module_of_the_server_can_be_sent_to_a_gateway(group: execnet.Group, spec: str) -> None:
+    channel = group.makegateway(spec).remote_exec(socketserver)
+    channel.send(("127.0.0.1", 0))
+    host, port = channel.receive(timeout=60)
+    gateway = group.makegateway(f"socket={host}:{port}")
+    assert gateway.remote_exec("channel.send(1)").receive(timeout=60) == 1
+    gateway.exit()
+    channel.waitclose(60)
+
+
+@pytest.mark.parametrize("as_file", [False, True])
+def test_the_server_says_what_is_wrong_with_its_arguments(as_file: bool) -> None:
+    command = [socketserver.__file__] if as_file else ["-m", "execnet.script.socketserver"]
+    for arguments, says in ((["nowhere"], "HOST:PORT"), (["a", "b"], "execnet.script.socketserver")):
+        done = subprocess.run([sys.executable, *command, *arguments], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 1
+        assert says in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])

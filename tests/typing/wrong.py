@@ -28,7 +28,7 @@ def specifications(spec: execnet.XSpec) -> None:
 def gateways(gateway: execnet.Gateway) -> None:
     gateway.remote_exec(7)  # type: ignore[arg-type]
     gateway.remote_exec()  # type: ignore[call-arg]
-    gateway.id = "other"  # type: ignore[misc]
+    gateway.id = 7  # type: ignore[assignment]
     gateway.spec.popen = "yes"  # type: ignore[assignment]
     gateway.send(1)  # type: ignore[attr-defined]
     gateway.exit(1)  # type: ignore[call-arg]

@@ -5,6 +5,7 @@ from .imports import INSTALLED
 from .system import PY3, portable, unicode_type
 
 THIS_FILE = "<execnet worker>"
+FIRST_LINE = "Traceback (most recent call last):\n"  # programs look for it
 
 
 def check_exec(request):
@@ -67,7 +68,7 @@ def format_with_sources(error, sources):
             trace = trace.tb_next
         if not PY3:
             frames = [frame for frame in traceback.extract_tb(error[2]) if frame[0] != THIS_FILE]
-            parts = ["Traceback (most recent call last):\n"] + traceback.format_list(frames)
+            parts = [FIRST_LINE] + traceback.format_list(frames)
             return portable("".join(parts + traceback.format_exception_only(*error[:2])))
         report = traceback.TracebackException(*error)
         reports = [report]
@@ -76,7 +77,10 @@ def format_with_sources(error, sources):
             one.stack[:] = [frame for frame in one.stack if frame.filename != THIS_FILE]
             reports += [other for other in (one.__cause__, one.__context__) if other is not None]
             reports += getattr(one, "exceptions", None) or []
-        return portable("".join(report.format()))
+        text = "".join(report.format())
+        if not report.stack and not text.startswith(FIRST_LINE):  # of the compiler, or of the call of a function
+            text = FIRST_LINE + text
+        return portable(text)
     except Exception as failure:
         return u"%s (its traceback cannot be shown: %s)" % (summary(*error[:2]), summary(type(failure), failure))
     finally:

@@ -212,6 +212,37 @@ CONTAINERS = {
 }
 
 
+IN_PLACE = object  # the "container" around what goes in place of another value
+
+# name of a type -> what makes its value from that of a type of the same name
+BUILTINS = {
+    "NoneType": lambda item: None,
+    "bool": bool,
+    "bytes": lambda item: b"".join((item,)),
+    "complex": lambda item: complex(item.real, item.imag),
+    "dict": lambda item: dict(item.items()),
+    "float": float,
+    "frozenset": frozenset,
+    "int": lambda item: int(item.__index__()),
+    "list": list,
+    "long": lambda item: INTEGERS[-1](item.__index__()),
+    "set": set,
+    "str": lambda item: "".join((item,)),
+    "tuple": tuple,
+}
+if not PY3:
+    BUILTINS["unicode"] = lambda item: u"".join((item,))
+
+
+def builtin_named_as_type_of(item):
+    """numpy.bool_ of NumPy 2 is named "bool": the builtin value that its name says, in a tuple; () if there is none."""
+    make = BUILTINS.get(type(item).__name__)
+    try:
+        return (make(item),) if make else ()
+    except (TypeError, AttributeError):
+        return ()
+
+
 def write_buffer(append, item):
     """What has the buffer protocol goes as the bytes it holds; but no single number, as NumPy has them."""
     try:
@@ -261,6 +292,11 @@ def dump(value):
                     pairs = izip(prefixes, items)
                     break
                 else:
+                    builtin = builtin_named_as_type_of(item)
+                    if builtin:  # goes in its place
+                        outer.append((kind, items, pairs, end))
+                        kind, items, pairs, end = IN_PLACE, builtin, izip(NOTHING, builtin), b""
+                        break
                     write_buffer(append, item)
             else:
                 append(end)
@@ -283,6 +319,8 @@ def dump_path(levels):
     for kind, items, pairs, _ in levels:
         if kind is None:
             return ""
+        if kind is IN_PLACE:
+            continue
         at = len(items) - 1 - sum(1 for _ in pairs)
         if kind is dict:
             steps.append(("[%r]" if at % 2 else "{%r: ...}") % (items[at - at % 2],))

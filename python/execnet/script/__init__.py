@@ -1,0 +1,1 @@
+"""Programs that run beside gateways: servers for `socket=`."""

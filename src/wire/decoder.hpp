@@ -208,7 +208,9 @@ class Decoder {
       const std::int32_t index = take_int4();
       Item item{};
       const bool is_plain = take_plain(item);
-      if (is_plain && index >= 0 && index < size && is_next(Op::kSetItem)) [[likely]] {
+      // A negative index is past the end, too, as an unsigned number.
+      if (is_plain && static_cast<std::uint32_t>(index) < static_cast<std::uint32_t>(size) && is_next(Op::kSetItem))
+          [[likely]] {
         ++at_;
         builder_.set_item(list, static_cast<std::size_t>(index), std::move(item));
         continue;

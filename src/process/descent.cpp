@@ -65,7 +65,7 @@ Descent::Found Descent::find(pid_t pid) {
     base::Fd parent_fd = parent > 1 ? pidfd_open(parent) : base::Fd();
     parent_.reset();
     if (parent_fd && reaches_root(parent) && !pidfd_ended(parent_fd.get())) {
-      parent_.emplace(parent, std::move(parent_fd));
+      parent_.emplace(Parent{parent, std::move(parent_fd)});
     }
   }
   return {Kind::kOurs, std::move(pidfd)};

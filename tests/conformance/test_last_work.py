@@ -107,9 +107,7 @@ def test_exit_handlers_come_after_the_threads(fresh: Fresh, group: execnet.Group
     assert (tmp_path / "written").read_text() == "thread atexit "
 
 
-def test_queued_jobs_of_an_executor_are_done(
-    worker: Any, fresh: Fresh, group: execnet.Group, tmp_path: Path
-) -> None:
+def test_queued_jobs_of_an_executor_are_done(worker: Any, fresh: Fresh, group: execnet.Group, tmp_path: Path) -> None:
     if worker.is_python2:
         pytest.skip("Python 2 has no executors")
     leave(fresh(), JOBS, tmp_path / "written")
@@ -149,11 +147,14 @@ def work():
 threading.Thread(target=work).start()
 """
 
+
 def test_a_worker_that_gevent_has_patched_ends_by_itself(fresh: Fresh, group: execnet.Group, tmp_path: Path) -> None:
     gateway = fresh()
     code = "try:\n    from gevent import monkey\n    channel.send(1)\nexcept ImportError:\n    channel.send(0)"
-    if not gateway.remote_exec(code).receive(timeout=60):
+    probe = gateway.remote_exec(code)
+    if not probe.receive(timeout=60):
         pytest.skip("gevent: not installed there")
+    probe.waitclose(60)  # the next one is to be on the main thread
     leave(gateway, f"from gevent import monkey\nmonkey.patch_all()\n{GREEN_THREAD}", tmp_path / "written")
     assert seconds_to_end(group, gateway) < 4
     assert (tmp_path / "written").read_text() == "thread "

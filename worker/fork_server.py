@@ -282,7 +282,10 @@ def run(serve, leave):
     except BaseException:
         sys.excepthook(*sys.exc_info())
         status = 1
-    threading._shutdown()
+    try:
+        threading._shutdown()
+    except BaseException:  # KeyboardInterrupt: it has taken too long
+        sys.excepthook(*sys.exc_info())
     try:
         atexit._run_exitfuncs()
     except BaseException:

@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import tempfile
+import time
 import unittest
 
 from worker_client import (
@@ -149,7 +150,7 @@ class Ending(LiveTest):
         self.assertIn("KeyboardInterrupt", load(client.read()[2]))
         self.assertEqual(client.wait(), 0)
 
-    def test_threads_that_code_has_left_do_not_keep_the_process(self):
+    def test_threads_that_code_has_left_do_not_keep_the_process_for_ever(self):
         client = self.start()
         number = client.execute(
             """
@@ -161,6 +162,33 @@ class Ending(LiveTest):
         client.closed(number)
         self.assertEqual(client.terminate(), 0)
         self.assertEqual(client.captured(client.out), "bye")
+        self.assertIn("KeyboardInterrupt", client.captured(client.real_err))
+
+    def test_what_waits_for_a_thread_sleeps_and_notices_the_end_of_the_stream(self):
+        client = self.start()
+        number = client.execute(
+            """
+            import sys, threading
+
+            main, = [thread for thread in threading.enumerate() if thread.name == "MainThread"]
+            sys.kept = channel.gateway.newchannel()
+
+            def work():
+                main.join()
+                sys.kept.send("main thread has ended")
+                threading.Event().wait()
+
+            threading.Thread(target=work).start()
+            """
+        )
+        client.closed(number)
+        client.send(TERMINATE, 0)
+        self.assertEqual(client.read()[2], dump("main thread has ended"))
+        client.wait_until_asleep()
+        begin = time.time()
+        client.socket.shutdown(socket.SHUT_RDWR)
+        self.assertIn(client.wait(), (0, 1, -signal.SIGINT))
+        self.assertLess(time.time() - begin, 3)  # it had five seconds
 
     def test_the_end_of_the_stream_ends_whatever_runs(self):
         for source in (

@@ -44,6 +44,7 @@ def serve_in_child(*arguments):
         serve(*arguments)
     except SystemExit:
         status = sys.exc_info()[1].code or 0
+        sys.modules["threading"]._shutdown()
         atexit._run_exitfuncs()
     except:
         sys.excepthook(*sys.exc_info())

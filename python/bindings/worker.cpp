@@ -148,6 +148,32 @@ void stop_worker() {
   }
 }
 
+// As the interpreter begins its own end: executors are told of it, and threads of the code that are no daemons are
+// waited for. Those who register for the end with `threading` want to be called before handlers of atexit: one of these
+// joins processes that only end when their executor has told them to. False if that failed, as at a KeyboardInterrupt.
+// The interpreter calls it again, which does no harm after a success.
+bool wait_for_threads(core::Connection& connection) {
+  const nb::object threading = nb::borrow(PyDict_GetItemString(PyImport_GetModuleDict(), "threading"));
+  if (!threading.is_valid()) {
+    return true;
+  }
+  try {
+    // Patched from within a greenlet, `threading` takes that for the main thread, and would wait for this one.
+    threading.attr("main_thread")().attr("_ident") = threading.attr("get_ident")();
+    threading.attr("_shutdown")();
+    return true;
+  } catch (nb::python_error& error) {
+    const bool lost = [&connection] {
+      auto lock = connection.lock();
+      return connection.gone(lock).has_value();
+    }();
+    if (!lost || !error.matches(PyExc_KeyboardInterrupt)) {
+      error.discard_as_unraisable(threading);
+    }
+    return false;
+  }
+}
+
 // Handlers of atexit run; the interpreter is not taken down.
 [[noreturn]] void end_at_once() {
   try {
@@ -161,9 +187,8 @@ void stop_worker() {
   ::_exit(0);
 }
 
-// Whether threads of the code run on. The code is done, so they are not wanted, and the interpreter would wait for
-// some. The others it frees what they still use of it: they would end the process with SIGSEGV, on some versions of
-// Python.
+// Whether threads of the code run on: daemons, and such as were waited for in vain. The interpreter would free what
+// they still use of it: they would end the process with SIGSEGV, on some versions of Python.
 bool has_threads_left() { return nb::len(nb::module_::import_("sys").attr("_current_frames")()) > 1; }
 
 // The rest of the start, for which the interpreter is needed: ends with HELLO, or with what keeps it from serving.
@@ -213,9 +238,10 @@ void serve(nb::handle module, int stream_fd, int stderr_fd) {
     }
   }
   run_tasks(worker.end);
+  const bool waited = wait_for_threads(*worker.end->connection());
   // If no code has run there is nothing of its to be destroyed, and taking an interpreter down takes as long as to
   // start a third of one.
-  if (!worker.has_run_code || has_threads_left()) {
+  if (!worker.has_run_code || !waited || has_threads_left()) {
     end_at_once();
   }
 }

@@ -111,5 +111,20 @@ TEST_F(Resting, WorkThatCameWithTheEndIsEndedInTime) {
   EXPECT_EXIT(never_ends(), ::testing::ExitedWithCode(1), "");
 }
 
+// What the process still waits for when no task runs any more.
+TEST_F(Resting, WhoWasToldToEndHasLessTimeWithoutACoordinator) {
+  const auto never_ends = [this] {
+    ::signal(SIGINT, SIG_IGN);
+    rest(hello_with("id", "a") + frame(FrameType::kExec, 1) + frame(FrameType::kTerminate),
+         {.terminated = std::chrono::hours(1), .lost = milliseconds(1)});
+    end->serve({});
+    coordinator.reset();
+    for (;;) {
+      ::pause();
+    }
+  };
+  EXPECT_EXIT(never_ends(), ::testing::ExitedWithCode(1), "");
+}
+
 }  // namespace
 }  // namespace execnet::core

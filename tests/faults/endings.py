@@ -43,6 +43,11 @@ if os.fork() == 0:
 os.wait()
 channel.send([int(os.read(read, 20))])
 """
+THREAD_LEFT = """
+import threading
+threading.Thread(target=threading.Event().wait).start()
+channel.send([])
+"""
 
 ROWS = {
     "idle": IDLE,
@@ -53,6 +58,7 @@ ROWS = {
     "grandchild": GRANDCHILD,
     "setsid grandchild": SETSID,
     "double-forked daemon": DAEMON,
+    "a thread left": THREAD_LEFT,
 }
 
 # The members of a group, the last of which is busy.

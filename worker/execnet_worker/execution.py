@@ -141,6 +141,24 @@ class Executor(object):
                 for greenlet in list(self._running):
                     self._connection.greenlets.kill(greenlet, KeyboardInterrupt)
 
+    def wait_for(self, call):
+        """Has another thread call something, and sleeps until it has: where no signal ends a wait, wake() does."""
+        done = []
+
+        def run():
+            try:
+                call()
+            finally:
+                done.append(True)
+                self.wake()
+
+        try:
+            start_thread("last", run)
+        except ThreadError:  # the system has no more threads
+            run()
+        while not done:
+            self._wake.acquire()
+
     def _run_in_greenlet(self, task):
         greenlet = self._connection.greenlets.current()
         self._running[greenlet] = task

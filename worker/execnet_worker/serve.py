@@ -2,9 +2,9 @@
 
 import os
 import sys
-import time
 
 from .connection import Connection, for_good
+from .ending import run_exit_handlers, wait_for_threads
 from .errors import LoadError, ProtocolError
 from .execution import Executor
 from .frames import (
@@ -40,6 +40,7 @@ from .system import (
     now,
     portable,
     signal,
+    sleep,
     start_thread,
 )
 from .values import INTEGERS, dump, load
@@ -202,7 +203,7 @@ def serve(stream, write_fd, stderr_fd):
             # A thread ends by pthread_exit() there, which loads a library: later there may be no descriptor for it.
             start_thread("first", int)
         start_thread("poster", for_good, connection.run_poster)
-        start_thread("receiver", receive_all, messages, connection, executor, select, outcome)
+        start_thread("receiver", receive_all, messages, connection, executor, select.select, outcome)
     except ThreadError as error:
         complain(error)
         os._exit(1)  # nobody would tell the poster to end
@@ -213,28 +214,14 @@ def serve(stream, write_fd, stderr_fd):
     main = threading.current_thread()
     if PY3 and orderly and all(thread.daemon for thread in threading.enumerate() if thread is not main):
         sys.exit(status)
-    # The interpreter would wait for the threads that the code has left, or, without a coordinator,
-    # come down while the receiver is about to end the process: the two have been seen to lock up. Python 2
-    # empties all modules, `True` and `len` included, under the feet of the threads that are still there.
+    # Without a coordinator the interpreter would come down while the receiver is about to end the process: the two have
+    # been seen to lock up. Python 2 empties all modules, `True` and `len` included, under the feet of the threads that
+    # are still there. And one that was waited for in vain would be waited for again.
+    wait_for_threads(threading, executor, not orderly)
     run_exit_handlers()
     flush(sys.stdout)
     flush(sys.stderr)
     os._exit(status)
-
-
-def run_exit_handlers():
-    """Those of atexit, as an interpreter does that ends by itself."""
-    if PY3:
-        import atexit
-
-        atexit._run_exitfuncs()
-        return
-    try:
-        getattr(sys, "exitfunc", int)()  # nothing is imported for it: there may be no descriptor left
-    except SystemExit:
-        pass
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
 
 
 def receive_all(messages, connection, executor, select, outcome):
@@ -282,6 +269,7 @@ def receive_all(messages, connection, executor, select, outcome):
     # The process ends under this thread's feet, unless code does not want to.
     grace = wait_for_end(connection.stream_fd, select, grace)
     os.kill(os.getpid(), signal.SIGINT)  # comes to the main thread, and interrupts its system calls
+    executor.wake()
     wait_for_end(connection.stream_fd, select, grace)
     os._exit(1)
 
@@ -291,9 +279,9 @@ def wait_for_end(descriptor, select, grace):
     deadline = now() + grace
     while grace != LOST_GRACE and now() < deadline:
         try:
-            if select.select([descriptor], [], [], max(0, deadline - now()))[0] and not os.read(descriptor, CHUNK):
+            if select([descriptor], [], [], max(0, deadline - now()))[0] and not os.read(descriptor, CHUNK):
                 grace, deadline = LOST_GRACE, now() + LOST_GRACE
-        except (select.error, EnvironmentError):
-            time.sleep(LOST_GRACE)
-    time.sleep(max(0, deadline - now()))
+        except Exception:  # of Python 2 it is no EnvironmentError
+            sleep(LOST_GRACE)
+    sleep(max(0, deadline - now()))
     return grace

@@ -20,6 +20,7 @@ PY3 = sys.version_info[0] >= 3
 unicode_type = type(u"")
 izip, imap = (zip, map) if PY3 else (itertools.izip, itertools.imap)
 now = time.monotonic if PY3 else time.time
+sleep = time.sleep  # also if gevent replaces it
 
 
 def native(text):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from execnet._core import Channel, Gateway
+from execnet._core import Gateway
 
 __all__ = ["Gateway", "RInfo", "RemoteStatus", "rinfo_source"]
 
@@ -50,7 +50,8 @@ class RemoteStatus(_Facts):
     """Bytes of items sent there, on channels with a window, and not yet received here."""
 
 
-def rinfo_source(channel: Channel) -> None:
+# Without annotations, for workers on versions of Python that know none.
+def rinfo_source(channel):  # type: ignore[no-untyped-def]
     """For remote_exec: sends a dict that describes the interpreter."""
     import os
     import sys
@@ -66,19 +67,10 @@ def rinfo_source(channel: Channel) -> None:
     )
 
 
-# The same for interpreters that know no annotations.
-_RINFO_TEXT = """
-import os, sys
-
-names = ("executable", "version_info", "platform", "cwd", "pid")
-channel.send(dict(zip(names, (sys.executable, tuple(sys.version_info), sys.platform, os.getcwd(), os.getpid()))))
-"""
-
-
 def _rinfo_of(gateway: Gateway, update: bool) -> RInfo:
     cached = vars(gateway)
     if update:
-        channel = gateway.remote_exec(_RINFO_TEXT)
+        channel = gateway.remote_exec(rinfo_source)
         facts = channel.receive()
         channel.waitclose()
         cached["_cache_rinfo"] = RInfo({**gateway._hello, **facts})

@@ -323,8 +323,8 @@ def test_a_large_value_finds_the_memory_of_the_one_before(value: object, capfd: 
     before = arenas(capfd)
     for _ in range(10):
         execnet.loads(dumped)
-    # If no arena stayed, each value would need all of its arenas anew: at least four, and so forty. What the interpreter
-    # has made before decides where there is room, so that some values need one more.
+    # If no arena stayed, each value would need all of its arenas anew: at least four, and so forty. Where there is room
+    # depends on what the interpreter has made before, so some values need one more.
     assert arenas(capfd)["total"] < before["total"] + 20
     # And the memory that stays is bounded.
     execnet.loads(execnet.dumps(list(range(1000, 2_000_000))))

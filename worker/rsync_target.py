@@ -209,7 +209,11 @@ class Place(object):
             self.remove(name)
             found = None
         if found is None:
-            self.do(os.mkdir, name)
+            try:
+                self.do(os.mkdir, name)
+            except EnvironmentError as error:
+                if error.errno != errno.EEXIST:  # someone else was faster
+                    raise
         return self.enter(name)
 
     def rename(self, name, new_name, to=None):
@@ -255,8 +259,11 @@ class Place(object):
 
 def make_directory(path):
     """The one of that path, with those above it. The program has named it, so links on the way are followed."""
-    if not os.path.isdir(path):
+    try:
         os.makedirs(path)
+    except EnvironmentError:
+        if not os.path.isdir(path):
+            raise
     return Place(os.open(path, (ENTERING | O_PATH) & ~os.O_NOFOLLOW), path)
 
 

@@ -341,6 +341,21 @@ class RSyncTargetTest(TargetTestCase):
         self.assertTrue(os.path.islink(os.path.join(self.base, b"link")))
         self.assertEqual(tree(self.path), {b"sub": {}})
 
+    def test_directories_that_someone_else_makes_at_the_same_moment_are_used(self):
+        """Another receiver say, which was given up while it stood still."""
+        mkdir = os.mkdir
+        self.addCleanup(setattr, os, "mkdir", mkdir)
+
+        def make_twice(*arguments, **more):
+            mkdir(*arguments, **more)
+            mkdir(*arguments, **more)
+
+        os.mkdir = make_twice
+        self.path = os.path.join(self.base, b"outer", b"target")
+        root = self.root[:1] + (self.path,) + self.root[2:]
+        self.receive([root, (u"list", 0, [(u"directory", b"sub", 0o755, 0)], True), (u"finish",)])
+        self.assertEqual(tree(self.path), {b"sub": {}})
+
     def test_both_sides_reckon_with_the_same_blocks(self):
         self.assertEqual(target["block_size"](0), BLOCK)
         self.assertEqual(target["block_size"](4096 * BLOCK), BLOCK)

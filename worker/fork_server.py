@@ -9,7 +9,7 @@ For native workers `load` loads the extension, which forks them and talks to the
 rests (src/gateway/fork_requests.cpp): each page that is written to after a fork is copied, and Python writes
 to many. For pure ones Python does it, in answer_requests(). tests/vectors/forks.txt keeps the two alike.
 
-Descriptor 3 is a unix stream socket to the coordinator, descriptor 4 the coordinator's stderr. What
+Descriptor 0 is a unix stream socket to the coordinator; it becomes 3. Descriptor 4 is the coordinator's stderr. What
 comes is REQUEST: what is wanted, and a number. FORK has four descriptors with it: the stream of the
 worker, its stderr until it is up, its stdout, and the coordinator's stderr. KILL kills the worker of that
 number and collects it, as COLLECT does one that has ended. Each has one ANSWER, in order:
@@ -26,6 +26,7 @@ import _thread
 import atexit
 import gc
 import os
+import stat
 import sys
 import threading  # workers want it, too, and it has to know the main thread
 import time
@@ -73,6 +74,7 @@ class Process(object):
 def fork_workers(modules, load=None):
     """Imports the modules, then forks a worker for each request. Returns in the workers only, what load() gave."""
     native, its_handlers = None, 0
+    take_stream()
     if load is None:
         import _socket  # noqa: F401 - for answer_requests(): while nothing can come from the working directory
         import select  # noqa: F401
@@ -99,6 +101,39 @@ def fork_workers(modules, load=None):
         end(pids)
     become_worker(sigint)
     return native
+
+
+def take_stream():
+    """Moves the socket from descriptor 0 to CONTROL, unless it is there as well: then STDERR came along.
+
+    Who has started this, or what stands before the interpreter, may pass on no more than the standard descriptors.
+    """
+    if not stat.S_ISSOCK(os.fstat(0).st_mode):
+        sys.exit("preload needs the coordinator's socket as its standard input, and here a program relays that")
+    try:
+        came_along = os.path.sameopenfile(0, CONTROL) and os.fstat(STDERR) is not None
+    except OSError:
+        came_along = False
+    if not came_along:
+        for number in (CONTROL, STDERR):
+            if is_of_this_interpreter(number):
+                sys.exit(
+                    "preload needs descriptor %d, and code at the start of Python, sitecustomize say, has taken it"
+                    % number
+                )
+        os.dup2(0, CONTROL)
+        os.dup2(2, STDERR)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+
+
+def is_of_this_interpreter(descriptor):
+    """Not those which it was started with: these are inheritable."""
+    try:
+        return not os.get_inheritable(descriptor)
+    except OSError:
+        return False
 
 
 def restore_working_directory():

@@ -123,8 +123,7 @@ transport::LocalPython GatewayEnd::python_for_others(const transport::LocalPytho
   return {.executable = info_->executable,
           .native_module = native ? ours.native_module : "",
           .options = native ? ours.options : std::vector<std::string>(),
-          .imports_first = !native || ours.imports_first,
-          .stdio_only = !native};
+          .imports_first = !native || ours.imports_first};
 }
 
 GatewayEnd::GatewayEnd(const XSpec& spec, const std::shared_ptr<GatewayEnd>& leader, transport::Launch launch,

@@ -104,7 +104,7 @@ SocketStart install_server(const XSpec& spec, GatewayEnd& host, const base::Wait
   transport::LoopbackSocket loopback;
   SocketStart start;
   start.launch =
-      transport::popen_launch(spec, {.executable = host.info().executable, .native_module = "", .stdio_only = true});
+      transport::popen_launch(spec, {.executable = host.info().executable, .native_module = ""});
   List argv;
   for (const std::string& word : start.launch.argv) {
     argv.emplace_back(Bytes(word));

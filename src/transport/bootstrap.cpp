@@ -113,8 +113,7 @@ std::string fork_server_line(const std::vector<std::string>& modules, std::strin
       kWithoutDirectory +
       std::string(
           "import os;sys.version_info[0]>2 or sys.exit(\"preload needs Python 3, and this is Python \""
-          "+sys.version.split()[0]);i=open(") +
-      std::to_string(kStreamFd) + ",\"rb\",closefd=False);" +
+          "+sys.version.split()[0]);i=open(0,\"rb\",closefd=False);") +
       run(compile(read(fork_server_source().size()), "fork server"), "f", "fork_server");
   if (native_module.empty()) {
     return line + run_worker({}) + "f[\"fork_workers\"]([" + names +
@@ -124,23 +123,16 @@ std::string fork_server_line(const std::vector<std::string>& modules, std::strin
          ");f[\"run\"](c.serve,c.exit)";
 }
 
-std::string fork_server_script(const std::string& program) {
-  return "exec " + program + " \"$@\" " + std::to_string(kStreamFd) + "<&0 " + std::to_string(kStderrFd) +
-         ">&2 </dev/null >&2";
-}
-
 std::string server_line(std::string_view hello) {
   const std::string call = "run(clientsock,\"" + base64(hello) + "\",\"" + base64(worker_source_gz()) + "\")";
   return path_literal(std::string(socket_worker_source()) + call) + "\n";
 }
 
-std::string pure_line(bool stream_on_stdio, const std::optional<WorkerCode>& code) {
-  // Over stdio, duplicates: the worker gives 0 and 1 to the code it runs and keeps these.
-  const std::string in = stream_on_stdio ? "os.dup(0)" : std::to_string(kStreamFd);
-  const std::string rest =
-      stream_on_stdio ? "os.dup(1),None" : std::to_string(kStreamFd) + "," + std::to_string(kStderrFd);
-  return kWithoutDirectory + std::string("import os;i=os.fdopen(") + in + ",\"rb\");" + run_worker(code) +
-         "g[\"serve\"](i," + rest + ")";
+std::string pure_line(const std::optional<WorkerCode>& code) {
+  // Duplicates: the worker gives 0 and 1 to the code it runs and keeps these.
+  return kWithoutDirectory + std::string("import os;i=os.fdopen(os.dup(0),\"rb\");") + run_worker(code) +
+         "g[\"serve\"](i,os.dup(1),None,(" + std::to_string(kStreamFd) + "," + std::to_string(kStderrFd) + "," +
+         std::to_string(kStdoutFd) + "))";
 }
 
 }  // namespace execnet::transport

@@ -14,19 +14,15 @@ namespace execnet::transport {
 // serves on kStreamFd.
 std::string native_line(std::string_view native_module);
 
-// For a fork server on kStreamFd: imports the modules, then forks workers that serve like those of native_line
-// or, if `native_module` is empty, of pure_line(false). Reads fork_server.py, and for pure
+// For a fork server on descriptor 0: imports the modules, then forks workers that serve like those of native_line
+// or, if `native_module` is empty, of pure_line. Reads fork_server.py, and for pure
 // workers worker.py, compressed, from there. On Python 2 it says that Python 3 is needed, and exits.
 std::string fork_server_line(const std::vector<std::string>& modules, std::string_view native_module);
 
-// A script for sh, for where a fork server can only be given the standard descriptors. It runs `program`, an expression
-// of the shell, with the arguments, after moving the descriptors to the usual numbers.
-std::string fork_server_script(const std::string& program);
-
-// Reads worker.py, compressed, from the stream and serves there: on descriptors 0 and 1, or on
-// kStreamFd. If there is `code`, it comes before the source, and an interpreter of its version runs that instead. The
-// line runs on Python 2.7 and 3 and contains no single quote.
-std::string pure_line(bool stream_on_stdio, const std::optional<WorkerCode>& code = {});
+// Reads worker.py, compressed, from descriptor 0 and serves there and on 1. If there is `code`, it comes before the
+// source, and an interpreter of its version runs that instead. The line runs on Python 2.7 and 3 and contains no single
+// quote.
+std::string pure_line(const std::optional<WorkerCode>& code = {});
 
 // The line for a `socketserver.py` of the released execnet: worker/socket_worker.py, and a call of it. Nothing may
 // follow the line until the worker answers, because the server's buffered reader might swallow that. So it also

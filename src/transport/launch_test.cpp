@@ -104,8 +104,7 @@ TEST(PopenLaunch, APlainOneIsStartedWithTheOptionsOfThisInterpreter) {
   EXPECT_EQ(launch("popen", local).argv,
             (Words{"/opt/python3", "-I", "-X", "dev", "-u", "-c", native_line("/opt/_core.so")}));
   EXPECT_EQ(launch("popen//preload", local).argv[1], "-I");
-  EXPECT_EQ(launch("popen//python=py", local).argv, (Words{"py", "-u", "-c", pure_line(false)}))
-      << "another interpreter";
+  EXPECT_EQ(launch("popen//python=py", local).argv, (Words{"py", "-u", "-c", pure_line()})) << "another interpreter";
   EXPECT_EQ(launch("ssh=host", local).argv, launch("ssh=host").argv);
 }
 
@@ -123,14 +122,14 @@ TEST(PopenLaunch, TheWorkingDirectoryIsOffThePathOfWhatImportsTooEarly) {
 
 TEST(PopenLaunch, WithoutTheExtensionTheWorkerIsPure) {
   const Launch made = launch("popen//dont_write_bytecode", {.executable = "/opt/python3", .native_module = ""});
-  EXPECT_EQ(made.argv, (Words{"/opt/python3", "-u", "-B", "-c", pure_line(false)}));
+  EXPECT_EQ(made.argv, (Words{"/opt/python3", "-u", "-B", "-c", pure_line()}));
   EXPECT_FALSE(made.native);
 }
 
 TEST(PopenLaunch, ANamedPythonIsSplitLikeAShellWouldAndPure) {
   const Launch made =
       launch("popen//python='/opt/my python' -X dev", {.executable = "/opt/python3", .native_module = "/opt/_core.so"});
-  EXPECT_EQ(made.argv, (Words{"/opt/my python", "-X", "dev", "-u", "-c", pure_line(false)}));
+  EXPECT_EQ(made.argv, (Words{"/opt/my python", "-X", "dev", "-u", "-c", pure_line()}));
   EXPECT_FALSE(made.native);
 }
 
@@ -139,7 +138,7 @@ TEST(PopenLaunch, AnInterpreterOfThisMachineIsSentTheCodeAndTheSource) {
                           .native_module = "/opt/_core.so",
                           .worker_code = {{.magic = "1234", .code_gz = "code"}}};
   const Launch made = launch("popen//python=py", local);
-  EXPECT_EQ(made.argv.back(), pure_line(false, local.worker_code));
+  EXPECT_EQ(made.argv.back(), pure_line(local.worker_code));
   EXPECT_EQ(preamble(made).view(), "code" + std::string(worker_source_gz()));
   for (const char* spec : {"popen", "popen//python=py//preload", "ssh=host", "ssh=host//python=py"}) {
     EXPECT_TRUE(launch(spec, local).worker_code.empty()) << spec;
@@ -169,13 +168,12 @@ TEST(PopenLaunch, WithPreloadItIsAForkServer) {
   EXPECT_GT(preamble(pure).size(), preamble(native).size());
 }
 
-TEST(PopenLaunch, AForkServerOfAProxyThatHasOnlyTheStandardDescriptorsToGiveIsStartedByAShell) {
-  const Launch made =
-      launch("popen//preload//via=proxy", {.executable = "/far/python3", .native_module = "", .stdio_only = true});
-  EXPECT_EQ(made.argv,
-            (Words{"sh", "-c", fork_server_script("\"$0\""), "/far/python3", "-u", "-c", fork_server_line({}, "")}));
-  EXPECT_EQ(fork_server_script("python3"), "exec python3 \"$@\" 3<&0 4>&2 </dev/null >&2");
-  EXPECT_TRUE(made.forks);
+TEST(PopenLaunch, OnlyANativeWorkerHasTheStreamBesideItsStandardDescriptors) {
+  const LocalPython local{.executable = "/opt/python3", .native_module = "/opt/_core.so"};
+  EXPECT_FALSE(launch("popen", local).stream_on_stdio);
+  EXPECT_TRUE(launch("popen//preload", local).stream_on_stdio);
+  EXPECT_TRUE(launch("popen//python=sudo py", local).stream_on_stdio) << "the program may pass on no more than them";
+  EXPECT_TRUE(launch("popen").stream_on_stdio);
 }
 
 TEST(PopenLaunch, PreloadNamesModules) {
@@ -210,15 +208,16 @@ TEST(SshLaunch, WithPreloadItHasACarrierThatIsTheSameForAllOfThatTarget) {
 }
 
 TEST(SshLaunch, WithPreloadTheCarrierIsToStartAForkServer) {
-  const LocalPython there{.executable = "/far/python3", .native_module = "", .stdio_only = true};
+  const LocalPython there{.executable = "/far/python3", .native_module = ""};
   const Launch made = launch("ssh=host//preload=a//env:A=b", there);
-  EXPECT_EQ(made.argv,
-            (Words{"sh", "-c", fork_server_script("\"$0\""), "/far/python3", "-u", "-c", fork_server_line({"a"}, "")}));
+  EXPECT_EQ(made.argv, (Words{"/far/python3", "-u", "-c", fork_server_line({"a"}, "")}));
   EXPECT_EQ(made.env, (std::vector<std::pair<std::string, std::string>>{{"A", "b"}, {kSafePath, kOnlyAtStart}}));
   EXPECT_EQ(made.kind, "Ssh");
   EXPECT_EQ(made.address, "host");
   EXPECT_TRUE(made.forks);
-  EXPECT_EQ(launch("ssh=host//preload//python=~/py -X dev", there).argv[2], fork_server_script("~/py -X dev"));
+  EXPECT_EQ(launch("ssh=host//preload//python=~/py -X dev", there).argv,
+            (Words{"sh", "-c", "~/py -X dev \"$@\"", "/far/python3", "-u", "-c", fork_server_line({}, "")}))
+      << "code of the shell, as everywhere";
 }
 
 TEST(SshLaunch, HasItsOptionAfterThoseOfTheSpecWhichWinThenButNotInPlaceOfTheCommand) {
@@ -278,13 +277,13 @@ TEST_P(RemoteCommand, PrefersPython3) {
   install_python("bin/python");
   install_python("bin/python3");
   const Outcome outcome = log_in("ssh=host");
-  EXPECT_EQ(outcome.out, "python3\n-u\n-c\n" + pure_line(true) + "\n");
+  EXPECT_EQ(outcome.out, "python3\n-u\n-c\n" + pure_line() + "\n");
   EXPECT_EQ(outcome.err, "");
 }
 
 TEST_P(RemoteCommand, TakesPythonWhereThatIsAll) {
   install_python("bin/python");
-  EXPECT_EQ(log_in("ssh=host//dont_write_bytecode").out, "python\n-u\n-B\n-c\n" + pure_line(true) + "\n");
+  EXPECT_EQ(log_in("ssh=host//dont_write_bytecode").out, "python\n-u\n-B\n-c\n" + pure_line() + "\n");
 }
 
 TEST_P(RemoteCommand, SaysSoWhereThereIsNone) {
@@ -297,10 +296,26 @@ TEST_P(RemoteCommand, SaysSoWhereThereIsNone) {
 TEST_P(RemoteCommand, ExpandsANamedPythonThere) {
   install_python("my tools/py!thon");
   install_python("bin/python3");
-  const std::string rest = "-u\n-c\n" + pure_line(true) + "\n";
+  const std::string rest = "-u\n-c\n" + pure_line() + "\n";
   EXPECT_EQ(log_in("ssh=host//python=~/'my tools/py!thon' -X dev").out, "py!thon\n-X\ndev\n" + rest);
   EXPECT_EQ(log_in("ssh=host//python=$TOOLS/python3").out, "python3\n" + rest);
   EXPECT_EQ(log_in("ssh=host//python=~/my\\ tools/py\\!thon").out, "py!thon\n" + rest);
+}
+
+TEST_P(RemoteCommand, RunsWhatIsCodeOfTheShell) {
+  install_python("bin/python3");
+  host_.write_program("venv/activate", "PATH=$HOME/venv:$PATH\n");
+  install_python("venv/python");
+  const std::string rest = "-u\n-c\n" + pure_line() + "\n";
+  for (const char* python :
+       {"A=1 python3", "PATH=/nowhere:$PATH python3", "cd / && python3", "umask 077; python3", "command python3",
+        "if [ -d / ]; then A=1; fi; python3", "exec python3", "(cd /; true); python3", "python3 2>&1",
+        "nopython 2>/dev/null || python3", "! false && python3", "for A in 1; do :; done; python3"}) {
+    const Outcome outcome = log_in(std::string("ssh=host//python=") + python);
+    EXPECT_EQ(outcome.out, "python3\n" + rest) << python << ": " << outcome.err;
+    EXPECT_EQ(outcome.err, "") << python;
+  }
+  EXPECT_EQ(log_in("ssh=host//python=. ~/venv/activate && python").out, "python\n" + rest);
 }
 
 TEST_P(RemoteCommand, FailsWithTheShellsOwnWordsWhenANamedPythonIsMissing) {
@@ -351,12 +366,10 @@ TEST(Bootstrap, TheLineOfAForkServerCompiles) {
 }
 
 TEST(Bootstrap, ThePureLineCompilesAndHasNoSingleQuote) {
-  for (const bool stream_on_stdio : {false, true}) {
-    for (const auto& code : {std::optional<WorkerCode>(), std::optional<WorkerCode>({"\xa7\r\r\n", "code"})}) {
-      const std::string line = pure_line(stream_on_stdio, code);
-      EXPECT_EQ(line.find('\''), std::string::npos);
-      EXPECT_EQ(run({"python3", "-c", "import sys; compile(sys.argv[1], 'line', 'exec')", line}).err, "");
-    }
+  for (const auto& code : {std::optional<WorkerCode>(), std::optional<WorkerCode>({"\xa7\r\r\n", "code"})}) {
+    const std::string line = pure_line(code);
+    EXPECT_EQ(line.find('\''), std::string::npos);
+    EXPECT_EQ(run({"python3", "-c", "import sys; compile(sys.argv[1], 'line', 'exec')", line}).err, "");
   }
 }
 

@@ -72,24 +72,19 @@ base::Buffer preamble(const Launch& launch) {
 Link start(const Launch& launch) {
   auto [ours, theirs] = base::socket_pair();
   auto [stderr_in, stderr_out] = base::make_pipe();
-  base::Fd null;
-  if (!launch.stream_on_stdio) {
-    null = base::Fd(base::check("open", [] { return ::open("/dev/null", O_RDWR | O_CLOEXEC); }, "/dev/null"));
-  }
-
+  const base::Fd null(base::check("open", [] { return ::open("/dev/null", O_RDWR | O_CLOEXEC); }, "/dev/null"));
+  const auto standard = [&](int fd) { return has_standard(fd) ? fd : null.get(); };
   process::SpawnRequest request{.argv = launch.argv,
                                 .set_env = launch.env,
-                                .fds = {{stderr_out.get(), STDERR_FILENO}},
+                                .fds = {{launch.stream_on_stdio ? theirs.get() : null.get(), STDIN_FILENO},
+                                        {stderr_out.get(), STDERR_FILENO},
+                                        {theirs.get(), kStreamFd},
+                                        {standard(STDERR_FILENO), kStderrFd}},
                                 .isolate = launch.isolate};
-  if (launch.stream_on_stdio) {
-    request.fds.insert(request.fds.end(), {{theirs.get(), STDIN_FILENO}, {theirs.get(), STDOUT_FILENO}});
+  if (launch.stream_on_stdio && !launch.forks) {  // a fork server writes to its standard input, a socket
+    request.fds.insert(request.fds.end(), {{theirs.get(), STDOUT_FILENO}, {standard(STDOUT_FILENO), kStdoutFd}});
   } else {
-    request.fds.insert(request.fds.end(), {{null.get(), STDIN_FILENO},
-                                           {theirs.get(), kStreamFd},
-                                           {has_standard(STDERR_FILENO) ? STDERR_FILENO : null.get(), kStderrFd}});
-    if (!has_standard(STDOUT_FILENO)) {
-      request.fds.emplace_back(null.get(), STDOUT_FILENO);
-    }
+    request.fds.emplace_back(standard(STDOUT_FILENO), STDOUT_FILENO);
   }
 
   Link link;

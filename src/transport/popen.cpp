@@ -67,7 +67,6 @@ Launch popen_launch(const XSpec& spec, const LocalPython& python) {
     launch.argv.insert(launch.argv.end(), python.options.begin(), python.options.end());
     launch.advice = "install Python 3 or name an interpreter with python=";
   }
-  launch.stream_on_stdio = python.stdio_only;
   launch.isolate = spec.has("isolate");
   launch.native = !chosen && !python.executable.empty() && !python.native_module.empty();
   // Who is told -P is to stay without the working directory.
@@ -81,16 +80,14 @@ Launch popen_launch(const XSpec& spec, const LocalPython& python) {
   }
   launch.argv.emplace_back("-c");
   launch.forks = spec.has("preload");
+  launch.stream_on_stdio = launch.forks || !launch.native;
   // Not for a fork server, which compiles once for all: its sources are to fit into a socket.
   const std::optional<WorkerCode> code = launch.native || launch.forks ? std::nullopt : python.worker_code;
   launch.worker_code = code ? code->code_gz : "";
   if (launch.forks) {
     launch.argv.push_back(fork_server_line(preloaded_modules(spec), launch.native ? python.native_module : ""));
-    if (python.stdio_only) {
-      launch.argv.insert(launch.argv.begin(), {"sh", "-c", fork_server_script("\"$0\"")});
-    }
   } else {
-    launch.argv.push_back(launch.native ? native_line(python.native_module) : pure_line(python.stdio_only, code));
+    launch.argv.push_back(launch.native ? native_line(python.native_module) : pure_line(code));
   }
   return launch;
 }

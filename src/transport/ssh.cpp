@@ -15,15 +15,24 @@ namespace {
 // used.
 constexpr std::string_view kNoMaster[] = {"-o", "ControlMaster=no"};
 
+// Whether that code of the shell is a program and its arguments, beyond doubt: then no shell has to wait for it. Others
+// are assignments, functions, builtins, keywords or several commands.
+bool is_one_program(std::string_view code) {
+  const std::string_view first = code.substr(0, code.find(' '));
+  const bool program = first.find('/') != std::string_view::npos || first.starts_with("py");
+  return program && first.find('=') == std::string_view::npos &&
+         code.find_first_of(";&|<>()\n") == std::string_view::npos;
+}
+
 // What the login shell there is asked to run. That may be any shell, so all it sees is one command
 // with quoted words; the choice of an interpreter is made by sh. chdir, nice and env: are not in here,
 // where every user of that host could read them: the worker is told in the HELLO.
 std::string remote_command(const XSpec& spec) {
   const std::string arguments =
-      std::string(spec.has("dont_write_bytecode") ? "-u -B -c " : "-u -c ") + shell_quote(pure_line(true));
+      std::string(spec.has("dont_write_bytecode") ? "-u -B -c " : "-u -c ") + shell_quote(pure_line());
   std::string script;
   if (const auto python = spec.get("python")) {
-    script = "exec " + *python + ' ' + arguments;  // As it is: ~ and variables are expanded there.
+    script = (is_one_program(*python) ? "exec " : "") + *python + ' ' + arguments;
   } else {
     script = "for p in python3 python; do command -v $p >/dev/null 2>&1 && exec $p " + arguments +
              "; done; echo \"no python3 or python on this host; name one with python=\" >&2; exit 127";
@@ -67,7 +76,8 @@ Launch ssh_fork_launch(const XSpec& spec, const LocalPython& python) {
   there.set("python", std::nullopt);
   Launch launch = popen_launch(there, python);
   if (const auto chosen = spec.get("python")) {
-    launch.argv.at(2) = fork_server_script(*chosen);  // in place of what the carrier runs on; as in remote_command()
+    // In place of what the carrier runs on; as in remote_command(). It is the shell's $0.
+    launch.argv.insert(launch.argv.begin(), {"sh", "-c", *chosen + " \"$@\""});
   }
   launch.kind = "Ssh";
   launch.address = spec.get("ssh").value_or("");

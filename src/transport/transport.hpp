@@ -30,7 +30,6 @@ struct LocalPython {
   std::string native_module;              // path of the extension that `executable` can load; empty: pure worker
   std::vector<std::string> options = {};  // that the interpreter is to be started with, as ours was
   bool imports_first = true;              // it imports before it runs its command line: 3.13 and later, or not known
-  bool stdio_only = false;                // who starts it can give it the standard descriptors only
   // Sent beside the source to interpreters on this machine: those of the same version need not compile that.
   std::optional<WorkerCode> worker_code = {};
 };
@@ -39,7 +38,7 @@ struct LocalPython {
 struct Launch {
   std::vector<std::string> argv;
   std::vector<std::pair<std::string, std::string>> env;
-  bool stream_on_stdio = false;  // the protocol is on descriptors 0 and 1, else on kStreamFd
+  bool stream_on_stdio = false;  // the protocol is on descriptors 0 and 1, too, else on kStreamFd only
   bool isolate = false;          // in a PID namespace of its own
   bool native = false;           // the worker is our extension; else worker.py is sent first
   bool forks = false;            // a fork server: it makes workers when asked to, and is none itself
@@ -51,9 +50,12 @@ struct Launch {
   std::string advice;            // what to do when argv[0] cannot be started
 };
 
-// Where a local worker finds the protocol, and the stderr it takes over once it is up.
+// Where a local worker finds the protocol, and the stderr it takes over once it is up. What passes on no more than the
+// standard descriptors (sudo, docker exec -i, a script) may stand before an interpreter that python= names. So whoever
+// has the protocol on 0 and 1 looks whether it is on kStreamFd as well: if so, these two came along, and kStdoutFd.
 inline constexpr int kStreamFd = 3;
 inline constexpr int kStderrFd = 4;
+inline constexpr int kStdoutFd = 5;
 
 // From 3.13 on, Python imports `linecache` for what is on the command line, before it runs that, and with the working
 // directory on the path. A variable, of 3.11, leaves the directory out. So it is in the environment of a new

@@ -1,6 +1,7 @@
 """The life of the process, from the first frame to its end."""
 
 import os
+import stat
 import sys
 
 from .connection import Connection, for_good
@@ -144,25 +145,49 @@ def report_crashes():
         faulthandler.enable(complaints[0], all_threads=False)
 
 
-def serve(stream, write_fd, stderr_fd):
+def came_along(stream_fd, beside):
+    """Whether there are more than the standard descriptors.
+
+    A native coordinator or proxy has given them (src/transport/transport.hpp), and each program in between has passed
+    them on. It is on this machine then, and a program of ours guards this process.
+    """
+    if stream_fd in beside:
+        return False
+    try:
+        ours, other = [os.fstat(number) for number in (stream_fd,) + beside][:2]
+    except EnvironmentError:
+        return False
+    return stat.S_ISSOCK(ours.st_mode) and (ours.st_dev, ours.st_ino) == (other.st_dev, other.st_ino)
+
+
+def serve(stream, write_fd, stderr_fd, beside=()):
     """The main thread's life, from the first frame to the end of the process.
 
     `stream` is a binary file positioned after this source; frames are written to `write_fd`.
     `stderr_fd`, if any, is the stderr to take over once all is well; without one, the stream is what
-    was on descriptors 0 and 1.
+    was on descriptors 0 and 1, or a connection that somebody else has made. `beside` are three numbers where there may
+    be more: the same stream, and the coordinator's stderr and stdout.
     """
     # Until the main thread is ready to be interrupted.
     sigint = signal.signal(signal.SIGINT, signal.SIG_IGN)
     if stderr_fd is None:
-        fork_under_guard(stream.fileno())
-    close_on_exec(stream.fileno())
-    close_on_exec(write_fd)
-    if stderr_fd is None:  # the code that runs here must not get at the stream
+        if beside and came_along(stream.fileno(), beside):
+            os.close(write_fd)
+            os.close(beside[0])
+            write_fd = stream.fileno()
+            stderr_fd, stdout_fd = beside[1:]
+        else:
+            fork_under_guard(stream.fileno())
+            stdout_fd = os.dup(2)
+        # The code that runs here must not get at the stream.
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, 0)
         os.close(null)
-        os.dup2(2, 1)
-    else:
+        os.dup2(stdout_fd, 1)
+        os.close(stdout_fd)
+    close_on_exec(stream.fileno())
+    close_on_exec(write_fd)
+    if stderr_fd is not None:
         close_on_exec(stderr_fd)
     connection = Connection(stream, write_fd)
     messages = read_messages(connection.incoming, connection.incoming.unfinished)

@@ -17,6 +17,7 @@
 #include "gil.hpp"
 #include "green.hpp"
 #include "interrupt.hpp"
+#include "transport/bootstrap.hpp"
 #include "worker_code.hpp"
 #include "xspec.hpp"
 
@@ -38,11 +39,26 @@ struct PyMembership {
   }
 };
 
-nb::list start(const PyMembership& self, const nb::list& specs) {
+std::string in_bytes(nb::handle path) {
+  const nb::object bytes = nb::steal(PyUnicode_EncodeFSDefault(path.ptr()));
+  if (!bytes.is_valid()) {
+    throw nb::python_error();
+  }
+  return std::string(nb::borrow<nb::bytes>(bytes).c_str(), nb::len(bytes));
+}
+
+nb::list start(const PyMembership& self, const nb::list& specs, const nb::list& commands) {
   sleep_at_end();
   std::vector<XSpec> wanted;
   for (const nb::handle spec : specs) {
     wanted.push_back(spec_of(spec));
+  }
+  std::vector<std::vector<std::string>> words;
+  for (const nb::handle command : commands) {
+    words.emplace_back();
+    for (const nb::handle word : command) {
+      words.back().push_back(in_bytes(word));
+    }
   }
   const auto membership = self.core;
   std::vector<std::shared_ptr<core::GatewayEnd>> gateways;
@@ -50,7 +66,7 @@ nb::list start(const PyMembership& self, const nb::list& specs) {
   {
     const base::Wait wait = wait_for(hub);
     const WithoutGil nogil;
-    gateways = membership->start(std::move(wanted), wait);
+    gateways = membership->start(std::move(wanted), wait, words);
   }
   nb::list started;
   for (std::size_t i = 0; i < gateways.size(); ++i) {
@@ -108,10 +124,12 @@ void bind_membership(nb::module_& module) {
       .def(
           "set_execmodel", [](PyMembership& self, const std::string& execmodel) { self.hub = hub_of(execmodel); },
           nb::arg("execmodel"), "The execution model of this side, for members to come.")
-      .def("start", &start, nb::arg("specs"), nb::sig("def start(self, specs: list[XSpec]) -> list[Gateway]"),
-           "Starts a gateway for each, all at the same time; when one fails none stays.")
+      .def("start", &start, nb::arg("specs"), nb::arg("commands"),
+           nb::sig("def start(self, specs: list[XSpec], commands: list[list[str]]) -> list[Gateway]"),
+           "Starts a gateway for each, all at the same time; when one fails none stays. A command line that is not\n"
+           "empty is run in place of ours.")
       .def("launch_args", &launch_args, nb::arg("spec"), nb::sig("def launch_args(self, spec: XSpec) -> list[str]"),
-           "The command line that start() would run. Raises ValueError for what it would refuse.")
+           "A command line that start() can be given. Raises ValueError for what it would refuse.")
       .def("terminate", &terminate, nb::arg("timeout").none() = nb::none(),
            nb::sig("def terminate(self, timeout: float | None = None) -> None"),
            "Ends all, and waits until their processes are gone, at the longest 0.2 s beyond `timeout` seconds.")
@@ -126,6 +144,7 @@ void bind_membership(nb::module_& module) {
       .def(
           "allocate_id", [](const PyMembership& self, XSpec& spec) { self.core->allocate_id(spec); }, nb::arg("spec"),
           "Gives the specification a free id, if it has none.");
+  module.attr("BOOTSTRAP_LINE") = transport::kBootstrapLine;
   module.def(
       "keep_states", &keep_states,
       "For the end of the interpreter: threads that still run may look at the interpreter's state until the process\n"

@@ -327,14 +327,15 @@ class Membership:
     def set_execmodel(self, execmodel: str) -> None:
         """The execution model of this side, for members to come."""
 
-    def start(self, specs: list[XSpec]) -> list[Gateway]:
+    def start(self, specs: list[XSpec], commands: list[list[str]]) -> list[Gateway]:
         """
-        Starts a gateway for each, all at the same time; when one fails none stays.
+        Starts a gateway for each, all at the same time; when one fails none stays. A command line that is not
+        empty is run in place of ours.
         """
 
     def launch_args(self, spec: XSpec) -> list[str]:
         """
-        The command line that start() would run. Raises ValueError for what it would refuse.
+        A command line that start() can be given. Raises ValueError for what it would refuse.
         """
 
     def terminate(self, timeout: float | None = None) -> None:
@@ -347,6 +348,8 @@ class Membership:
 
     def allocate_id(self, spec: XSpec) -> None:
         """Gives the specification a free id, if it has none."""
+
+BOOTSTRAP_LINE: str = "import sys;exec(eval(sys.stdin.readline()))"
 
 def keep_states() -> None:
     """

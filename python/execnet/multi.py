@@ -9,16 +9,16 @@ import functools
 import importlib
 import os
 import queue
-import sys
 import time
 import types
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, overload
 
-from execnet import _core, _interpreter
+from execnet import _core, gateway_io
 from execnet._core import NO_ENDMARKER_WANTED, Channel, Gateway, GatewayGone, RemoteError, XSpec
 from execnet._execmodel import ExecModel, get_execmodel
+from execnet._membership import new_membership
 from execnet._pool import safe_terminate
 
 __all__ = [
@@ -30,16 +30,6 @@ __all__ = [
     "safe_terminate",
     "set_execmodel",
 ]
-
-
-def new_membership() -> _core.Membership:
-    """The inside of a group. Its plain `popen` members run this interpreter, with its options, and this extension."""
-    origin = _core.__spec__.origin if _core.__spec__ else None
-    return _core.Membership(
-        python=os.fsencode(sys.executable or ""),
-        native_module=os.fsencode(origin or ""),
-        options=[os.fsencode(option) for option in _interpreter.options()],
-    )
 
 
 class Group:
@@ -171,7 +161,7 @@ class Group:
         return spec
 
     def _start(self, specs: list[XSpec]) -> list[Gateway]:
-        gateways = self._membership.start(specs)
+        gateways = self._membership.start(specs, [gateway_io._replaced_args(spec) for spec in specs])
         for gateway in gateways:
             self._register(gateway)
         return gateways

@@ -41,6 +41,21 @@ double seconds_for(const std::function<void()>& what) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
+TEST(Group, StartsAnInterpreterWhateverStandsBeforeIt) {
+  for (const char* before : {"", "env ", "sh -c 'exec 3<&-; exec \"$0\" \"$@\"' ",
+                             "sh -c 'echo hello; exec \"$0\" \"$@\"' ", "sh -c 'cat | \"$0\" \"$@\" | cat' "}) {
+    Group group{"popen//id=proxy"};
+    for (const char* where : {"", "//via=proxy"}) {
+      const auto gateway = group.makegateway(std::string("popen//python=") + before + "python3" + where);
+      const auto channel = gateway.remote_exec("print('not into the stream'); channel.send(channel.receive())");
+      channel.send(std::string(1'000'000, 'x'));
+      EXPECT_EQ(channel.receive<std::string>().size(), 1'000'000U) << before << where;
+      channel.waitclose();
+    }
+    group.terminate(Seconds(0.5));  // the first cat reads on
+  }
+}
+
 TEST(Group, StartsRunsAnswersAndTerminates) {
   Group group{"popen", "popen//id=named"};
   EXPECT_EQ(group.repr(), "<Group ['gw0', 'named']>");

@@ -14,6 +14,7 @@
 #include "base/syscall.hpp"
 #include "connection/value_message.hpp"
 #include "gateway/socket_start.hpp"
+#include "transport/bootstrap.hpp"
 
 namespace execnet::core {
 namespace {
@@ -59,9 +60,18 @@ base::Buffer hello(const XSpec& spec) {
   return encode_value(Value(std::move(keys)));
 }
 
+// The same with its header, for who gets it in a line.
+std::string hello_frame(const XSpec& spec) {
+  const base::Buffer payload = hello(spec);
+  const auto header =
+      wire::pack({.type = wire::FrameType::kHello, .length = static_cast<std::uint32_t>(payload.size())});
+  return std::string(header.data(), header.size()) + std::string(payload.view());
+}
+
 }  // namespace
 
-std::shared_ptr<GatewayEnd> GatewayEnd::start(const XSpec& spec, const transport::LocalPython& python,
+std::shared_ptr<GatewayEnd> GatewayEnd::start(const XSpec& spec, const std::vector<std::string>& command,
+                                              const transport::LocalPython& python,
                                               const std::shared_ptr<GatewayEnd>& other,
                                               std::shared_ptr<loop::Loop> loop, ForkServers::Batch& forks,
                                               const base::Wait& wait) {
@@ -72,7 +82,7 @@ std::shared_ptr<GatewayEnd> GatewayEnd::start(const XSpec& spec, const transport
   base::Buffer first;
   bool hello_follows = true;
   if (spec.type() == "socket") {
-    SocketStart socket = other ? install_server(spec, *other, wait) : connect_to_server(spec, hello(spec).view(), wait);
+    SocketStart socket = other ? install_server(spec, *other, wait) : connect_to_server(spec, hello_frame(spec), wait);
     launch = std::move(socket.launch);
     launch.spec = transport::without_secrets(spec.text());
     stream = std::move(socket.stream);
@@ -84,8 +94,12 @@ std::shared_ptr<GatewayEnd> GatewayEnd::start(const XSpec& spec, const transport
       far_end = std::make_shared<Stranger>();
     }
   } else {
-    launch = transport::launch_for(spec, other ? other->python_for_others(python) : python);
-    if (!launch.forks) {
+    launch = command.empty() ? transport::launch_for(spec, other ? other->python_for_others(python) : python)
+                             : transport::launch_of(spec, python, command);
+    if (!command.empty()) {
+      first.append(transport::stdin_line(hello_frame(spec)));
+      hello_follows = false;
+    } else if (!launch.forks) {
       first = transport::preamble(launch);
     }
     if (launch.forks && !other) {

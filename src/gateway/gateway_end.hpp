@@ -30,7 +30,9 @@ class GatewayEnd final : public ConnectionOwner, public std::enable_shared_from_
   // Has a process started or forked, or connects to a socket, and sends everything the worker needs; waits for
   // no answer of its. `other` is the gateway that is the proxy, or is to listen. REQUIRES: the specification is
   // validated and has an id. Throws HostNotFound.
-  static std::shared_ptr<GatewayEnd> start(const XSpec& spec, const transport::LocalPython& python,
+  // `command`, if not empty, is run in place of ours: see Membership::start.
+  static std::shared_ptr<GatewayEnd> start(const XSpec& spec, const std::vector<std::string>& command,
+                                           const transport::LocalPython& python,
                                            const std::shared_ptr<GatewayEnd>& other, std::shared_ptr<loop::Loop> loop,
                                            ForkServers::Batch& forks, const base::Wait& wait);
   ~GatewayEnd() override;

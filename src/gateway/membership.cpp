@@ -192,13 +192,14 @@ std::shared_ptr<GatewayEnd> Membership::carrier(const XSpec& spec, ForkServers::
     }
   }
   wanted->set("id", spec.get("id").value() + "-carrier");  // for messages
-  auto carrier = GatewayEnd::start(*wanted, python_, nullptr, own_loop, forks, wait);
+  auto carrier = GatewayEnd::start(*wanted, {}, python_, nullptr, own_loop, forks, wait);
   const std::lock_guard lock(mutex_);
   carriers_.push_back(carrier);
   return carrier;
 }
 
-Gateways Membership::start(std::vector<XSpec> requested, const base::Wait& wait) {
+Gateways Membership::start(std::vector<XSpec> requested, const base::Wait& wait,
+                           const std::vector<std::vector<std::string>>& commands) {
   const auto [specs, terminations] = reserve(std::move(requested));
   Gateways started;
   std::exception_ptr failure;
@@ -227,7 +228,9 @@ Gateways Membership::start(std::vector<XSpec> requested, const base::Wait& wait)
         }
         other = new_one != started.end() ? *new_one : member(*id);
       }
-      started.push_back(GatewayEnd::start(spec, python_, other, loop(), forks, wait));
+      const std::vector<std::string> command =
+          started.size() < commands.size() ? commands[started.size()] : std::vector<std::string>();
+      started.push_back(GatewayEnd::start(spec, command, python_, other, loop(), forks, wait));
       const std::lock_guard lock(mutex_);
       coming_.push_back(started.back());
       if (terminations_ != terminations) {  // which has not seen this one
@@ -379,7 +382,7 @@ Gateways Membership::members() const {
 }
 
 std::vector<std::string> Membership::launch_args(const XSpec& spec) const {
-  return transport::launch_for(transport::carrier_of(spec).value_or(spec), python_).argv;
+  return transport::bootstrap_args(spec, python_);
 }
 
 XSpec Membership::defaultspec() const {

@@ -38,7 +38,10 @@ class Membership {
 
   // See execnet::Group for these.
   void allocate_id(XSpec& spec);
-  std::vector<std::shared_ptr<GatewayEnd>> start(std::vector<XSpec> specs, const base::Wait& wait);
+  // `commands`, if there are any, is a command line for each specification, in place of ours; an empty one is none. It
+  // is to run transport::kBootstrapLine. REQUIRES of a specification that has one: no via, no socket, no preload.
+  std::vector<std::shared_ptr<GatewayEnd>> start(std::vector<XSpec> specs, const base::Wait& wait,
+                                                 const std::vector<std::vector<std::string>>& commands = {});
   // Those that are just being started, too: start() throws then.
   void terminate(std::optional<base::Seconds> timeout, const base::Wait& wait);
   // Terminates what is left, in about a second: for the owner, when it goes.
@@ -49,7 +52,7 @@ class Membership {
   [[nodiscard]] XSpec defaultspec() const;
   void set_defaultspec(const XSpec& spec);
 
-  // The command line of a gateway. REQUIRES: spec.validate() has passed.
+  // See transport::bootstrap_args. REQUIRES: spec.validate() has passed.
   [[nodiscard]] std::vector<std::string> launch_args(const XSpec& spec) const;
 
   // Tells a gateway to exit. It is no member from then on; terminate() still waits for its process.

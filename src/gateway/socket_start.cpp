@@ -86,15 +86,13 @@ std::string this_place() {
 
 SocketStart connect_to_server(const XSpec& spec, std::string_view hello, const base::Wait& wait) {
   const transport::Address address = transport::parse_address(spec.get("socket").value());
-  const auto header = wire::pack({.type = wire::FrameType::kHello, .length = static_cast<std::uint32_t>(hello.size())});
-  const std::string frame = std::string(header.data(), header.size()) + std::string(hello);
   SocketStart start;
   start.stream = transport::connect(address, within(kConnectsWithin, wait),
                                     "socket= needs a socketserver.py that listens there; is it running, can it be "
                                     "reached from here?");
   start.launch.kind = "Socket";
   start.launch.address = transport::to_string(address);
-  start.first.append(transport::server_line(frame));
+  start.first.append(transport::server_line(hello));
   return start;
 }
 
@@ -103,8 +101,7 @@ SocketStart install_server(const XSpec& spec, GatewayEnd& host, const base::Wait
   const std::string token = make_token();
   transport::LoopbackSocket loopback;
   SocketStart start;
-  start.launch =
-      transport::popen_launch(spec, {.executable = host.info().executable, .native_module = ""});
+  start.launch = transport::popen_launch(spec, {.executable = host.info().executable, .native_module = ""});
   List argv;
   for (const std::string& word : start.launch.argv) {
     argv.emplace_back(Bytes(word));

@@ -25,7 +25,7 @@ struct SocketStart {
   base::Buffer first;  // what is to be sent before anything else, and for a server instead of HELLO
 };
 
-// `hello` is the payload of the coordinator's HELLO. Throws HostNotFound.
+// `hello` is the coordinator's HELLO frame. Throws HostNotFound.
 SocketStart connect_to_server(const XSpec& spec, std::string_view hello, const base::Wait& wait);
 
 // Has `host` listen on the loopback device (worker/socket_listener.py) for one connection, from the address of a socket

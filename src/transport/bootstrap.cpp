@@ -4,7 +4,7 @@
 #include <cstdint>
 
 #include "transport/fork_server_source.hpp"
-#include "transport/socket_worker_source.hpp"
+#include "transport/line_worker_source.hpp"
 #include "transport/transport.hpp"
 #include "transport/worker_source.hpp"
 
@@ -64,9 +64,10 @@ std::string core_module(std::string_view native_module) {
          path + "),origin=" + path + "))";
 }
 
+// A string of Python.
 std::string base64(std::string_view bytes) {
   static constexpr char kDigits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  std::string text;
+  std::string text = "\"";
   for (std::size_t at = 0; at < bytes.size(); at += 3) {
     std::uint32_t group = 0;
     for (std::size_t i = 0; i < 3; ++i) {
@@ -76,7 +77,16 @@ std::string base64(std::string_view bytes) {
       text.push_back(at + i <= bytes.size() ? kDigits[group >> (18 - 6 * i) & 63U] : '=');
     }
   }
-  return text;
+  return text + '"';
+}
+
+std::string line_of_worker(const std::string& before, const std::string& call) {
+  return path_literal(before + std::string(line_worker_source()) + call) + "\n";
+}
+
+// Where more than the standard descriptors may be found.
+std::string beside() {
+  return std::to_string(kStreamFd) + "," + std::to_string(kStderrFd) + "," + std::to_string(kStdoutFd);
 }
 
 }  // namespace
@@ -124,15 +134,18 @@ std::string fork_server_line(const std::vector<std::string>& modules, std::strin
 }
 
 std::string server_line(std::string_view hello) {
-  const std::string call = "run(clientsock,\"" + base64(hello) + "\",\"" + base64(worker_source_gz()) + "\")";
-  return path_literal(std::string(socket_worker_source()) + call) + "\n";
+  return line_of_worker("", "run(clientsock," + base64(hello) + "," + base64(worker_source_gz()) + ")");
+}
+
+std::string stdin_line(std::string_view hello) {
+  return line_of_worker(kWithoutDirectory,
+                        "run_on_stdio(" + base64(hello) + "," + base64(worker_source_gz()) + "," + beside() + ")");
 }
 
 std::string pure_line(const std::optional<WorkerCode>& code) {
   // Duplicates: the worker gives 0 and 1 to the code it runs and keeps these.
   return kWithoutDirectory + std::string("import os;i=os.fdopen(os.dup(0),\"rb\");") + run_worker(code) +
-         "g[\"serve\"](i,os.dup(1),None,(" + std::to_string(kStreamFd) + "," + std::to_string(kStderrFd) + "," +
-         std::to_string(kStdoutFd) + "))";
+         "g[\"serve\"](i,os.dup(1),None,(" + beside() + "))";
 }
 
 }  // namespace execnet::transport

@@ -24,10 +24,16 @@ std::string fork_server_line(const std::vector<std::string>& modules, std::strin
 // quote.
 std::string pure_line(const std::optional<WorkerCode>& code = {});
 
-// The line for a `socketserver.py` of the released execnet: worker/socket_worker.py, and a call of it. Nothing may
+// The line for a `socketserver.py` of the released execnet: worker/line_worker.py, and a call of it. Nothing may
 // follow the line until the worker answers, because the server's buffered reader might swallow that. So it also
-// contains `hello`, the coordinator's HELLO. If the server can fork, a child runs the worker.
+// contains `hello`, the coordinator's HELLO frame. If the server can fork, a child runs the worker.
 std::string server_line(std::string_view hello);
+
+// The same for an interpreter that runs kBootstrapLine, on descriptors 0 and 1.
+std::string stdin_line(std::string_view hello);
+
+// What programs of the released execnet put on command lines that they make themselves: they import it or repeat it.
+inline constexpr const char* kBootstrapLine = "import sys;exec(eval(sys.stdin.readline()))";
 
 // The path as a string literal that every Python 3 turns back into the same bytes for the system,
 // whatever its locale: ASCII, with the bytes outside of it as the surrogates of PEP 383.

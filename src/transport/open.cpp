@@ -7,6 +7,7 @@
 
 #include "base/syscall.hpp"
 #include "process/spawn.hpp"
+#include "transport/bootstrap.hpp"
 #include "transport/fork_server_source.hpp"
 #include "transport/shell.hpp"
 #include "transport/transport.hpp"
@@ -27,10 +28,31 @@ bool has_standard(int fd) {
 Launch launch_for(const XSpec& spec, const LocalPython& python) {
   const std::string type = spec.type();
   Launch launch = carrier_of(spec)        ? ssh_fork_launch(spec, python)
-                  : type == "ssh"         ? ssh_launch(spec)
-                  : type == "vagrant_ssh" ? vagrant_launch(spec)
+                  : type == "ssh"         ? ssh_launch(spec, pure_line())
+                  : type == "vagrant_ssh" ? vagrant_launch(spec, pure_line())
                                           : popen_launch(spec, python);
   launch.spec = without_secrets(spec.text());
+  return launch;
+}
+
+std::vector<std::string> bootstrap_args(const XSpec& spec, const LocalPython& python) {
+  XSpec plain = spec;
+  plain.set("preload", std::nullopt);
+  const std::string type = plain.type();
+  Launch launch = type == "ssh"           ? ssh_launch(plain, kBootstrapLine)
+                  : type == "vagrant_ssh" ? vagrant_launch(plain, kBootstrapLine)
+                                          : popen_launch(plain, python);
+  if (launch.kind == "Popen") {
+    launch.argv.back() = kBootstrapLine;
+  }
+  return launch.argv;
+}
+
+Launch launch_of(const XSpec& spec, const LocalPython& python, std::vector<std::string> argv) {
+  Launch launch = launch_for(spec, python);
+  launch.argv = std::move(argv);
+  launch.native = false;
+  launch.stream_on_stdio = true;
   return launch;
 }
 

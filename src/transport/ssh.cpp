@@ -27,9 +27,9 @@ bool is_one_program(std::string_view code) {
 // What the login shell there is asked to run. That may be any shell, so all it sees is one command
 // with quoted words; the choice of an interpreter is made by sh. chdir, nice and env: are not in here,
 // where every user of that host could read them: the worker is told in the HELLO.
-std::string remote_command(const XSpec& spec) {
+std::string remote_command(const XSpec& spec, const std::string& line) {
   const std::string arguments =
-      std::string(spec.has("dont_write_bytecode") ? "-u -B -c " : "-u -c ") + shell_quote(pure_line());
+      std::string(spec.has("dont_write_bytecode") ? "-u -B -c " : "-u -c ") + shell_quote(line);
   std::string script;
   if (const auto python = spec.get("python")) {
     script = (is_one_program(*python) ? "exec " : "") + *python + ' ' + arguments;
@@ -56,7 +56,7 @@ Launch remote_launch(const XSpec& spec, std::vector<std::string> argv) {
 // No other options of our own: compression, multiplexing, time-outs, keep-alives and batch mode are what
 // the user's configuration says. Not -C either: 135 MB of base64 took 6 s over loopback with it and 1 s
 // without. Where it helps, "Compression yes" in the configuration or ssh=-C host turns it on.
-Launch ssh_launch(const XSpec& spec) {
+Launch ssh_launch(const XSpec& spec, const std::string& line) {
   Launch launch = remote_launch(spec, {"ssh"});
   launch.kind = "Ssh";
   launch.address = spec.get("ssh").value_or("");
@@ -67,7 +67,7 @@ Launch ssh_launch(const XSpec& spec) {
   launch.argv.insert(launch.argv.end(), words.begin(), options_end);
   launch.argv.insert(launch.argv.end(), std::begin(kNoMaster), std::end(kNoMaster));
   launch.argv.insert(launch.argv.end(), options_end, words.end());
-  launch.argv.push_back(remote_command(spec));
+  launch.argv.push_back(remote_command(spec, line));
   return launch;
 }
 
@@ -99,14 +99,14 @@ std::optional<XSpec> carrier_of(const XSpec& spec) {
   return carrier;
 }
 
-Launch vagrant_launch(const XSpec& spec) {
+Launch vagrant_launch(const XSpec& spec, const std::string& line) {
   const std::string machine = spec.get("vagrant_ssh").value_or("");
   Launch launch = remote_launch(spec, {"vagrant", "ssh", machine, "--"});
   launch.kind = "VagrantSsh";
   launch.address = machine;
   launch.advice = "vagrant_ssh= needs Vagrant, from vagrantup.com";
   launch.argv.insert(launch.argv.end(), std::begin(kNoMaster), std::end(kNoMaster));
-  launch.argv.push_back(remote_command(spec));
+  launch.argv.push_back(remote_command(spec, line));
   return launch;
 }
 

@@ -63,12 +63,12 @@ inline constexpr int kStdoutFd = 5;
 inline constexpr const char* kSafePath = "PYTHONSAFEPATH";
 inline constexpr const char* kOnlyAtStart = "execnet";
 
-// REQUIRES of all three: spec.validate() has passed.
+// REQUIRES of all: spec.validate() has passed. `line` is what the interpreter over there runs.
 Launch popen_launch(const XSpec& spec, const LocalPython& python);
-Launch ssh_launch(const XSpec& spec);
+Launch ssh_launch(const XSpec& spec, const std::string& line);
 // A fork server at the other end of an ssh connection, whose worker is the proxy for it.
 Launch ssh_fork_launch(const XSpec& spec, const LocalPython& python);
-Launch vagrant_launch(const XSpec& spec);
+Launch vagrant_launch(const XSpec& spec, const std::string& line);
 
 // What connects to the host of an ssh gateway that is to be forked there: the same for all that can share it. None for
 // others. It has no id.
@@ -85,6 +85,12 @@ std::string without_secrets(std::string_view specification);
 // Chooses by spec.type(), which has a command to run; of what has a carrier it is what the carrier is to start. Throws
 // SpecError.
 Launch launch_for(const XSpec& spec, const LocalPython& python);
+
+// A command line that starts the interpreter of such a gateway, without `preload`, and has kBootstrapLine on it. Throws
+// SpecError.
+std::vector<std::string> bootstrap_args(const XSpec& spec, const LocalPython& python);
+// Runs a command line that a program has made, in place of ours, with kBootstrapLine on it.
+Launch launch_of(const XSpec& spec, const LocalPython& python, std::vector<std::string> argv);
 
 struct Link {
   base::Fd stream;       // stream socket; both directions

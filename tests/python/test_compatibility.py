@@ -7,13 +7,17 @@ import io
 import shlex
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import execnet
+import interpreters
+from belongings import ends_gone
 from execnet import gateway, gateway_base, gateway_io, multi
 from execnet._execmodel import ExecModel
+from sshd import PrivateSshd
 
 NAMES = {
     "execnet": "Channel DataFormatError DumpError Gateway Group HostNotFound LoadError MultiChannel RSync RemoteError "
@@ -88,23 +92,115 @@ def test_each_opcode_has_a_name_in_the_unserializer() -> None:
 # --- Command lines ----------------------------------------------------------------------------------
 
 
-def test_the_command_line_told_is_the_one_that_runs(group: execnet.Group) -> None:
-    spec = execnet.XSpec(f"popen//python={shlex.quote(sys.executable)}//dont_write_bytecode")
-    running = group.makegateway(spec)
-    line = Path(f"/proc/{running._rinfo().pid}/cmdline").read_bytes()
-    assert gateway_io.popen_args(spec) == line.decode().split("\0")[:-1]
-    plain = group.makegateway("popen")
-    line = Path(f"/proc/{plain._rinfo().pid}/cmdline").read_bytes()
-    assert line.decode().split("\0")[-2] == gateway_io.popen_bootstrapline
+# What programs repeat that do not import it.
+LINE = "import sys;exec(eval(sys.stdin.readline()))"
 
 
-def test_command_lines_of_other_hosts() -> None:
+def test_command_lines() -> None:
+    assert gateway_io.popen_bootstrapline == LINE
+    spec = execnet.XSpec("popen//python='my python' -3//dont_write_bytecode//preload")
+    assert gateway_io.popen_args(spec) == ["my python", "-3", "-u", "-B", "-c", LINE]
+    assert gateway_io.popen_args(execnet.XSpec("popen"))[0] == sys.executable
+    assert gateway_io.popen_args(execnet.XSpec("popen"))[-2:] == ["-c", LINE]
     args = gateway_io.ssh_args(execnet.XSpec("ssh=-p 22 user@host//ssh_config=/my/config//python=py3"))
     assert args[:6] == ["ssh", "-F", "/my/config", "-p", "22", "user@host"]
     assert "exec py3 -u -c" in args[-1]
+    assert LINE in args[-1]
     assert gateway_io.vagrant_ssh_args(execnet.XSpec("vagrant_ssh=box"))[:3] == ["vagrant", "ssh", "box"]
     with pytest.raises(ValueError, match="no gateway type"):
         gateway_io.popen_args(execnet.XSpec("python=py3"))
+
+
+def popen_args(spec: execnet.XSpec) -> list[str]:
+    """As in programs that make all of it themselves."""
+    return [sys.executable, "-c", LINE]
+
+
+def wrapped_popen_args(spec: execnet.XSpec) -> list[str]:
+    return ["env", "WRAPPED=yes", *OURS(spec)]
+
+
+def closed_popen_args(spec: execnet.XSpec) -> list[str]:
+    return ["sh", "-c", f'exec 3<&-; "{sys.executable}" -c "{gateway_io.popen_bootstrapline}"']
+
+
+def python2_args(spec: execnet.XSpec) -> list[str]:
+    return [interpreters.find("python2.7") or "", "-u", "-c", LINE]
+
+
+OURS = gateway_io.popen_args
+ECHO = "for item in channel: channel.send(item)"
+
+
+@pytest.mark.parametrize("replaced", [popen_args, wrapped_popen_args, closed_popen_args, python2_args])
+def test_a_program_can_replace_the_command_lines(
+    replaced: Callable[[execnet.XSpec], list[str]],
+    group: execnet.Group,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    if replaced is python2_args and interpreters.find("python2.7") is None:
+        pytest.skip("python2.7: not found")
+    (tmp_path / "zlib.py").write_text("raise RuntimeError('imported from the working directory')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(gateway_io, "popen_args", replaced)
+    gateways = [group.makegateway(f"popen//id=a//env:ID=a//chdir={tmp_path}"), group.makegateway("popen//id=b")]
+    for each in gateways:
+        channel = each.remote_exec(ECHO)
+        channel.send("x" * 3_000_000)
+        assert channel.receive(timeout=60) == "x" * 3_000_000
+        channel.close()
+    seen = gateways[0].remote_exec(
+        """
+        import os, sys
+        print("said")
+        channel.send((os.environ.get("WRAPPED"), os.environ.get("ID"), os.getcwd(), sys.path[0]))
+        """
+    )
+    wrapped = "yes" if replaced is wrapped_popen_args else None
+    assert seen.receive(timeout=60) == (wrapped, "a", str(tmp_path), "")
+    seen.waitclose(timeout=60)
+    pids = [each.remote_exec("import os; channel.send(os.getpid())").receive(timeout=60) for each in gateways]
+    group.terminate(timeout=5)
+    assert ends_gone(pids)
+    out = capfd.readouterr()  # what a worker has written to a pipe of ours is passed on by the end
+    assert (out.err if replaced is closed_popen_args else out.out) == "said\n"
+
+
+def test_the_command_lines_of_ssh_can_be_replaced_too(
+    sshd: PrivateSshd, group: execnet.Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = gateway_io.ssh_args(execnet.XSpec("ssh=localhost"))
+
+    def ssh_args(spec: execnet.XSpec) -> list[str]:
+        """As in drivers that log in with a command of their own."""
+        assert spec.ssh == "localhost"
+        return [*ours[:-1], f'MADE=here {spec.python or "python3"} -c "{LINE}"']
+
+    monkeypatch.setattr(gateway_io, "ssh_args", ssh_args)
+    gateway = group.makegateway(f"ssh=localhost//python={shlex.quote(sys.executable)}")
+    assert gateway.remote_exec("import os; channel.send(os.environ['MADE'])").receive(timeout=60) == "here"
+    assert gateway.remote_exec(ECHO)
+    # And as ours would be.
+    monkeypatch.setattr(gateway_io, "ssh_args", lambda spec: ours)
+    assert group.makegateway("ssh=localhost").remote_exec("channel.send(1)").receive(timeout=60) == 1
+
+
+def test_what_a_replaced_function_returns_is_checked(group: execnet.Group, monkeypatch: pytest.MonkeyPatch) -> None:
+    for wrong in (None, "python3 -c x", [], [1]):
+        monkeypatch.setattr(gateway_io, "popen_args", lambda spec, wrong=wrong: wrong)
+        with pytest.raises(TypeError, match="has to return a list of str"):
+            group.makegateway("popen")
+    with pytest.raises(ValueError, match="one excludes the other"):
+        group.makegateway("popen//preload")
+    monkeypatch.setattr(gateway_io, "popen_args", lambda spec: [sys.executable, "-c", "print('no line', flush=True)"])
+    with pytest.raises(execnet.HostNotFound, match="no worker, but this on its stdout: no line"):
+        group.makegateway("popen")
+    monkeypatch.setattr(gateway_io, "popen_args", lambda spec: ["no-such-program"])
+    with pytest.raises(execnet.HostNotFound, match="cannot start 'no-such-program'"):
+        group.makegateway("popen")
+    assert len(group) == 0
 
 
 def test_rinfo_source_can_be_sent(group: execnet.Group) -> None:

@@ -163,7 +163,8 @@ def test_a_terminated_gateway_says_so(gateway: execnet.Gateway, group: execnet.G
     group.terminate(timeout=1.0)
     assert not gateway.hasreceiver()
     assert "receive-live" not in repr(gateway)
-    with pytest.raises(OSError, match="closed"):
+    # On a machine that is busy the worker may be killed before it has closed the channel.
+    with pytest.raises(OSError, match=r"closed|^gateway gw0 \(popen\) was terminated by this side"):
         channel.send(1)
     with pytest.raises(OSError, match="gw0"):
         gateway.remote_exec("pass")

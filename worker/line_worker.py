@@ -1,8 +1,11 @@
-"""A worker on a connection of a `socketserver.py` of the released execnet, for `socket=`.
+"""A worker for who evaluates one line from its stream and runs that.
 
-The server runs one line that comes over the connection. The coordinator's line is this source with a call of `run`
-after it (server_line in src/transport/bootstrap.cpp). It has all that the worker needs, since the server's buffered
-reader may swallow what follows a line.
+That is what a `socketserver.py` of the released execnet does, for `socket=`, and an interpreter that a program starts
+with `popen_bootstrapline` on a command line of its own. The coordinator's line is this source with a call of `run` or
+of `run_on_stdio` after it (server_line and stdin_line in src/transport/bootstrap.cpp). It has all that the worker
+needs, since the buffered reader of the line may swallow what follows it.
+
+`hello` is the coordinator's first frame, `worker` the compressed source of the worker. Both are base64.
 
 Runs on Python 2.7, 3.6 and later, with the standard library only.
 """
@@ -26,15 +29,19 @@ class Stream(object):
         return head + self.file.read(size - len(head)) if len(head) < size else head
 
 
+def start(hello, worker, stream, *arguments):
+    names = {"__name__": "execnet_worker"}
+    exec(compile(zlib.decompress(binascii.a2b_base64(worker), 31), "<execnet worker>", "exec"), names)
+    names["serve"](Stream(binascii.a2b_base64(hello), stream), *arguments)
+
+
 def serve(connection, hello, worker):
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.settimeout(None)
     stream = os.fdopen(os.dup(connection.fileno()), "rb")
     connection.close()
     sys.argv[:] = ["-c"]  # as in other workers
-    names = {"__name__": "execnet_worker"}
-    exec(compile(zlib.decompress(binascii.a2b_base64(worker), 31), "<execnet worker>", "exec"), names)
-    names["serve"](Stream(binascii.a2b_base64(hello), stream), os.dup(stream.fileno()), None)
+    start(hello, worker, stream, os.dup(stream.fileno()), None)
 
 
 def serve_in_child(*arguments):
@@ -53,10 +60,7 @@ def serve_in_child(*arguments):
 
 
 def run(connection, hello, worker):
-    """Serves the connection, in a child where there is fork.
-
-    `hello` is the coordinator's first frame, `worker` the compressed source of the worker. Both are base64.
-    """
+    """Serves the connection, in a child where there is fork."""
     if not hasattr(os, "fork"):
         serve(connection, hello, worker)
         return
@@ -65,3 +69,8 @@ def run(connection, hello, worker):
         serve_in_child(connection, hello, worker)
     connection.close()
     os.waitpid(child, 0)
+
+
+def run_on_stdio(hello, worker, *beside):
+    """Serves on descriptors 0 and 1; see serve() of the worker for `beside`."""
+    start(hello, worker, os.fdopen(os.dup(0), "rb"), os.dup(1), None, beside)

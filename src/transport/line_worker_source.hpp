@@ -1,4 +1,4 @@
-// worker/socket_worker.py as it is sent. The build generates the source file.
+// worker/line_worker.py as it is sent. The build generates the source file.
 #pragma once
 
 #include <string_view>
@@ -6,6 +6,6 @@
 namespace execnet::transport {
 
 // Any thread; lives for ever.
-std::string_view socket_worker_source();
+std::string_view line_worker_source();
 
 }  // namespace execnet::transport

@@ -15,7 +15,7 @@ from worker_client import HELLO, PATIENCE, Client, LiveTest, compressed, dump, f
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
-with io.open(os.path.join(HERE, "socket_worker.py"), encoding="ascii") as file:
+with io.open(os.path.join(HERE, "line_worker.py"), encoding="ascii") as file:
     SOURCE = file.read()
 # Runs a line for one connection, its stdin, like the released server: by the name it has there.
 SERVER = """

@@ -1,5 +1,7 @@
 #include "base/buffer.hpp"
 
+#include <sys/mman.h>
+
 #include <array>
 #include <cstdio>
 #include <new>
@@ -23,12 +25,23 @@ class NoMemory final : public std::bad_alloc {
   std::array<char, 64> text_;  // no memory is needed for it
 };
 
+// Whether there is so much more. realloc(3) is asked for what there is only: where it finds no room, glibc goes on to
+// look in arenas that it makes for that, and keeps 64 MiB of address space for each.
+bool is_there(std::size_t bytes) {
+  void* const found = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (found == MAP_FAILED) {
+    return false;
+  }
+  ::munmap(found, bytes);
+  return true;
+}
+
 }  // namespace
 
 void Buffer::grow_large(std::size_t needed) {
   const std::size_t exactly = needed + kSpare;
   for (std::size_t step = capacity_ >= kLarge ? kLargeStep : kStep; step > 1; step /= 2) {
-    if (capacity_ * step >= needed && resize_to(capacity_ * step)) {
+    if (capacity_ * step >= needed && is_there(capacity_ * (step - 1)) && resize_to(capacity_ * step)) {
       want_huge_pages(data_.get(), capacity_);
       return;
     }

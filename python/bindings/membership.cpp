@@ -108,6 +108,9 @@ void bind_membership(nb::module_& module) {
       .def(
           "set_execmodel", [](PyMembership& self, const std::string& execmodel) { self.hub = hub_of(execmodel); },
           nb::arg("execmodel"), "The execution model of this side, for members to come.")
+      .def(
+          "set_grace", [](const PyMembership& self, double seconds) { self.core->set_grace(base::Seconds(seconds)); },
+          nb::arg("seconds"), "For members to come whose specification has none. Raises ValueError.")
       .def("start", &start, nb::arg("specs"), nb::sig("def start(self, specs: list[XSpec]) -> list[Gateway]"),
            "Starts a gateway for each, all at the same time; when one fails none stays.")
       .def("launch_args", &launch_args, nb::arg("spec"), nb::sig("def launch_args(self, spec: XSpec) -> list[str]"),

@@ -31,6 +31,7 @@ Launch launch_for(const XSpec& spec, const LocalPython& python) {
                   : type == "vagrant_ssh" ? vagrant_launch(spec)
                                           : popen_launch(spec, python);
   launch.spec = without_secrets(spec.text());
+  launch.leniency.grace = spec.grace();
   return launch;
 }
 
@@ -80,7 +81,8 @@ Link start(const Launch& launch) {
   process::SpawnRequest request{.argv = launch.argv,
                                 .set_env = launch.env,
                                 .fds = {{stderr_out.get(), STDERR_FILENO}},
-                                .isolate = launch.isolate};
+                                .isolate = launch.isolate,
+                                .leniency = launch.leniency};
   if (launch.stream_on_stdio) {
     request.fds.insert(request.fds.end(), {{theirs.get(), STDIN_FILENO}, {theirs.get(), STDOUT_FILENO}});
   } else {

@@ -55,8 +55,9 @@ pid_t leading_number(const char* text) {
   return number;
 }
 
-// "/proc/PID/stat" begins "PID (name) state parent ...", where the name may be anything.
-pid_t parent_in_proc(pid_t pid) {
+// The beginning of "/proc/PID/stat", "PID (name) state parent ...", where the name may be anything.
+template <std::size_t kSize>
+const char* read_stat(pid_t pid, char (&text)[kSize]) {
   char digits[16];
   char* first = digits + sizeof digits - 1;
   *first = '\0';
@@ -66,9 +67,19 @@ pid_t parent_in_proc(pid_t pid) {
   char path[40] = "/proc/";
   std::strcat(path, first);
   std::strcat(path, "/stat");
+  return read_file(path, text);
+}
+
+pid_t parent_in_proc(pid_t pid) {
   char text[512];
-  const char* name_end = std::strrchr(read_file(path, text), ')');
+  const char* name_end = std::strrchr(read_stat(pid, text), ')');
   return name_end != nullptr && std::strlen(name_end) > 4 ? leading_number(name_end + 4) : 0;
+}
+
+// Another guard, which is below the program if that is a proxy.
+bool is_guard(pid_t pid) {
+  char text[512];
+  return std::strstr(read_stat(pid, text), " (execnet-guard) ") != nullptr;
 }
 
 int status_of(const siginfo_t& ended) {
@@ -161,8 +172,21 @@ bool Children::is_child(pid_t pid) {
   return pid == child_ ? status_ == kStillRuns : proc_is_ours() && parent_in_proc(pid) == ::getpid();
 }
 
+// If the kernel does not tell the session, it is killed.
+bool Children::is_kept(pid_t pid) const {
+  if (!detached_.are_kept || pid == child_) {
+    return false;
+  }
+  const pid_t session = ::getsid(pid);
+  return session >= 0 && session != detached_.session && session != child_ && !is_guard(pid);
+}
+
 void Children::kill_one(pid_t pid, Count& count) {
   if (!is_child(pid)) {
+    return;
+  }
+  if (is_kept(pid)) {
+    ++count.kept;
     return;
   }
   if (::kill(pid, SIGKILL) == 0 || ::syscall(SYS_tkill, pid, SIGKILL) == 0) {
@@ -239,7 +263,7 @@ bool Children::kill_numbers(pid_t from, pid_t to, Count& count) {
   for (pid_t pid = from; pid <= to && can_wait_; ++pid) {
     kill_one(pid, count);
   }
-  return count.killed + count.refused > before.killed + before.refused;
+  return count.killed + count.refused + count.kept > before.killed + before.refused + before.kept;
 }
 
 void Children::kill_all() {
@@ -248,13 +272,13 @@ void Children::kill_all() {
     if (!kill_listed(count)) {
       kill_in_table(count);
     }
-    if (count.killed + count.refused == 0) {
+    if (count.killed + count.refused + count.kept == 0) {
       kill_by_number(count);
     }
     if (count.killed == 0 && status_ == kStillRuns) {
       kill_one(child_, count);
     }
-    if (count.killed == 0 && (count.refused > 0 || !can_wait_)) {
+    if (count.killed == 0 && (count.refused + count.kept > 0 || !can_wait_)) {
       return;
     }
     if (!can_wait_) {

@@ -13,28 +13,37 @@ namespace execnet::guard {
 
 inline constexpr int kStillRuns = -1;  // no wait status
 
+// Which children are not killed: none, or those that are in a session of their own by then. That is no session of
+// the program that is guarded, neither the one in which it was started nor one that it has made for itself.
+struct Detached {
+  bool are_kept = false;
+  pid_t session = 0;  // in which the program was started
+};
+
 class Children {
  public:
   // `status` is to become the wait status of `child`, as soon as that has been collected. The kernel writes it as it
   // takes the child away, where it can: whoever kills this process cannot come between.
-  Children(pid_t child, int& status) : child_(child), status_(status) {}
+  Children(pid_t child, int& status, const Detached& detached) : child_(child), status_(status), detached_(detached) {}
 
   enum class Left { kSome, kNone, kUnknown };
   // Collects all that have ended. `options` are those of waitid(2): WNOHANG, or 0 to wait for the first. kUnknown: the
   // kernel refuses to say, and errno is why.
   Left collect(int options);
 
-  // Kills all of them, again and again: a child that dies hands its own children to us. Returns when none is left, or
-  // none that may be killed, or when nothing has come of it for a second.
+  // Kills all of them that are not kept, again and again: a child that dies hands its own children to us. Returns when
+  // none of these is left, or none that may be killed, or when nothing has come of it for a second.
   void kill_all();
 
  private:
   struct Count {
     int killed = 0;
     int refused = 0;  // they run as somebody else
+    int kept = 0;
   };
 
   [[nodiscard]] bool is_child(pid_t pid);
+  [[nodiscard]] bool is_kept(pid_t pid) const;
   void kill_one(pid_t pid, Count& count);
   bool kill_listed(Count& count);
   void kill_in_table(Count& count);
@@ -43,6 +52,7 @@ class Children {
 
   const pid_t child_;
   int& status_;
+  const Detached detached_;
   bool can_wait_ = true;  // whether the kernel tells of children at all
 };
 

@@ -1,12 +1,13 @@
 // The guard is the parent of a program that a group has started. It also becomes the parent of the processes that the
 // program starts and leaves behind. It sees to it that none of them lives longer than the program or the coordinator.
 //
-//   execnet-guard SOCKET COORDINATOR ISOLATION COUNT CANDIDATE... ARGUMENT...
+//   execnet-guard SOCKET COORDINATOR ISOLATION GRACE DETACHED COUNT CANDIDATE... ARGUMENT...
 //
 // SOCKET is the other end of the coordinator's (process/process.hpp). COORDINATOR is a pidfd of the coordinator, or 0
-// where the kernel has none. ISOLATION is "none" or "pidns". The COUNT candidates are files. The guard runs the first
-// one that can be executed. That program gets the arguments, the environment and all other descriptors. It has the
-// signal dispositions and the process group of this one, and an empty signal mask.
+// where the kernel has none. ISOLATION is "none" or "pidns". GRACE are milliseconds. DETACHED is "kill", or "keep":
+// then what is in a session of its own is not killed in the end (children.hpp). The COUNT candidates are files. The
+// guard runs the first one that can be executed. That program gets the arguments, the environment and all other
+// descriptors. It has the signal dispositions and the process group of this one, and an empty signal mask.
 //
 // Two guards stand above the program, one the parent of the other. If either is killed, the other one is still there:
 // the kernel hands orphans to the nearest of them (PR_SET_CHILD_SUBREAPER).
@@ -15,8 +16,9 @@
 //
 // Each of them waits for one of these:
 //   - Its child ends. What the child has left behind gets a moment, then SIGKILL.
-//   - The coordinator ends, or becomes another program by exec; both close SOCKET. Everything gets a moment, then
-//     SIGKILL. For the inner guard the end of the outer one is the same.
+//   - The coordinator ends, or becomes another program by exec; both close SOCKET. Everything gets a moment and GRACE,
+//     then SIGKILL: code of the program that runs is interrupted after the moment, by the program itself.
+//   - For the inner guard, the outer one ends: it was killed. Everything gets a moment, then SIGKILL.
 //   - A byte comes on SOCKET. Everything gets SIGKILL now.
 //   - A signal comes. The child gets it.
 // A guard ends when nothing is left, the outer one with the exit status or the signal of the program. SOCKET closes
@@ -134,6 +136,7 @@ int become(const Program& program) {
 struct Start {
   const Program& program;
   int socket;
+  bool ignores_children;
   pid_t parent;
   Step failed = Step::kExec;
   int error = 0;
@@ -143,6 +146,9 @@ int run_program(void* argument) {
   auto& start = *static_cast<Start*>(argument);
   // A guard that is killed takes the program along; the rest is the other one's.
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (start.ignores_children) {
+    ::signal(SIGCHLD, SIG_IGN);
+  }
   sigset_t none;
   ::sigemptyset(&none);
   start.failed = Step::kProcess;
@@ -157,10 +163,10 @@ int run_program(void* argument) {
 }
 
 // -1 when it could not be started; that is reported then.
-pid_t start(const Program& program, int socket) {
+pid_t start(const Program& program, int socket, bool ignores_children) {
   // As vfork(2), which filters refuse more often: the child has our memory until it is the program.
   alignas(16) static char stack[16384];
-  Start start{program, socket, ::getpid()};
+  Start start{program, socket, ignores_children, ::getpid()};
   const pid_t pid = ::clone(run_program, stack + sizeof stack, CLONE_VM | CLONE_VFORK | SIGCHLD, &start);
   if (pid < 0) {
     report(socket, Step::kProcess, errno);
@@ -244,6 +250,7 @@ struct Watched {
   int coordinator;   // a pidfd; -1 if there is none
   int signals;       // a signalfd; it tells whoever reads it of his own
   int outer;         // a pipe that ends with the outer one; -1 for the outer one itself
+  int grace;         // milliseconds
   pid_t parent = 0;  // the coordinator, if it is to be looked for now and then
 };
 
@@ -256,9 +263,9 @@ int watch(pid_t child, Children& children, const Watched& watched, const int& st
                             {watched.outer, POLLIN, 0},
                             {watched.signals, POLLIN, 0}};
   std::int64_t deadline = INT64_MAX;
-  const auto in_a_moment = [&] {
-    if (deadline == INT64_MAX) {
-      deadline = now() + kMoment;
+  const auto end_within = [&](int milliseconds) {
+    if (const std::int64_t end = now() + milliseconds; end < deadline) {
+      deadline = end;
     }
   };
   int interruptions = 0;
@@ -280,7 +287,7 @@ int watch(pid_t child, Children& children, const Watched& watched, const int& st
     }
     interruptions = 0;
     if (watched.parent != 0 && ::getppid() != watched.parent) {
-      in_a_moment();
+      end_within(kMoment + watched.grace);
     }
     char byte;
     // Left there for the other guard.
@@ -290,7 +297,7 @@ int watch(pid_t child, Children& children, const Watched& watched, const int& st
     for (int i = 0; i < kSignals; ++i) {
       if (entries[i].revents != 0) {
         entries[i].fd = -1;
-        in_a_moment();
+        end_within(kMoment + (i == kOuter ? 0 : watched.grace));
       }
     }
     signalfd_siginfo signal{};
@@ -309,14 +316,14 @@ int watch(pid_t child, Children& children, const Watched& watched, const int& st
       return left_over == Children::Left::kNone ? 0 : errno;
     }
     if (status != kStillRuns) {
-      in_a_moment();
+      end_within(kMoment);
     }
   }
 }
 
 // Returns when nothing is left.
-void see_to_the_end_of(pid_t child, const Watched& watched, int& status) {
-  Children children(child, status);
+void see_to_the_end_of(pid_t child, const Watched& watched, const Detached& detached, int& status) {
+  Children children(child, status, detached);
   if (const int error = watch(child, children, watched, status); error != 0) {
     report(watched.socket, Step::kWatch, error);
   }
@@ -388,18 +395,22 @@ pid_t fork_plainly() {
 }
 
 void run(int argc, char** argv, char** envp, bool owns_arguments) {
-  if (argc < 7) {
+  if (argc < 9) {
     ::_exit(2);
   }
   const int socket = number_in(argv[1]);
   const int coordinator = number_in(argv[2]) > 0 ? number_in(argv[2]) : -1;
   const bool isolate = std::strcmp(argv[3], "pidns") == 0;
-  const Program program{argv + 5, number_in(argv[4]), argv + 5 + number_in(argv[4]), envp};
+  const int grace = number_in(argv[4]);
+  const Detached detached{std::strcmp(argv[5], "keep") == 0, ::getsid(0)};
+  const Program program{argv + 7, number_in(argv[6]), argv + 7 + number_in(argv[6]), envp};
   const auto forget = [&] {
     if (owns_arguments) {
       forget_arguments(argc, argv);
     }
   };
+  // The kernel would collect our children, and nobody would know how they have ended.
+  const bool ignores_children = ::signal(SIGCHLD, SIG_DFL) == SIG_IGN;
   sigset_t all;
   ::sigfillset(&all);
   int signals = -1;
@@ -430,14 +441,14 @@ void run(int argc, char** argv, char** envp, bool owns_arguments) {
   if (inner > 0) {
     ::setsid();
     forget();  // before the inner one goes on, and can say that all is done
-    const Watched watched{socket, coordinator, signals, -1, coordinator < 0 ? maker_of(socket) : 0};
+    const Watched watched{socket, coordinator, signals, -1, grace, coordinator < 0 ? maker_of(socket) : 0};
     int status = kStillRuns;
     if (::write(above[1], "", 1) == 1) {
       close_all_but(watched, above[1]);
-      see_to_the_end_of(inner, watched, status);
+      see_to_the_end_of(inner, watched, detached, status);
     } else {
       report(socket, Step::kEquip, errno);
-      Children(inner, status).kill_all();
+      Children(inner, status, detached).kill_all();
     }
     end_like(program_status != kStillRuns ? program_status : status);
   }
@@ -450,17 +461,17 @@ void run(int argc, char** argv, char** envp, bool owns_arguments) {
   if (::read(above[0], &byte, 1) != 1) {
     end_without(socket, Step::kEquip);
   }
-  const pid_t child = start(program, socket);
+  const pid_t child = start(program, socket, ignores_children);
   if (child < 0) {
     ::_exit(127);
   }
   forget();
-  const Watched watched{socket, coordinator, signals, above[0]};
+  const Watched watched{socket, coordinator, signals, above[0], grace};
   if (report(socket, Step::kRunning)) {
     close_all_but(watched, -1);
-    see_to_the_end_of(child, watched, program_status);
+    see_to_the_end_of(child, watched, detached, program_status);
   } else {
-    Children(child, program_status).kill_all();
+    Children(child, program_status, detached).kill_all();
   }
   ::_exit(0);
 }

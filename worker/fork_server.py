@@ -1,7 +1,7 @@
 """The fork server: a warm interpreter that has imported some modules and forks a worker whenever it is asked to.
 
 The coordinator (src/gateway/fork_server.cpp) sends this source to an interpreter that it has
-started for it, which then runs `fork_workers(modules, load)` and, in each worker, `run(serve, leave)`.
+started for it, which then runs `fork_workers(modules, grace, load)` and, in each worker, `run(serve, leave)`.
 Both are called from the one line on the command line, so that a worker has as little below it on its stack as
 one that was started fresh. Python 3, standard library only.
 
@@ -39,7 +39,7 @@ REQUEST = "=II"
 ANSWER = "=IIiI"
 MOST_TEXT = 4096  # bytes
 LOOK = 0.05  # seconds between two looks at workers that are to be watched
-GRACE = 1.0  # seconds for workers to end by themselves when the coordinator is gone
+LOST_MOMENT = 0.1  # seconds, after which a worker whose coordinator is gone interrupts its code
 
 
 class Process(object):
@@ -71,8 +71,11 @@ class Process(object):
         _signal.pthread_sigmask(_signal.SIG_SETMASK, self.mask)
 
 
-def fork_workers(modules, load=None):
-    """Imports the modules, then forks a worker for each request. Returns in the workers only, what load() gave."""
+def fork_workers(modules, grace, load=None):
+    """Imports the modules, then forks a worker for each request. Returns in the workers only, what load() gave.
+
+    `grace`, in milliseconds, is for workers whose code was interrupted since the coordinator is gone.
+    """
     native, its_handlers = None, 0
     take_stream()
     if load is None:
@@ -94,12 +97,16 @@ def fork_workers(modules, load=None):
     gc.collect()
     if hasattr(gc, "freeze"):
         gc.freeze()  # a collection in a worker would write to, and so copy, every page
-    sigint = _signal.signal(_signal.SIGINT, _signal.SIG_IGN)  # Ctrl-C is for the coordinator and the workers
+    own = (
+        (_signal.SIGINT, _signal.SIG_IGN),  # Ctrl-C is for the coordinator and the workers
+        (_signal.SIGCHLD, _signal.SIG_DFL),  # else the kernel collects the workers
+    )
+    inherited = [(number, _signal.signal(number, handler)) for number, handler in own]
     os.dup2(STDERR, 2, inheritable=False)
     pids = native.answer_requests(CONTROL, why_not_to_fork) if native is not None else answer_requests()
     if pids is not None:
-        end(pids)
-    become_worker(sigint)
+        end(pids, LOST_MOMENT + grace / 1000)
+    become_worker(inherited)
     return native
 
 
@@ -291,8 +298,9 @@ def collect(pid, kill):
         return -1
 
 
-def become_worker(sigint):
-    _signal.signal(_signal.SIGINT, sigint)  # signal.signal would copy 30 more pages, for its enums
+def become_worker(handlers):
+    for number, handler in handlers:
+        _signal.signal(number, handler)  # signal.signal would copy 30 more pages, for its enums
     for name in ("random", "numpy.random"):
         if name in sys.modules:
             sys.modules[name].seed()
@@ -337,9 +345,9 @@ def flush():
             pass  # None, closed, or replaced by something that is no file
 
 
-def end(pids):
-    """The coordinator is gone. Workers see the end of their streams and end, or are killed."""
-    deadline = time.monotonic() + GRACE
+def end(pids, seconds):
+    """The coordinator is gone. Workers see the end of their streams and end within that time, or are killed."""
+    deadline = time.monotonic() + seconds
     while pids and time.monotonic() < deadline:
         pids = [pid for pid in pids if not poll(pid)[0]]
         time.sleep(0.01 if pids else 0)

@@ -95,7 +95,7 @@ class Guarding(LiveTest):
                 code()
             finally:
                 os._exit(3)
-        return worker["Guard"](child, None)
+        return worker["Guard"](child, None, None)
 
     @without_other_children
     def test_a_signal_does_not_end_the_waiting_for_the_child(self):
@@ -130,7 +130,7 @@ class Guarding(LiveTest):
 
         def end_alike():
             crash()
-            guard = worker["Guard"](None, None)
+            guard = worker["Guard"](None, None, None)
             guard._status = signal.SIGSEGV
             guard._end_like_child()
 
@@ -173,7 +173,7 @@ class Guarding(LiveTest):
                 os.read(ready, 1)
                 alive, keep = os.pipe()
                 refuse()
-                worker["Guard"](child, None).run([stream], keep)
+                worker["Guard"](child, None, None).run({stream: 0.3}, keep)
             finally:
                 os._exit(99)
         os.close(hold)
@@ -272,7 +272,7 @@ def strangers_survive():
             while True:
                 signal.pause()
         os.read(go, 1)
-        worker["Guard"](child, None)._kill_all()
+        worker["Guard"](child, None, None)._kill_all()
         os._exit(0)
     stranger = fork_as(stranger_number)
     if stranger == 0:

@@ -68,7 +68,10 @@ def run(connection, hello, worker):
     if child == 0:
         serve_in_child(connection, hello, worker)
     connection.close()
-    os.waitpid(child, 0)
+    try:
+        os.waitpid(child, 0)
+    except OSError:
+        pass  # the server ignores SIGCHLD: it has ended, and the kernel has collected it
 
 
 def run_on_stdio(hello, worker, *beside):

@@ -9,6 +9,10 @@ import unittest
 from worker_client import CLOSE, CLOSE_ERROR, DATA, LAST, OPEN, PY3, LiveTest, dump, load, worker
 
 
+def opening(argv, env, sources=None):
+    return [word.encode("ascii") for word in argv], env, True, sources, 1000, False
+
+
 class Proxies(LiveTest):
     def setUp(self):
         LiveTest.setUp(self)
@@ -16,7 +20,7 @@ class Proxies(LiveTest):
 
     def open(self, *argv):
         number = self.client.new_id()
-        self.client.send(OPEN, number, dump(([word.encode("ascii") for word in argv], {b"COLOUR": b"red"}, True, None)))
+        self.client.send(OPEN, number, dump(opening(argv, {b"COLOUR": b"red"})))
         return number
 
     def test_standard_input_and_output_are_the_channel(self):
@@ -48,7 +52,7 @@ class Proxies(LiveTest):
 
     def fork(self, *argv):
         number = self.client.new_id()
-        self.client.send(OPEN, number, dump(([word.encode("ascii") for word in argv], {}, True, b"sources")))
+        self.client.send(OPEN, number, dump(opening(argv, {}, b"sources")))
         return self.client.error(number)
 
     @unittest.skipIf(PY3, "with Python 3 it can")
@@ -177,10 +181,12 @@ class Proxies(LiveTest):
         too_much = b"x" * (worker["MOST_SOURCES"] + 1)
         for request in (
             (),
-            ([], {}, True, None),
-            ([b"true"], {}, False, None),
-            ([b"true"], {}, True),
-            ([b"true"], {}, True, too_much),
+            ([], {}, True, None, 0, False),
+            ([b"true"], {}, False, None, 0, False),
+            ([b"true"], {}, True, None),
+            ([b"true"], {}, True, None, 0.5, False),
+            ([b"true"], {}, True, None, 0, None),
+            ([b"true"], {}, True, too_much, 0, False),
         ):
             client = self.start()
             client.send(OPEN, client.new_id(), dump(request))

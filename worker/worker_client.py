@@ -92,6 +92,8 @@ def hello(**changes):
         u"env": {},
         u"dont_write_bytecode": False,
         u"stdout": u"inherit",
+        u"grace": 1000,
+        u"detached": u"kill",
         u"window": None,
     }
     fields.update((text_type(key), value) for key, value in changes.items())

@@ -47,6 +47,12 @@ class EXECNET_EXPORT Group {
   [[nodiscard]] XSpec defaultspec() const;
   void set_defaultspec(const XSpec& spec);
 
+  // How long running code of members to come has after it was interrupted because this program is gone. It holds for
+  // specifications that have no `grace`; one second unless changed. Throws SpecError for what is less than 0, or more
+  // than a million.
+  [[nodiscard]] Seconds grace() const;
+  void set_grace(Seconds grace);
+
   // Gives the specification an id that is free in this group, and reserves it.
   // A specification that has an id is left as it is. Throws SpecError when that id is taken.
   void allocate_id(XSpec& spec);

@@ -6,10 +6,12 @@
 // machine), socket (host:port of a server, or no value with installvia), via (the id of the proxy, the gateway
 // that is to start it), installvia (the id of the gateway on this machine that is to make the
 // server), id, python, chdir, nice, env:NAME, dont_write_bytecode, ssh_config, execmodel, stdout, window, isolate,
-// preload (modules, separated by commas, or no value: fork the worker from an interpreter that has imported them).
-// Other keys are kept for the program.
+// grace (seconds that running code has when the coordinator is gone), detached (keep: what a worker has started in a
+// session of its own lives on), preload (modules, separated by commas, or no value: fork the worker from an interpreter
+// that has imported them). Other keys are kept for the program.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -60,6 +62,16 @@ class EXECNET_EXPORT XSpec {
     std::optional<std::uint64_t> bytes, channels, messages;
   };
   [[nodiscard]] Limits limits() const;
+
+  // The value of `grace`, in seconds, or kGrace: how long code that runs has after it was interrupted because the
+  // coordinator is gone. Then the worker is killed, with what it has started. Throws SpecError.
+  [[nodiscard]] std::chrono::milliseconds grace() const;
+  // As long as the destructor of a group, or the end of a Python program, waits for running code.
+  static constexpr std::chrono::milliseconds kGrace{1000};
+  static constexpr std::chrono::seconds kMostGrace{1'000'000};
+
+  // Whether `detached` is keep: what a worker has started in a session of its own lives on when the worker ends.
+  [[nodiscard]] bool keeps_detached() const { return get("detached") == "keep"; }
 
   // Checks everything that can be known before a process is started: the type, that nice is a
   // number, window a size and limits are some, that values which need one are given. Throws SpecError.

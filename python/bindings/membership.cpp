@@ -124,6 +124,9 @@ void bind_membership(nb::module_& module) {
       .def(
           "set_execmodel", [](PyMembership& self, const std::string& execmodel) { self.hub = hub_of(execmodel); },
           nb::arg("execmodel"), "The execution model of this side, for members to come.")
+      .def(
+          "set_grace", [](const PyMembership& self, double seconds) { self.core->set_grace(base::Seconds(seconds)); },
+          nb::arg("seconds"), "For members to come whose specification has none. Raises ValueError.")
       .def("start", &start, nb::arg("specs"), nb::arg("commands"),
            nb::sig("def start(self, specs: list[XSpec], commands: list[list[str]]) -> list[Gateway]"),
            "Starts a gateway for each, all at the same time; when one fails none stays. A command line that is not\n"

@@ -49,7 +49,7 @@ void set(Self self, const nb::str& key, nb::handle value) {
     spec.set_bare(name);
   } else if (!value.is_none()) {
     own[key] = value;
-    if (PyLong_CheckExact(value.ptr()) != 0) {  // nice = 10
+    if (PyLong_CheckExact(value.ptr()) != 0 || PyFloat_CheckExact(value.ptr()) != 0) {  // nice = 10, grace = 0.5
       spec.set(name, nb::cast<std::string>(nb::str(value)));
     } else if (nb::hasattr(value, "__fspath__")) {  // chdir = Path("run")
       spec.set(name, nb::cast<std::string>(nb::module_::import_("os").attr("fspath")(value)));

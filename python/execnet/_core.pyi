@@ -327,6 +327,9 @@ class Membership:
     def set_execmodel(self, execmodel: str) -> None:
         """The execution model of this side, for members to come."""
 
+    def set_grace(self, seconds: float) -> None:
+        """For members to come whose specification has none. Raises ValueError."""
+
     def start(self, specs: list[XSpec], commands: list[list[str]]) -> list[Gateway]:
         """
         Starts a gateway for each, all at the same time; when one fails none stays. A command line that is not

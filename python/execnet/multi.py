@@ -45,15 +45,18 @@ class Group:
     defaultspec: str | XSpec = "popen"
     """The specification of makegateway() without one, or with an empty one."""
 
-    def __init__(self, xspecs: Iterable[XSpec | str | None] = (), execmodel: str = "thread") -> None:
+    def __init__(
+        self, xspecs: Iterable[XSpec | str | None] = (), execmodel: str = "thread", *, grace: float = 1.0
+    ) -> None:
         """Starts a gateway for each specification, all at the same time.
 
         `execmodel` is the execution model of both sides: thread, main_thread_only (code of
-        remote_exec runs on the main thread only, one at a time), gevent or eventlet.
+        remote_exec runs on the main thread only, one at a time), gevent or eventlet. `grace` is as the attribute.
 
         Raises ValueError before anything is started; HostNotFound when everything that had started is gone again.
         """
         self._execmodel = get_execmodel(execmodel)
+        self._grace = float(grace)
         self._become_empty()
         self.set_execmodel(execmodel)
         _groups.add(self)
@@ -68,6 +71,21 @@ class Group:
         self._by_id: dict[str, Gateway] = {}
         self._membership = new_membership()
         self._membership.set_execmodel(self._execmodel.backend)
+        self._membership.set_grace(self._grace)
+
+    @property
+    def grace(self) -> float:
+        """Seconds that running code of members to come has after it was interrupted because this program is gone.
+
+        Then it is killed, with all that it has started. It holds for specifications without `grace`. Setting it raises
+        ValueError for what is less than 0, or more than a million.
+        """
+        return self._grace
+
+    @grace.setter
+    def grace(self, seconds: float) -> None:
+        self._membership.set_grace(seconds)
+        self._grace = float(seconds)
 
     @property
     def execmodel(self) -> ExecModel:
@@ -138,6 +156,8 @@ class Group:
             env:NAME=VALUE       sets an environment variable
             dont_write_bytecode  as python -B
             preload=A,B          for a local `popen`: forks it from an interpreter that has imported these
+            grace=SECONDS        that running code has after it was interrupted because this program is gone
+            detached=keep        what its code starts in a session of its own lives on when the worker ends
             stdout=null          discards what is printed there; =inherit, the default, does not
             ssh_config=PATH      configuration for ssh
             limits=bytes=SIZE,channels=N,messages=N

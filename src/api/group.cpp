@@ -54,6 +54,10 @@ XSpec Group::defaultspec() const { return membership_->defaultspec(); }
 
 void Group::set_defaultspec(const XSpec& spec) { membership_->set_defaultspec(spec); }
 
+Seconds Group::grace() const { return membership_->grace(); }
+
+void Group::set_grace(Seconds grace) { membership_->set_grace(grace); }
+
 void Group::allocate_id(XSpec& spec) { membership_->allocate_id(spec); }
 
 Gateway Group::makegateway(const std::optional<XSpec>& spec) {

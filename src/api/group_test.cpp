@@ -2,13 +2,17 @@
 #include <execnet/group.hpp>
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdlib>
 #include <execnet/execnet.hpp>
 #include <map>
@@ -176,6 +180,99 @@ TEST(Group, TerminatesAMemberThatIgnoresEverythingInItsTime) {
   pollfd gone{end.get(), POLLIN, 0};
   EXPECT_EQ(::poll(&gone, 1, 30'000), 1);
   EXPECT_THROW(static_cast<void>(channel.receive()), GatewayGone);
+}
+
+// Has a process of its own make the group, and kills that once the code says so. Returns what the code has written to
+// the pipe `out` when nobody holds that any more.
+std::string said_after_the_end_of(const std::function<void(Group&)>& make, const Source& code) {
+  std::string directory = "/tmp/execnet-group-XXXXXX";
+  EXPECT_NE(::mkdtemp(directory.data()), nullptr);
+  const std::string path = directory + "/out";
+  EXPECT_EQ(::mkfifo(path.c_str(), 0600), 0);
+  const base::Fd out(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+  const pid_t coordinator = ::fork();
+  if (coordinator == 0) {
+    Group group;
+    make(group);
+    group[0].remote_exec(code).send(path);
+    for (;;) {
+      ::pause();
+    }
+  }
+  std::string said;
+  for (ssize_t size = 1; size > 0;) {
+    pollfd more{out.get(), POLLIN, 0};
+    EXPECT_EQ(::poll(&more, 1, 60'000), 1) << said;
+    char bytes[64];
+    size = ::read(out.get(), bytes, sizeof bytes);
+    said.append(bytes, static_cast<std::size_t>(std::max<ssize_t>(size, 0)));
+    if (said == "ready ") {
+      ::kill(coordinator, SIGKILL);
+      EXPECT_EQ(::waitpid(coordinator, nullptr, 0), coordinator);
+      said += "killed ";
+    }
+  }
+  ::unlink(path.c_str());
+  ::rmdir(directory.c_str());
+  return said;
+}
+
+Source reacts() {
+  return dedent(R"(
+    import os, time
+    out = os.open(channel.receive(), os.O_WRONLY)
+    try:
+        os.write(out, b"ready ")
+        time.sleep(1000)
+    finally:
+        time.sleep(0.5)
+        os.write(out, b"clean")
+    )");
+}
+
+TEST(Group, CodeThatReactsToTheEndOfTheProgramHasTheGraceOfTheSpecificationOrTheGroup) {
+  EXPECT_EQ(said_after_the_end_of([](Group& group) { group.makegateway("popen//grace=60"); }, reacts()),
+            "ready killed clean");
+  const auto make = [](Group& group) {
+    group.set_grace(60s);
+    group.makegateway("popen");
+  };
+  EXPECT_EQ(said_after_the_end_of(make, reacts()), "ready killed clean");
+  const auto override = [](Group& group) {
+    group.set_grace(60s);
+    group.makegateway("popen//grace=0");
+  };
+  EXPECT_EQ(said_after_the_end_of(override, reacts()), "ready killed ");
+}
+
+TEST(Group, ItsGraceIsANumberOfSeconds) {
+  Group group;
+  EXPECT_EQ(group.grace(), 1s);
+  group.set_grace(Seconds(0.25));
+  EXPECT_EQ(group.grace(), 250ms);
+  for (const double seconds : {-1.0, std::nan(""), 1e7, HUGE_VAL}) {
+    EXPECT_THROW(group.set_grace(Seconds(seconds)), SpecError) << seconds;
+  }
+  EXPECT_EQ(group.grace(), 250ms);
+}
+
+TEST(Group, WhatIsDetachedOutlivesItsWorkerOnRequest) {
+  for (const bool keep : {true, false}) {
+    Group group{XSpec(keep ? "popen//detached=keep" : "popen")};
+    const Channel channel = group[0].remote_exec(dedent(R"(
+        import subprocess
+        for detached in (True, False):
+            channel.send(subprocess.Popen(["sleep", "1000"], start_new_session=detached).pid)
+        )"));
+    const auto detached = channel.receive<std::int64_t>();
+    const auto attached = channel.receive<std::int64_t>();
+    group.terminate(20s);
+    EXPECT_FALSE(is_running(attached));
+    EXPECT_EQ(is_running(detached), keep);
+    if (keep) {
+      ::kill(static_cast<pid_t>(detached), SIGKILL);
+    }
+  }
 }
 
 TEST(Group, ADeadWorkerIsExplainedToWhoeverWaits) {

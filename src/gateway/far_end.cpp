@@ -25,8 +25,12 @@ Value open_payload(const transport::Launch& launch) {
     env.emplace_back(Bytes(name), Bytes(value));
   }
   const base::Buffer sources = launch.forks ? transport::preamble(launch) : base::Buffer();
-  return Tuple{std::move(argv), std::move(env), launch.stream_on_stdio,
-               launch.forks ? Value(Bytes(std::string(sources.view()))) : Value()};
+  return Tuple{std::move(argv),
+               std::move(env),
+               launch.stream_on_stdio,
+               launch.forks ? Value(Bytes(std::string(sources.view()))) : Value(),
+               static_cast<std::int64_t>(launch.leniency.grace.count()),
+               launch.leniency.keeps_detached};
 }
 
 }  // namespace

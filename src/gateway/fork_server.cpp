@@ -52,13 +52,15 @@ std::shared_ptr<ForkServer> ForkServer::start(const transport::Launch& launch, s
   const base::Buffer sources = transport::preamble(launch);
   // Less than the socket takes at once. If the program has ended already, that is seen soon.
   static_cast<void>(::send(link.stream.get(), sources.view().data(), sources.view().size(), MSG_NOSIGNAL));
-  auto self = std::make_shared<ForkServer>(std::move(link), std::move(null), std::move(loop));
+  auto self =
+      std::make_shared<ForkServer>(std::move(link), std::move(null), std::move(loop), launch.leniency.keeps_detached);
   self->watch();
   return self;
 }
 
-ForkServer::ForkServer(transport::Link link, base::Fd null, std::shared_ptr<loop::Loop> loop)
+ForkServer::ForkServer(transport::Link link, base::Fd null, std::shared_ptr<loop::Loop> loop, bool keeps_detached)
     : loop_(std::move(loop)),
+      keeps_detached_(keeps_detached),
       process_(std::move(link.process)),
       stderr_(std::make_shared<StderrTail>(std::move(link.stderr_pipe), loop_)),
       oom_(process_->pid()),
@@ -351,7 +353,7 @@ void ForkServer::on_forked(std::uint32_t number, pid_t pid) {
   }
   Child& child = found->second;
   if (worker.kind == process::Descent::Kind::kOurs) {
-    child.process = std::make_shared<process::Process>(pid, std::move(worker.pidfd));
+    child.process = std::make_shared<process::Process>(pid, std::move(worker.pidfd), keeps_detached_);
   } else {
     child.pidfd = std::move(worker.pidfd);
   }

@@ -35,7 +35,8 @@ class ForkServer final : public std::enable_shared_from_this<ForkServer> {
  public:
   // Starts the interpreter, which then imports the modules. Throws HostNotFound.
   static std::shared_ptr<ForkServer> start(const transport::Launch& launch, std::shared_ptr<loop::Loop> loop);
-  ForkServer(transport::Link link, base::Fd null, std::shared_ptr<loop::Loop> loop);  // for start()
+  // For start().
+  ForkServer(transport::Link link, base::Fd null, std::shared_ptr<loop::Loop> loop, bool keeps_detached);
   ~ForkServer();
   ForkServer(const ForkServer&) = delete;
   ForkServer& operator=(const ForkServer&) = delete;
@@ -97,6 +98,7 @@ class ForkServer final : public std::enable_shared_from_this<ForkServer> {
 
   const base::MadeHere made_here_;
   const std::shared_ptr<loop::Loop> loop_;
+  const bool keeps_detached_;  // by its workers
   const std::shared_ptr<process::Process> process_;
   const std::shared_ptr<StderrTail> stderr_;
   const process::OomWatch oom_;

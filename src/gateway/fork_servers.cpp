@@ -20,21 +20,23 @@ constexpr std::chrono::milliseconds kMoment{100};
 constexpr std::chrono::milliseconds kAtLeast{20};
 constexpr std::chrono::milliseconds kAfterSigkill{2000};
 
-// umask(2) could only be asked by setting it, for all threads.
-std::string file_mode_mask() {
+// The file mode mask, which umask(2) could only be asked for by setting it, for all threads; and the signals that are
+// ignored.
+std::string inherited_masks() {
   std::ifstream status("/proc/self/status");
+  std::string masks;
   for (std::string line; std::getline(status, line);) {
-    if (line.starts_with("Umask:")) {
-      return line;
+    if (line.starts_with("Umask:") || line.starts_with("SigIgn:")) {
+      masks += line;
     }
   }
-  return "";
+  return masks;
 }
 
 // What a new process would have from this one.
 std::vector<std::string> surroundings() {
   std::error_code error;
-  std::vector<std::string> all{std::filesystem::current_path(error).string(), file_mode_mask()};
+  std::vector<std::string> all{std::filesystem::current_path(error).string(), inherited_masks()};
   for (char** entry = environ; entry != nullptr && *entry != nullptr; ++entry) {
     all.emplace_back(*entry);
   }
@@ -54,7 +56,8 @@ std::shared_ptr<ForkServer> ForkServers::server_for(Key key, const transport::La
   for (const auto& [name, value] : launch.env) {
     key.push_back("+" + name + "=" + value);
   }
-  key.insert(key.end(), launch.argv.begin(), launch.argv.end());  // the list of modules is in the last
+  key.insert(key.end(), launch.argv.begin(), launch.argv.end());  // the list of modules is in the last, and the grace
+  key.emplace_back(launch.leniency.keeps_detached ? "keep" : "kill");
   const std::lock_guard lock(mutex_);
   std::erase_if(ending_, [](const auto& server) { return server->is_over(); });
   std::shared_ptr<ForkServer>& server = servers_[std::move(key)];

@@ -56,6 +56,8 @@ base::Buffer hello(const XSpec& spec) {
   keys["dont_write_bytecode"] = spec.has("dont_write_bytecode");
   // Who asks for main_thread_only runs a test runner there or the like, whose own output is for nobody.
   keys["stdout"] = spec.get("stdout").value_or(execmodel == "main_thread_only" ? "null" : "inherit");
+  keys["grace"] = static_cast<std::int64_t>(spec.grace().count());
+  keys["detached"] = spec.get("detached").value_or("kill");
   keys["window"] = window ? Value(static_cast<std::int64_t>(*window)) : Value();
   return encode_value(Value(std::move(keys)));
 }

@@ -3,6 +3,8 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <array>
+#include <charconv>
 #include <chrono>
 #include <cstddef>
 #include <exception>
@@ -31,9 +33,15 @@ using Gateways = std::vector<std::shared_ptr<GatewayEnd>>;
 // The id of the gateway that is to be there first: the proxy, or who is to listen.
 std::optional<std::string> leader(const XSpec& spec) { return spec.get(spec.has("via") ? "via" : "installvia"); }
 
+// As in a specification, in any locale.
+std::string to_text(base::Seconds seconds) {
+  std::array<char, 64> text;
+  return {text.data(), std::to_chars(text.data(), text.data() + text.size(), seconds.count()).ptr};
+}
+
 bool have_same_target(const XSpec& a, const XSpec& b) {
   return a.get("ssh") == b.get("ssh") && a.get("ssh_config") == b.get("ssh_config") &&
-         a.get("python") == b.get("python");
+         a.get("python") == b.get("python") && a.grace() == b.grace() && a.keeps_detached() == b.keeps_detached();
 }
 
 // The same error with what to do about it, for want of descriptors; else as it is.
@@ -137,6 +145,11 @@ std::pair<std::vector<XSpec>, std::size_t> Membership::reserve(std::vector<XSpec
     allocate_id(spec);
   }
   const std::lock_guard lock(mutex_);
+  for (XSpec& spec : specs) {
+    if (!spec.has("grace")) {
+      spec.set("grace", to_text(grace_));
+    }
+  }
   std::set<std::string> ids;
   const auto is_member = [&](const std::string& id) {
     return std::any_of(members_.begin(), members_.end(), [&](const auto& gateway) { return gateway->id() == id; });
@@ -383,6 +396,20 @@ Gateways Membership::members() const {
 
 std::vector<std::string> Membership::launch_args(const XSpec& spec) const {
   return transport::bootstrap_args(spec, python_);
+}
+
+base::Seconds Membership::grace() const {
+  const std::lock_guard lock(mutex_);
+  return grace_;
+}
+
+void Membership::set_grace(base::Seconds grace) {
+  if (!(grace >= base::Seconds(0) && grace <= XSpec::kMostGrace)) {
+    throw SpecError("the grace of a group is a number of seconds from 0 to " +
+                    std::to_string(XSpec::kMostGrace.count()) + ", not " + to_text(grace));
+  }
+  const std::lock_guard lock(mutex_);
+  grace_ = grace;
 }
 
 XSpec Membership::defaultspec() const {

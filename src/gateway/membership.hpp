@@ -49,6 +49,8 @@ class Membership {
   // Begins to terminate, and does not wait: for who is about to terminate several groups.
   void tell_to_exit();
   [[nodiscard]] std::vector<std::shared_ptr<GatewayEnd>> members() const;
+  [[nodiscard]] base::Seconds grace() const;
+  void set_grace(base::Seconds grace);  // throws SpecError
   [[nodiscard]] XSpec defaultspec() const;
   void set_defaultspec(const XSpec& spec);
 
@@ -77,6 +79,7 @@ class Membership {
   std::mutex carrier_mutex_;  // held while one is looked for and started; taken before the other one
   mutable std::mutex mutex_;
   XSpec defaultspec_{"popen"};
+  base::Seconds grace_ = XSpec::kGrace;
   std::size_t next_auto_id_ = 0;
   std::size_t terminations_ = 0;                       // have begun
   std::set<std::string> starting_;                     // ids of gateways that are not members yet

@@ -13,8 +13,6 @@
 namespace execnet::core {
 namespace {
 
-// For a worker to end by itself, with its code interrupted, when the coordinator has ended its stream.
-constexpr std::chrono::milliseconds kEndsWithin{300};
 // For a process that has ended its stream itself.
 constexpr std::chrono::milliseconds kFinishesWithin{2000};
 // Of the sources for a fork server, which a socket takes at once.
@@ -22,8 +20,8 @@ constexpr std::size_t kMostSources = std::size_t{128} * 1024;
 
 transport::Launch launch_of(const base::Buffer& payload) {
   const Tuple request = decode_value(payload.view()).as<Tuple>();
-  if (request.size() != 4) {
-    throw wire::ProtocolError("OPEN without (argv, env, stream on stdio, sources)");
+  if (request.size() != 6) {
+    throw wire::ProtocolError("OPEN without (argv, env, stream on stdio, sources, grace, keeps detached)");
   }
   transport::Launch launch;
   for (const Value& word : request[0].as<std::vector<Value>>()) {
@@ -43,6 +41,11 @@ transport::Launch launch_of(const base::Buffer& payload) {
   }
   if (launch.argv.empty()) {
     throw wire::ProtocolError("OPEN without a program");
+  }
+  launch.leniency = {.grace = std::chrono::milliseconds(request[4].as<std::int64_t>()),
+                     .keeps_detached = request[5].as<bool>()};
+  if (launch.leniency.grace < std::chrono::milliseconds(0) || launch.leniency.grace > XSpec::kMostGrace) {
+    throw wire::ProtocolError("OPEN with a grace of " + std::to_string(launch.leniency.grace.count()) + " ms");
   }
   return launch;
 }
@@ -154,7 +157,11 @@ void OpenedProcess::look() {
     close(*how + (said.empty() ? "" : "\n" + said));
   } else if (!how && (channel_ended || stream_ended) && !std::exchange(ending_, true)) {
     // What could still be written is, while the process looks for its end.
-    later(channel_ended ? kEndsWithin : kFinishesWithin, &OpenedProcess::kill);
+    // Without a coordinator its code is interrupted, and has its time after that.
+    later(connection_->gone(lock) ? kLostMoment + launch_.leniency.grace
+          : channel_ended         ? kEndsWithin
+                                  : kFinishesWithin,
+          &OpenedProcess::kill);
   }
 }
 
@@ -178,7 +185,8 @@ void OpenedProcess::close(const std::string& error) {
   }
 }
 
-void OpenedProcess::end_all(const std::vector<std::shared_ptr<OpenedProcess>>& opened) {
+void OpenedProcess::end_all(const std::vector<std::shared_ptr<OpenedProcess>>& opened,
+                            std::chrono::milliseconds within) {
   std::vector<process::Process*> running;
   for (const auto& one : opened) {
     if (!one->far_end_ || one->far_end_->ended()) {
@@ -190,7 +198,7 @@ void OpenedProcess::end_all(const std::vector<std::shared_ptr<OpenedProcess>>& o
       running.push_back(process);
     }
   }
-  const base::Deadline deadline = base::Clock::now() + kEndsWithin;
+  const base::Deadline deadline = base::Clock::now() + within;
   std::erase_if(running, [&](process::Process* process) { return process->wait({.deadline = deadline}).has_value(); });
   if (!running.empty()) {
     process::kill_trees(running);

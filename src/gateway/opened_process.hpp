@@ -5,6 +5,7 @@
 // is started there, too: that is a vfork, and takes a millisecond.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <vector>
@@ -17,6 +18,9 @@
 #include "transport/transport.hpp"
 
 namespace execnet::core {
+
+// When a worker's coordinator is gone, before running code is interrupted. A guard knows the same moment.
+inline constexpr std::chrono::milliseconds kLostMoment{100};
 
 class OpenedProcess final : public RelayOwner, public std::enable_shared_from_this<OpenedProcess> {
  public:
@@ -33,9 +37,11 @@ class OpenedProcess final : public RelayOwner, public std::enable_shared_from_th
 
   // Called once, on the loop thread, when the process is gone and its channel closed.
   void when_over(std::function<void()> over) { over_ = std::move(over); }
-  // Ends all of them: those first that do so when their stream ends, then the others, by force.
+  // Ends all of them: those first that do so within some time when their stream ends, then the others, by force.
   // REQUIRES: on the loop thread, or there is none any more.
-  static void end_all(const std::vector<std::shared_ptr<OpenedProcess>>& opened);
+  static void end_all(const std::vector<std::shared_ptr<OpenedProcess>>& opened, std::chrono::milliseconds within);
+  // For a worker to end by itself, with its code interrupted, when the coordinator or the proxy has ended its stream.
+  static constexpr std::chrono::milliseconds kEndsWithin{300};
 
   void on_relay_change(Connection::Lock& lock) override;
 

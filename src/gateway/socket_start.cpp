@@ -38,14 +38,15 @@ base::Wait within(std::chrono::seconds most, const base::Wait& wait) {
 
 // The process of a number that the host has named, if it is one that the host can have started: whose end can be waited
 // for, and which may be killed. Else null: then it is known by its stream alone, and ends when that does.
-std::shared_ptr<process::Process> started_by(const GatewayEnd& host, pid_t pid) {
+std::shared_ptr<process::Process> started_by(const GatewayEnd& host, pid_t pid, bool keeps_detached) {
   const process::Process* root = host.far_end().process();
   if (root == nullptr) {
     return nullptr;
   }
   process::Descent::Found found = process::Descent(*root).find(pid);
-  return found.kind == process::Descent::Kind::kOurs ? std::make_shared<process::Process>(pid, std::move(found.pidfd))
-                                                     : nullptr;
+  return found.kind == process::Descent::Kind::kOurs
+             ? std::make_shared<process::Process>(pid, std::move(found.pidfd), keeps_detached)
+             : nullptr;
 }
 
 std::string make_token() {
@@ -138,7 +139,8 @@ SocketStart install_server(const XSpec& spec, GatewayEnd& host, const base::Wait
       loopback.connect(port, within(kConnectsWithin, wait), "gateway '" + host.id() + "' was told to listen there");
   try {
     base::check("send", [&] { return ::send(start.stream.get(), token.data(), token.size(), MSG_NOSIGNAL); });
-    start.process = started_by(host, decode_value(channel->receive(within(kListensFor, wait)).view()).as<pid_t>());
+    start.process = started_by(host, decode_value(channel->receive(within(kListensFor, wait)).view()).as<pid_t>(),
+                               spec.keeps_detached());
   } catch (const HostNotFound&) {
     throw;
   } catch (const Error& error) {

@@ -64,7 +64,7 @@ void WorkerEnd::stop() {
       base::forget(runner.thread);
     }
   } else {
-    OpenedProcess::end_all({opened_.begin(), opened_.end()});
+    OpenedProcess::end_all({opened_.begin(), opened_.end()}, lost_ ? lost_times().ended : OpenedProcess::kEndsWithin);
     if (forks_) {
       forks_->end({.deadline = base::Clock::now()});
     }
@@ -91,6 +91,10 @@ void WorkerEnd::on_hello(Lock& lock, base::Buffer payload) {
   setup.nice = optional<int>(hello.at("nice"));
   setup.env = hello.at("env").as<std::map<std::string, std::string>>();
   setup.dont_write_bytecode = hello.at("dont_write_bytecode").as<bool>();
+  setup.grace = std::chrono::milliseconds(hello.at("grace").as<std::int64_t>());
+  if (setup.grace < std::chrono::milliseconds(0) || setup.grace > XSpec::kMostGrace) {
+    throw wire::ProtocolError("HELLO with a grace of " + std::to_string(setup.grace.count()) + " ms");
+  }
   setup.null_stdout = hello.at("stdout").as<std::string>() == "null";
   if (const auto window = optional<std::int64_t>(hello.at("window"))) {
     if (*window < 1) {
@@ -155,14 +159,14 @@ WorkerEnd::Wanted WorkerEnd::rest(const WorkerInfo& info, std::function<void(con
   connection_->wait_until(lock, &runner, {}, [&] { return runner.task || ending_ || (setup_ && !rest.answered); });
   rest_ = nullptr;
   if (runner.task && ending_) {  // both came at once
-    end_within(ending_patience_);
+    end_within(ending_times_);
   }
   return runner.task ? Wanted::kForWork : ending_ ? Wanted::kForNothing : Wanted::kForSetup;
 }
 
 void WorkerEnd::end_in_time() {
   auto lock = connection_->lock();
-  end_within(ending_patience_);
+  end_within(ending_times_);
 }
 
 // --- Running ---
@@ -396,7 +400,7 @@ void WorkerEnd::on_terminate(Lock& lock) {
   if (!std::exchange(ending_, true)) {
     connection_->end_receiving(lock);
     connection_->touch_all(lock);  // threads that wait for something to run
-    end_within(patience_.terminated);
+    end_within({patience_.terminated, 2 * patience_.terminated});
   }
 }
 
@@ -408,34 +412,39 @@ void WorkerEnd::on_stream_end(const std::string& error) {
   }
   {
     auto lock = connection_->lock();
-    ending_ = true;
-    end_within(patience_.lost);
+    lost_ = !std::exchange(ending_, true);
+    end_within(lost_times());
   }
   connection_->finish("the coordinator is gone");
 }
 
 // The loop thread ends the process whatever the interpreter's threads do: it needs no lock of theirs.
-void WorkerEnd::end_within(std::chrono::milliseconds patience) {
+// Who has told it to end has set a time, which may be over.
+WorkerEnd::Times WorkerEnd::lost_times() const {
+  return {patience_.lost, patience_.lost + (lost_ && setup_ ? setup_->grace : patience_.lost)};
+}
+
+void WorkerEnd::end_within(Times times) {
   if (rest_ != nullptr) {  // the main thread sees it at once
-    ending_patience_ = patience;
+    ending_times_ = times;
     return;
   }
   try {
-    end_by_force_after(patience);
+    end_by_force_after(times);
   } catch (const std::exception&) {
     // There never was a thread for the loop, so no code has run: it ends by itself.
   }
 }
 
-void WorkerEnd::end_by_force_after(std::chrono::milliseconds patience) {
-  loop_->call_after(patience, [main = main_thread_] { ::pthread_kill(main, SIGINT); });
-  loop_->call_after(2 * patience, [weak = weak_from_this()] {
+void WorkerEnd::end_by_force_after(Times times) {
+  loop_->call_after(times.interrupted, [main = main_thread_] { ::pthread_kill(main, SIGINT); });
+  loop_->call_after(times.ended, [weak = weak_from_this()] {
     if (const auto self = weak.lock()) {
       const auto opened = [&] {
         auto lock = self->connection_->lock();
         return std::vector(self->opened_.begin(), self->opened_.end());
       }();
-      OpenedProcess::end_all(opened);
+      OpenedProcess::end_all(opened, OpenedProcess::kEndsWithin);
     }
     ::_exit(1);
   });

@@ -39,7 +39,8 @@ struct WorkerSetup {
   std::optional<int> nice;
   std::map<std::string, std::string> env;
   bool dont_write_bytecode = false;
-  bool null_stdout = false;  // what is written to descriptor 1 is for nobody
+  std::chrono::milliseconds grace{0};  // for code that was interrupted since the coordinator is gone
+  bool null_stdout = false;            // what is written to descriptor 1 is for nobody
 
   // Whether tasks run in greenlets of the main thread.
   [[nodiscard]] bool in_greenlets() const { return execmodel == "gevent" || execmodel == "eventlet"; }
@@ -68,11 +69,11 @@ class WorkerEnd final : public ConnectionOwner, public std::enable_shared_from_t
   // Executes a task to its end; returns the text of what it raised, if anything. Must not throw.
   using Run = std::function<std::optional<std::string>(const Task&)>;
 
-  // How long running code has to end, then as long again as KeyboardInterrupt; then the process is
-  // ended from the loop thread.
+  // How long running code has to end before it is interrupted; then the process is ended from the loop thread, after
+  // as long again, or after the grace if nobody is there any more and has not told it to end.
   struct Patience {
     std::chrono::milliseconds terminated{5000};  // told to end
-    std::chrono::milliseconds lost{100};         // nobody is there any more
+    std::chrono::milliseconds lost = kLostMoment;
   };
 
   // `run` is called on the main thread and on others, several at a time. The caller is to wait at once, for nothing
@@ -150,8 +151,14 @@ class WorkerEnd final : public ConnectionOwner, public std::enable_shared_from_t
   void join_dispatcher(Lock& lock, const base::Wait& wait);
   void queue_for_main(Task task);
   void say_hello(Lock& lock, const WorkerInfo& info);
-  void end_within(std::chrono::milliseconds patience);
-  void end_by_force_after(std::chrono::milliseconds patience);
+  // From now on.
+  struct Times {
+    std::chrono::milliseconds interrupted{0};
+    std::chrono::milliseconds ended{0};
+  };
+  [[nodiscard]] Times lost_times() const;
+  void end_within(Times times);
+  void end_by_force_after(Times times);
 
   const Run run_;
   std::atomic<int> complaints_{STDERR_FILENO};
@@ -164,13 +171,14 @@ class WorkerEnd final : public ConnectionOwner, public std::enable_shared_from_t
   // Guarded by the connection's mutex.
   std::optional<WorkerSetup> setup_;  // constant once wait_setup has returned
   bool ending_ = false;
+  bool lost_ = false;  // the coordinator is gone and has not told it to end
   struct Rest {
     const WorkerInfo& info;
     std::function<void(const WorkerSetup&)> taken;
     bool answered = false;  // HELLO
   };
-  Rest* rest_ = nullptr;                          // while the main thread is in rest()
-  std::chrono::milliseconds ending_patience_{0};  // with which it is ending
+  Rest* rest_ = nullptr;  // while the main thread is in rest()
+  Times ending_times_;    // with which it is ending
   std::list<Runner> runners_;
   std::list<std::shared_ptr<OpenedProcess>> opened_;  // of gateways that this one is the proxy of
   std::shared_ptr<ForkServers> forks_;                // of such gateways, once there was one

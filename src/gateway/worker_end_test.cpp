@@ -126,5 +126,18 @@ TEST_F(Resting, WhoWasToldToEndHasLessTimeWithoutACoordinator) {
   EXPECT_EXIT(never_ends(), ::testing::ExitedWithCode(1), "");
 }
 
+TEST_F(Resting, WithoutACoordinatorCodeThatDoesNotReactHasTheGraceOfHello) {
+  const auto never_ends = [this] {
+    ::signal(SIGINT, SIG_IGN);
+    rest(hello_with("grace", 1) + frame(FrameType::kExec, 1), {.terminated = std::chrono::hours(1)});
+    coordinator.reset();
+    end->serve({});
+    for (;;) {
+      ::pause();
+    }
+  };
+  EXPECT_EXIT(never_ends(), ::testing::ExitedWithCode(1), "");
+}
+
 }  // namespace
 }  // namespace execnet::core

@@ -164,7 +164,7 @@ TEST(GuardNamespaces, ATreeIsNotLookedForInTheProcOfAnotherNamespace) {
     // The root has the number that our parent has outside, where we are its child.
     const pid_t root = fork_as(self.parent);
     const pid_t stranger = fork_as(self.pid);
-    Process process(root, pidfd_open(root));
+    Process process(root, pidfd_open(root), false);
     process.kill_tree();
     std::string wrong = process.wait(soon()) ? "" : "the process itself was not killed";
     wrong += lives(stranger) ? "" : "; a stranger was killed";

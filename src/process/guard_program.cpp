@@ -43,11 +43,16 @@ base::Fd make_guard_file() {
   return file;
 }
 
-std::vector<std::string> guard_arguments(int socket, int coordinator, bool isolate,
+std::vector<std::string> guard_arguments(int socket, int coordinator, bool isolate, const Leniency& leniency,
                                          const std::vector<std::string>& candidates,
                                          const std::vector<std::string>& argv) {
-  std::vector<std::string> words{"execnet-guard", std::to_string(socket), std::to_string(coordinator),
-                                 isolate ? "pidns" : "none", std::to_string(candidates.size())};
+  std::vector<std::string> words{"execnet-guard",
+                                 std::to_string(socket),
+                                 std::to_string(coordinator),
+                                 isolate ? "pidns" : "none",
+                                 std::to_string(leniency.grace.count()),
+                                 leniency.keeps_detached ? "keep" : "kill",
+                                 std::to_string(candidates.size())};
   words.insert(words.end(), candidates.begin(), candidates.end());
   words.insert(words.end(), argv.begin(), argv.end());
   return words;

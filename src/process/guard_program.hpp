@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/fd.hpp"
+#include "process/process.hpp"
 
 namespace execnet::process {
 
@@ -27,7 +28,7 @@ base::Fd make_guard_file();
 // The guard's arguments. `socket` and `coordinator` are descriptors in the guard; without a pidfd the latter is 0. It
 // runs the first candidate, a file, that can be executed, with the arguments `argv`. `isolate` asks for a PID
 // namespace.
-std::vector<std::string> guard_arguments(int socket, int coordinator, bool isolate,
+std::vector<std::string> guard_arguments(int socket, int coordinator, bool isolate, const Leniency& leniency,
                                          const std::vector<std::string>& candidates,
                                          const std::vector<std::string>& argv);
 

@@ -8,17 +8,20 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstdlib>
 #include <fstream>
 #include <functional>
 #include <iterator>
+#include <sstream>
 #include <string>
 #include <vector>
 
 #include "base/syscall.hpp"
 #include "elsewhere.hpp"
+#include "process/pidfd.hpp"
 #include "process/spawn.hpp"
 #include "process/tree.hpp"
 #include "processes.hpp"
@@ -254,11 +257,17 @@ TEST(Guard, EitherOfTheTwoMayBeKilled) {
 }
 
 // The coordinator, a process of its own, never returns. A copy that it has forked, which holds whatever it had open,
-// is no coordinator, and stays until the test lets it go.
-[[noreturn]] void coordinate(const std::string& command, base::Fd pipe, const base::Fd& let_go) {
-  const auto process = spawn({.argv = {"/bin/sh", "-c", command}, .set_env = {}, .fds = {{pipe.get(), 3}}});
+// is no coordinator, and stays until the test lets it go. Descriptor 4 of the program ends with the coordinator.
+[[noreturn]] void coordinate(const std::string& command, const Leniency& leniency, base::Fd pipe,
+                             const base::Fd& let_go) {
+  auto [there, here] = base::make_pipe();
+  const auto process = spawn({.argv = {"/bin/sh", "-c", command},
+                              .set_env = {},
+                              .fds = {{pipe.get(), 3}, {there.get(), 4}},
+                              .leniency = leniency});
   pipe.reset();
   if (::fork() == 0) {
+    here.reset();
     char byte = 0;
     std::_Exit(::read(let_go.get(), &byte, 1) == 1 ? 0 : 1);
   }
@@ -267,32 +276,161 @@ TEST(Guard, EitherOfTheTwoMayBeKilled) {
   }
 }
 
-void kill_the_coordinator(const std::function<void()>& before) {
+// The coordinator of the family, and of what the command does then, has been killed when this returns.
+struct Orphaned {
   Fleet fleet;
-  auto [in, out] = base::make_pipe();
-  auto [let_go_in, let_go_out] = base::make_pipe();
-  const pid_t coordinator = ::fork();
-  if (coordinator == 0) {
-    before();
-    coordinate(std::string(kFamily) + "while :; do :; done", std::move(out), let_go_in);
-  }
-  out.reset();
-  fleet.pipe = std::move(in);
-  fleet.read_ready();
-  ASSERT_EQ(::kill(coordinator, SIGKILL), 0);
-  ASSERT_EQ(::waitpid(coordinator, nullptr, 0), coordinator);
-  EXPECT_TRUE(fleet.is_gone());
-  EXPECT_EQ(::write(let_go_out.get(), "", 1), 1);
-}
+  base::Fd let_go;
+  base::Clock::time_point since;
 
-TEST(Guard, KillsAllOfItWhenTheCoordinatorIsKilled) {
-  kill_the_coordinator([] {});
-}
+  explicit Orphaned(
+      const std::string& then, const Leniency& leniency = {}, const std::function<void()>& before = [] {}) {
+    auto [in, out] = base::make_pipe();
+    auto [let_go_in, let_go_out] = base::make_pipe();
+    const pid_t coordinator = ::fork();
+    if (coordinator == 0) {
+      before();
+      coordinate(kFamily + then, leniency, std::move(out), let_go_in);
+    }
+    out.reset();
+    fleet.pipe = std::move(in);
+    fleet.read_ready();
+    since = base::Clock::now();
+    EXPECT_EQ(::kill(coordinator, SIGKILL), 0);
+    EXPECT_EQ(::waitpid(coordinator, nullptr, 0), coordinator);
+    let_go = std::move(let_go_out);
+  }
+  ~Orphaned() { EXPECT_EQ(::write(let_go.get(), "", 1), 1); }
+  Orphaned(const Orphaned&) = delete;
+  Orphaned& operator=(const Orphaned&) = delete;
+};
+
+TEST(Guard, KillsAllOfItWhenTheCoordinatorIsKilled) { EXPECT_TRUE(Orphaned("while :; do :; done").fleet.is_gone()); }
 
 // As with an old kernel, in a sandbox, or under valgrind 3.19.
 TEST(Guard, KillsAllOfItWhenTheCoordinatorIsKilledAlsoWithoutAPidfd) {
   constexpr int kPidfdOpen = 434;
-  kill_the_coordinator([] { testing::refuse_system_call(kPidfdOpen, ENOSYS); });
+  const Orphaned orphaned("while :; do :; done", {}, [] { testing::refuse_system_call(kPidfdOpen, ENOSYS); });
+  EXPECT_TRUE(orphaned.fleet.is_gone());
+}
+
+TEST(Guard, WhatReactsToTheEndOfTheCoordinatorHasTheGrace) {
+  const Orphaned orphaned("read line <&4; sleep 0.5; echo tidy >&3", {.grace = 60s});
+  char text[6]{};
+  ASSERT_TRUE(orphaned.fleet.readable());
+  EXPECT_EQ(base::check("read", [&] { return ::read(orphaned.fleet.pipe.get(), text, 5); }), 5);
+  EXPECT_STREQ(text, "tidy\n");
+  EXPECT_TRUE(orphaned.fleet.is_gone());  // at once, with what it leaves behind, and not when the grace is over
+}
+
+TEST(Guard, WhatDoesNotReactIsKilledWhenTheGraceIsOver) {
+  const Orphaned orphaned("while :; do :; done", {.grace = 500ms});
+  EXPECT_TRUE(orphaned.fleet.is_gone());
+  EXPECT_GE(base::Clock::now() - orphaned.since, 500ms);
+}
+
+// Descriptor 3 is held by what stays in the session of the program, or in one that the program makes for itself; 4 by
+// a daemon and by a child in a session of its own.
+const char* const kHalfDetached =
+    "(exec 3>&-; setsid sh -c 'echo $$ >&4; exec sleep 1000' & "
+    "(setsid sh -c 'sh -c \"echo \\$\\$ >&4; exec sleep 1000\" &' &)); exec 4>&-; sleep 1000 & ";
+
+// What is left of a program that keeps what is detached.
+struct Kept {
+  std::shared_ptr<Process> process;
+  base::Fd attached, detached;
+  std::vector<pid_t> pids;
+
+  explicit Kept(const std::string& then) {
+    auto [attached_in, attached_out] = base::make_pipe();
+    auto [detached_in, detached_out] = base::make_pipe();
+    process = spawn({.argv = {"/bin/sh", "-c", kHalfDetached + then},
+                     .set_env = {},
+                     .fds = {{attached_out.get(), 3}, {detached_out.get(), 4}},
+                     .leniency = {.keeps_detached = true}});
+    attached = std::move(attached_in);
+    detached = std::move(detached_in);
+    attached_out.reset();
+    detached_out.reset();
+    std::string text;
+    while (std::count(text.begin(), text.end(), '\n') < 2) {
+      char byte = 0;
+      EXPECT_EQ(base::check("read", [&] { return ::read(detached.get(), &byte, 1); }), 1);
+      text += byte;
+    }
+    std::istringstream lines(text);
+    pids.assign(std::istream_iterator<pid_t>(lines), {});
+  }
+  ~Kept() {
+    for (const pid_t pid : pids) {
+      ::kill(pid, SIGKILL);
+    }
+    EXPECT_TRUE(is_gone(detached));
+  }
+  Kept(const Kept&) = delete;
+  Kept& operator=(const Kept&) = delete;
+
+  static bool is_gone(const base::Fd& pipe) {
+    pollfd entry{.fd = pipe.get(), .events = POLLIN, .revents = 0};
+    char byte = 0;
+    return base::poll_until(std::span(&entry, 1), soon()) &&
+           base::check("read", [&] { return ::read(pipe.get(), &byte, 1); }) == 0;
+  }
+  // Both of them, after everything else is gone.
+  [[nodiscard]] bool are_left() const {
+    return is_gone(attached) && std::all_of(pids.begin(), pids.end(), [](pid_t pid) { return ::kill(pid, 0) == 0; });
+  }
+};
+
+TEST(Guard, KeepsWhatIsDetachedWhenTheProgramEnds) {
+  const Kept kept("exit 5");
+  EXPECT_EQ(kept.process->wait(soon()), ExitStatus{.code = 5});
+  EXPECT_TRUE(kept.are_left());
+}
+
+TEST(Guard, KeepsWhatIsDetachedWhenItKillsTheRest) {
+  const Kept kept("while :; do :; done");
+  kept.process->kill_tree();
+  EXPECT_EQ(kept.process->wait(soon()), ExitStatus{.signal = SIGKILL});
+  EXPECT_TRUE(kept.are_left());
+}
+
+TEST(Guard, KeepsNoProgramThatIsInASessionOfItsOwnNorWhatIsInThat) {
+  const Kept kept("exec setsid sh -c 'sleep 1000 & while :; do :; done'");
+  kept.process->kill_tree();
+  EXPECT_EQ(kept.process->wait(soon()), ExitStatus{.signal = SIGKILL});
+  EXPECT_TRUE(kept.are_left());
+}
+
+TEST(Guard, KeepsWhatIsDetachedWhenOneOfTheTwoIsKilled) {
+  const Kept kept("while :; do :; done");
+  ASSERT_EQ(::kill(parent_of(kept.process->pid()), SIGKILL), 0);
+  EXPECT_EQ(kept.process->wait(soon()), ExitStatus{.signal = SIGKILL});
+  EXPECT_TRUE(kept.are_left());
+}
+
+// As a fork server's worker is.
+TEST(KillTrees, LeavesWhatIsDetachedFromAProcessWithoutAGuard) {
+  auto [in, out] = base::make_pipe();
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::dup2(out.get(), 3);
+    ::execl("/bin/sh", "sh", "-c", "setsid sleep 1000 3>&- & echo $! >&3; sleep 1000 & while :; do :; done", nullptr);
+  }
+  out.reset();
+  std::string text;
+  for (char byte = 0; byte != '\n'; text += byte) {
+    ASSERT_EQ(base::check("read", [&] { return ::read(in.get(), &byte, 1); }), 1);
+  }
+  const pid_t detached = std::stoi(text);
+  const auto deadline = base::Clock::now() + 20s;
+  while (::getsid(detached) == ::getsid(0) && base::Clock::now() < deadline) {
+    ::sched_yield();  // until it has left: nothing else tells
+  }
+  Process process(child, pidfd_open(child), true);
+  process.kill_tree();
+  EXPECT_EQ(process.wait(soon()), ExitStatus{.signal = SIGKILL});
+  EXPECT_TRUE(Kept::is_gone(in));
+  EXPECT_EQ(::kill(detached, SIGKILL), 0);
 }
 
 }  // namespace

@@ -83,7 +83,8 @@ std::string ExitStatus::describe() const {
 
 Process::Process(pid_t pid, pid_t guard, base::Fd socket) : pid_(pid), guard_(guard), end_(std::move(socket)) {}
 
-Process::Process(pid_t pid, base::Fd pidfd) : pid_(pid), guard_(0), end_(std::move(pidfd)) {}
+Process::Process(pid_t pid, base::Fd pidfd, bool keeps_detached)
+    : pid_(pid), guard_(0), end_(std::move(pidfd)), keeps_detached_(keeps_detached) {}
 
 Process::~Process() {
   if (guard_ == 0 || status_ || made_here_.in_forked_copy()) {

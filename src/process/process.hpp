@@ -13,6 +13,7 @@
 
 #include <sys/types.h>
 
+#include <chrono>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -38,12 +39,18 @@ struct ExitStatus {
   friend bool operator==(const ExitStatus&, const ExitStatus&) = default;
 };
 
+// What is not killed at once when a process ends, or whoever has started it does.
+struct Leniency {
+  std::chrono::milliseconds grace{0};  // for all of it when the starter has gone, on top of the moment that there is
+  bool keeps_detached = false;         // what it has started in a session of its own is not killed at all
+};
+
 class Process {
  public:
   // Under a guard, which is process `guard`, at the other end of the socket.
   Process(pid_t pid, pid_t guard, base::Fd socket);
   // Not our child.
-  Process(pid_t pid, base::Fd pidfd);
+  Process(pid_t pid, base::Fd pidfd, bool keeps_detached);
   // Has the guard kill what is left, and collects it: that takes milliseconds. If it does not end within two seconds,
   // as when the kernel holds on to it, a later call of spawn() does that.
   ~Process();
@@ -55,6 +62,8 @@ class Process {
   [[nodiscard]] pid_t root_pid() const { return guard_ != 0 ? guard_ : pid_; }
   // Readable when the process has ended, under a guard with all that it had started.
   [[nodiscard]] int end_fd() const { return end_.get(); }
+  // Of one without a guard: see Leniency.
+  [[nodiscard]] bool keeps_detached() const { return keeps_detached_; }
 
   // The exit status if the process has ended; collects it. Does not wait.
   std::optional<ExitStatus> poll();
@@ -75,6 +84,7 @@ class Process {
   const pid_t pid_;
   const pid_t guard_;   // 0: there is none
   const base::Fd end_;  // of the guard a socket, else a pidfd
+  const bool keeps_detached_ = false;
   std::mutex mutex_;
   int guard_error_ = 0;               // as ExitStatus has it; guarded by mutex_
   std::optional<ExitStatus> status_;  // guarded by mutex_

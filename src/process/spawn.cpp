@@ -87,7 +87,7 @@ std::vector<char*> pointers_to(std::vector<std::string>& texts) {
 void reset_signals() {
   struct sigaction action{};
   for (int number = 1; number < NSIG; ++number) {
-    const bool inherited = number == SIGHUP || number == SIGINT || number == SIGQUIT;
+    const bool inherited = number != SIGPIPE && number != SIGXFSZ;
     if (inherited && ::sigaction(number, nullptr, &action) == 0 && action.sa_handler == SIG_IGN) {
       continue;
     }
@@ -315,7 +315,7 @@ std::shared_ptr<Process> start(const SpawnRequest& request, const base::Fd& guar
     coordinator = plan.first_free++;
     plan.fds.emplace_back(myself.get(), coordinator);
   }
-  std::vector<std::string> argv = guard_arguments(guards_socket, coordinator, request.isolate,
+  std::vector<std::string> argv = guard_arguments(guards_socket, coordinator, request.isolate, request.leniency,
                                                   program_candidates(request.argv[0], request.set_env), request.argv);
   plan.argv = pointers_to(argv);
   std::vector<std::string> environment = environment_with(request.set_env);

@@ -2,8 +2,9 @@
 // has started is left. The program has
 //   - the descriptors it was given, the standard ones (0, 1, 2) that it was not given as they are
 //     here, and no other;
-//   - default signal dispositions, but that SIGHUP, SIGINT and SIGQUIT stay ignored if they are
-//     ignored here: nohup(1) and a shell's background jobs mean it for the whole family;
+//   - the signals ignored that are ignored here, as across any exec: nohup(1), a shell's background jobs and
+//     programs that do so mean it for the whole family. SIGPIPE and SIGXFSZ are not: Python ignores them for itself,
+//     and its subprocess.Popen (restore_signals) does the same. All other signals are handled by default;
 //   - an empty signal mask, the caller's process group, directory and limits, that of descriptors as it was before
 //     base::make_room_for_descriptors() raised it.
 #pragma once
@@ -23,6 +24,7 @@ struct SpawnRequest {
   std::vector<std::pair<std::string, std::string>> set_env;  // on top of this process's environment
   std::vector<std::pair<int, int>> fds;                      // {descriptor here, number there}; may overlap
   bool isolate = false;                                      // in a PID namespace of its own
+  Leniency leniency = {};
 };
 
 // The program itself cannot be run: it is missing (ENOENT), may not be executed (EACCES), is of no

@@ -39,15 +39,18 @@ std::optional<Stat> read_stat(pid_t pid) {
   if (name_end == std::string_view::npos || name_end + 2 >= text.size()) {
     return std::nullopt;
   }
-  text.remove_prefix(name_end + 2);
-  constexpr int kState = 3, kParent = 4, kStart = 22;  // as proc(5) numbers them
   Stat entry;
+  entry.is_guard = text.substr(0, name_end).ends_with("(execnet-guard");
+  text.remove_prefix(name_end + 2);
+  constexpr int kState = 3, kParent = 4, kSession = 6, kStart = 22;  // as proc(5) numbers them
   for (int field = kState; field <= kStart; ++field) {
     const std::size_t end = std::min(text.find(' '), text.size());
     if (field == kState && end > 0) {
       entry.state = text[0];
     } else if (field == kParent) {
       entry.parent = number_in<pid_t>(text.substr(0, end));
+    } else if (field == kSession) {
+      entry.session = number_in<pid_t>(text.substr(0, end));
     } else if (field == kStart) {
       entry.start = number_in<unsigned long long>(text.substr(0, end));
     }

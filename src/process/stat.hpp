@@ -9,6 +9,8 @@ namespace execnet::process {
 
 struct Stat {
   pid_t parent = 0;
+  pid_t session = 0;
+  bool is_guard = false;  // of our guards, which call themselves so (guard/guard.cpp, worker/execnet_worker/guard.py)
   char state = '?';
   unsigned long long start = 0;  // clock ticks after boot; with the pid, what tells processes apart
   friend bool operator==(const Stat&, const Stat&) = default;

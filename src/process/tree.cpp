@@ -51,7 +51,8 @@ struct Victim {
   pid_t pid;
   unsigned long long start;
   std::size_t depth;
-  int root_pidfd;  // -1 for descendants
+  int root_pidfd;      // -1 for descendants
+  pid_t kept_without;  // 0, or the session of a root that keeps what is detached: what is in it is not
 
   void signal(int number) const {
     if (root_pidfd >= 0) {
@@ -86,7 +87,8 @@ class Hunt {
       const auto entry = read_stat(root->pid());
       // Looked at in this order, an entry is the root's own and not that of a later process.
       if (!pidfd_ended(root->end_fd())) {
-        add({root->pid(), entry ? entry->start : 0, 0, root->end_fd()});
+        const pid_t kept_without = entry && root->keeps_detached() ? entry->session : 0;
+        add({root->pid(), entry ? entry->start : 0, 0, root->end_fd(), kept_without});
       }
     }
   }
@@ -144,13 +146,22 @@ class Hunt {
     return &victims_[index->second];
   }
 
+  // Not in the session of the root, nor in that in which it was started, which is ours.
+  [[nodiscard]] bool is_kept(const Stat& entry, const Victim& parent) const {
+    return parent.kept_without != 0 && !entry.is_guard && entry.session != parent.kept_without &&
+           entry.session != own_session_;
+  }
+
   void add_descendants(const Table& table) {
     for (bool found = true; found;) {
       found = false;
       for (const auto& [pid, entry] : table) {
         const Victim* parent = known(entry.parent, table);
         if (parent != nullptr && known(pid, table) == nullptr) {
-          add({pid, entry.start, parent->depth + 1, -1});
+          if (is_kept(entry, *parent)) {
+            continue;
+          }
+          add({pid, entry.start, parent->depth + 1, -1, parent->kept_without});
           found = found || known(pid, table) != nullptr;
         }
       }
@@ -158,6 +169,7 @@ class Hunt {
   }
 
   const std::vector<pid_t> spared_;
+  const pid_t own_session_ = ::getsid(0);
   std::vector<Victim> victims_;
   std::unordered_map<pid_t, std::size_t> index_of_;
 };

@@ -112,11 +112,13 @@ std::string native_line(std::string_view native_module) {
          std::to_string(kStreamFd) + "," + std::to_string(kStderrFd) + ")";
 }
 
-std::string fork_server_line(const std::vector<std::string>& modules, std::string_view native_module) {
+std::string fork_server_line(const std::vector<std::string>& modules, std::string_view native_module,
+                             std::chrono::milliseconds grace) {
   std::string names;
   for (const std::string& name : modules) {
     names += (names.empty() ? "" : ",") + path_literal(name);
   }
+  const std::string arguments = "[" + names + "]," + std::to_string(grace.count());
   // Nothing follows the sources until the fork server says that it is ready, so its buffered reader swallows nothing.
   // Its own source stays on this machine, and to load zlib for it would make the process larger, and its forks slower.
   const std::string line =
@@ -126,10 +128,10 @@ std::string fork_server_line(const std::vector<std::string>& modules, std::strin
           "+sys.version.split()[0]);i=open(0,\"rb\",closefd=False);") +
       run(compile(read(fork_server_source().size()), "fork server"), "f", "fork_server");
   if (native_module.empty()) {
-    return line + run_worker({}) + "f[\"fork_workers\"]([" + names +
-           "]);f[\"run\"](lambda r,e:g[\"serve\"](os.fdopen(r,\"rb\"),r,e),os._exit)";
+    return line + run_worker({}) + "f[\"fork_workers\"](" + arguments +
+           ");f[\"run\"](lambda r,e:g[\"serve\"](os.fdopen(r,\"rb\"),r,e),os._exit)";
   }
-  return line + kImportForCore + "c=f[\"fork_workers\"]([" + names + "],lambda:" + core_module(native_module) +
+  return line + kImportForCore + "c=f[\"fork_workers\"](" + arguments + ",lambda:" + core_module(native_module) +
          ");f[\"run\"](c.serve,c.exit)";
 }
 

@@ -1,6 +1,7 @@
 // The one line of Python on the command line of a new interpreter. Values; any thread.
 #pragma once
 
+#include <chrono>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -16,8 +17,10 @@ std::string native_line(std::string_view native_module);
 
 // For a fork server on descriptor 0: imports the modules, then forks workers that serve like those of native_line
 // or, if `native_module` is empty, of pure_line. Reads fork_server.py, and for pure
-// workers worker.py, compressed, from there. On Python 2 it says that Python 3 is needed, and exits.
-std::string fork_server_line(const std::vector<std::string>& modules, std::string_view native_module);
+// workers worker.py, compressed, from there. `grace` is that of the workers, which it outlives. On Python 2 it says
+// that Python 3 is needed, and exits.
+std::string fork_server_line(const std::vector<std::string>& modules, std::string_view native_module,
+                             std::chrono::milliseconds grace);
 
 // Reads worker.py, compressed, from descriptor 0 and serves there and on 1. If there is `code`, it comes before the
 // source, and an interpreter of its version runs that instead. The line runs on Python 2.7 and 3 and contains no single

@@ -158,12 +158,13 @@ TEST(PopenLaunch, WithoutALocalPythonItIsPython3ThenPythonFromThePathThatWillBe)
 TEST(PopenLaunch, WithPreloadItIsAForkServer) {
   const Launch native =
       launch("popen//preload=a,b.c", {.executable = "/opt/python3", .native_module = "/opt/_core.so"});
-  EXPECT_EQ(native.argv, (Words{"/opt/python3", "-u", "-c", fork_server_line({"a", "b.c"}, "/opt/_core.so")}));
+  EXPECT_EQ(native.argv,
+            (Words{"/opt/python3", "-u", "-c", fork_server_line({"a", "b.c"}, "/opt/_core.so", XSpec::kGrace)}));
   EXPECT_TRUE(native.forks);
   EXPECT_TRUE(native.native);
   const Launch pure =
       launch("popen//preload//python=py", {.executable = "/opt/python3", .native_module = "/opt/_core.so"});
-  EXPECT_EQ(pure.argv, (Words{"py", "-u", "-c", fork_server_line({}, "")}));
+  EXPECT_EQ(pure.argv, (Words{"py", "-u", "-c", fork_server_line({}, "", XSpec::kGrace)}));
   EXPECT_FALSE(pure.native);
   EXPECT_GT(preamble(pure).size(), preamble(native).size());
 }
@@ -174,6 +175,16 @@ TEST(PopenLaunch, OnlyANativeWorkerHasTheStreamBesideItsStandardDescriptors) {
   EXPECT_TRUE(launch("popen//preload", local).stream_on_stdio);
   EXPECT_TRUE(launch("popen//python=sudo py", local).stream_on_stdio) << "the program may pass on no more than them";
   EXPECT_TRUE(launch("popen").stream_on_stdio);
+}
+
+TEST(Launch, ItsGuardHasTheGraceOfTheSpecAndKeepsWhatIsDetachedHere) {
+  EXPECT_EQ(launch("popen").leniency.grace, XSpec::kGrace);
+  EXPECT_FALSE(launch("popen").leniency.keeps_detached);
+  EXPECT_EQ(launch("popen//preload//grace=2.5").leniency.grace, std::chrono::milliseconds(2500));
+  EXPECT_TRUE(launch("popen//detached=keep").leniency.keeps_detached);
+  // The worker over there guards itself. What ssh has started is not to stay.
+  EXPECT_EQ(launch("ssh=host//grace=0").leniency.grace, std::chrono::milliseconds(0));
+  EXPECT_FALSE(launch("ssh=host//detached=keep").leniency.keeps_detached);
 }
 
 TEST(PopenLaunch, PreloadNamesModules) {
@@ -198,9 +209,10 @@ TEST(SshLaunch, PutsTheWordsOfTheSpecBetweenConfigAndCommand) {
 }
 
 TEST(SshLaunch, WithPreloadItHasACarrierThatIsTheSameForAllOfThatTarget) {
-  const auto carrier = carrier_of(XSpec("ssh=host//ssh_config=c//python=p//preload=a//chdir=d//nice=1//env:A=b//id=x"));
+  const std::string target = "ssh=host//ssh_config=c//python=p//grace=5//detached=keep";
+  const auto carrier = carrier_of(XSpec(target + "//preload=a//chdir=d//nice=1//env:A=b//id=x"));
   ASSERT_TRUE(carrier.has_value());
-  EXPECT_EQ(carrier->settings(), XSpec("ssh=host//ssh_config=c//python=p").settings());
+  EXPECT_EQ(carrier->settings(), XSpec(target).settings());
   EXPECT_TRUE(carrier->env().empty());
   for (const char* spec : {"ssh=host", "popen//preload", "popen//preload//via=x"}) {
     EXPECT_FALSE(carrier_of(XSpec(spec)).has_value()) << spec;
@@ -210,13 +222,13 @@ TEST(SshLaunch, WithPreloadItHasACarrierThatIsTheSameForAllOfThatTarget) {
 TEST(SshLaunch, WithPreloadTheCarrierIsToStartAForkServer) {
   const LocalPython there{.executable = "/far/python3", .native_module = ""};
   const Launch made = launch("ssh=host//preload=a//env:A=b", there);
-  EXPECT_EQ(made.argv, (Words{"/far/python3", "-u", "-c", fork_server_line({"a"}, "")}));
+  EXPECT_EQ(made.argv, (Words{"/far/python3", "-u", "-c", fork_server_line({"a"}, "", XSpec::kGrace)}));
   EXPECT_EQ(made.env, (std::vector<std::pair<std::string, std::string>>{{"A", "b"}, {kSafePath, kOnlyAtStart}}));
   EXPECT_EQ(made.kind, "Ssh");
   EXPECT_EQ(made.address, "host");
   EXPECT_TRUE(made.forks);
   EXPECT_EQ(launch("ssh=host//preload//python=~/py -X dev", there).argv,
-            (Words{"sh", "-c", "~/py -X dev \"$@\"", "/far/python3", "-u", "-c", fork_server_line({}, "")}))
+            (Words{"sh", "-c", "~/py -X dev \"$@\"", "/far/python3", "-u", "-c", fork_server_line({}, "", XSpec::kGrace)}))
       << "code of the shell, as everywhere";
 }
 
@@ -360,7 +372,7 @@ TEST(Bootstrap, ALineForAServerIsOneLine) {
 
 TEST(Bootstrap, TheLineOfAForkServerCompiles) {
   for (const char* native_module : {"", "/opt/_core.so"}) {
-    const std::string line = fork_server_line({"a", "b.c"}, native_module);
+    const std::string line = fork_server_line({"a", "b.c"}, native_module, XSpec::kGrace);
     EXPECT_EQ(run({"python3", "-c", "import sys; compile(sys.argv[1], 'line', 'exec')", line}).err, "");
   }
 }

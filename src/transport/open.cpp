@@ -32,6 +32,7 @@ Launch launch_for(const XSpec& spec, const LocalPython& python) {
                   : type == "vagrant_ssh" ? vagrant_launch(spec, pure_line())
                                           : popen_launch(spec, python);
   launch.spec = without_secrets(spec.text());
+  launch.leniency.grace = spec.grace();
   return launch;
 }
 
@@ -102,7 +103,8 @@ Link start(const Launch& launch) {
                                         {stderr_out.get(), STDERR_FILENO},
                                         {theirs.get(), kStreamFd},
                                         {standard(STDERR_FILENO), kStderrFd}},
-                                .isolate = launch.isolate};
+                                .isolate = launch.isolate,
+                                .leniency = launch.leniency};
   if (launch.stream_on_stdio && !launch.forks) {  // a fork server writes to its standard input, a socket
     request.fds.insert(request.fds.end(), {{theirs.get(), STDOUT_FILENO}, {standard(STDOUT_FILENO), kStdoutFd}});
   } else {

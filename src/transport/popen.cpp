@@ -68,6 +68,7 @@ Launch popen_launch(const XSpec& spec, const LocalPython& python) {
     launch.advice = "install Python 3 or name an interpreter with python=";
   }
   launch.isolate = spec.has("isolate");
+  launch.leniency.keeps_detached = spec.keeps_detached();  // ssh, say, is not to leave anything
   launch.native = !chosen && !python.executable.empty() && !python.native_module.empty();
   // Who is told -P is to stay without the working directory.
   const bool left_out = std::find(launch.argv.begin(), launch.argv.end(), "-P") != launch.argv.end();
@@ -85,7 +86,8 @@ Launch popen_launch(const XSpec& spec, const LocalPython& python) {
   const std::optional<WorkerCode> code = launch.native || launch.forks ? std::nullopt : python.worker_code;
   launch.worker_code = code ? code->code_gz : "";
   if (launch.forks) {
-    launch.argv.push_back(fork_server_line(preloaded_modules(spec), launch.native ? python.native_module : ""));
+    launch.argv.push_back(
+        fork_server_line(preloaded_modules(spec), launch.native ? python.native_module : "", spec.grace()));
   } else {
     launch.argv.push_back(launch.native ? native_line(python.native_module) : pure_line(code));
   }

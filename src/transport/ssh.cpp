@@ -92,7 +92,7 @@ std::optional<XSpec> carrier_of(const XSpec& spec) {
   XSpec carrier = spec;
   carrier.set_env({});
   for (const auto& [key, value] : spec.settings()) {
-    if (key != "ssh" && key != "ssh_config" && key != "python") {
+    if (key != "ssh" && key != "ssh_config" && key != "python" && key != "grace" && key != "detached") {
       carrier.set(key, std::nullopt);
     }
   }

@@ -40,6 +40,7 @@ struct Launch {
   std::vector<std::pair<std::string, std::string>> env;
   bool stream_on_stdio = false;  // the protocol is on descriptors 0 and 1, too, else on kStreamFd only
   bool isolate = false;          // in a PID namespace of its own
+  process::Leniency leniency;    // of its guard
   bool native = false;           // the worker is our extension; else worker.py is sent first
   bool forks = false;            // a fork server: it makes workers when asked to, and is none itself
   std::string sources;           // what it reads first, if that is not ours

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <charconv>
+#include <chrono>
 #include <cstdint>
 #include <execnet/error.hpp>
 #include <execnet/xspec.hpp>
@@ -22,10 +23,26 @@ constexpr std::string_view kEnvPrefix = "env:";
 constexpr std::string_view kSecret = "***";
 
 // Those that the library reads.
-constexpr std::string_view kKeys[] = {
-    "popen",   "ssh",   "vagrant_ssh",         "socket",     "via",       "installvia", "id",     "python",
-    "chdir",   "nice",  "dont_write_bytecode", "ssh_config", "execmodel", "stdout",     "window", "isolate",
-    "preload", "limits"};
+constexpr std::string_view kKeys[] = {"popen",
+                                      "ssh",
+                                      "vagrant_ssh",
+                                      "socket",
+                                      "via",
+                                      "installvia",
+                                      "id",
+                                      "python",
+                                      "chdir",
+                                      "nice",
+                                      "dont_write_bytecode",
+                                      "ssh_config",
+                                      "execmodel",
+                                      "stdout",
+                                      "window",
+                                      "isolate",
+                                      "preload",
+                                      "limits",
+                                      "grace",
+                                      "detached"};
 
 bool is_ours(std::string_view key) { return std::find(std::begin(kKeys), std::end(kKeys), key) != std::end(kKeys); }
 
@@ -222,11 +239,26 @@ XSpec::Limits XSpec::limits() const {
   return limits;
 }
 
+std::chrono::milliseconds XSpec::grace() const {
+  const auto text = get("grace");
+  if (!text) {
+    return kGrace;
+  }
+  double seconds = 0;
+  const auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), seconds);
+  constexpr double kMost = kMostGrace.count();
+  if (error != std::errc() || end != text->data() + text->size() || !(seconds >= 0 && seconds <= kMost)) {
+    refuse("grace=" + *text + " is not a number of seconds from 0 to " + std::to_string(kMostGrace.count()), text_,
+           "the form is grace=5 or grace=0.5");
+  }
+  return std::chrono::ceil<std::chrono::milliseconds>(std::chrono::duration<double>(seconds));
+}
+
 void XSpec::validate() const {
   const std::string kind = type();
-  static constexpr std::string_view kNeedValue[] = {"ssh",        "vagrant_ssh", "id",        "python", "chdir",
-                                                    "nice",       "ssh_config",  "execmodel", "stdout", "via",
-                                                    "installvia", "isolate",     "window",    "limits"};
+  static constexpr std::string_view kNeedValue[] = {
+      "ssh",    "vagrant_ssh", "id",         "python",  "chdir",  "nice",   "ssh_config", "execmodel",
+      "stdout", "via",         "installvia", "isolate", "window", "limits", "grace",      "detached"};
   for (const std::string_view name : kNeedValue) {
     const std::string key(name);
     if (has(key) && get(key).value_or("").empty()) {
@@ -250,8 +282,15 @@ void XSpec::validate() const {
   }
   static_cast<void>(window());
   static_cast<void>(limits());
+  static_cast<void>(grace());
   if (const auto out = get("stdout"); out && *out != "inherit" && *out != "null") {
     refuse("unknown stdout=" + *out, text_, "the form is stdout=inherit or stdout=null");
+  }
+  if (const auto detached = get("detached"); detached && *detached != "kill" && *detached != "keep") {
+    refuse("unknown detached=" + *detached, text_, "the form is detached=keep or detached=kill");
+  }
+  if (keeps_detached() && has("isolate")) {
+    refuse("detached=keep with isolate=", text_, "nothing outlives a PID namespace: leave out one of the two");
   }
   if (const auto isolate = get("isolate")) {
     if (*isolate != "pidns") {

@@ -144,6 +144,22 @@ TEST(XSpec, AWindowIsANumberOfBytes) {
   EXPECT_EQ(XSpec("popen//window=9223372036854775807").window(), 9223372036854775807U);
 }
 
+TEST(XSpec, AGraceIsANumberOfSeconds) {
+  using std::chrono::milliseconds;
+  EXPECT_EQ(XSpec("popen").grace(), XSpec::kGrace);
+  EXPECT_EQ(XSpec("popen//grace=0").grace(), milliseconds(0));
+  EXPECT_EQ(XSpec("popen//grace=5").grace(), milliseconds(5000));
+  EXPECT_EQ(XSpec("popen//grace=0.25").grace(), milliseconds(250));
+  EXPECT_EQ(XSpec("popen//grace=1e-9").grace(), milliseconds(1));
+  EXPECT_EQ(XSpec("popen//grace=1000000").grace(), XSpec::kMostGrace);
+}
+
+TEST(XSpec, WhatIsDetachedIsKeptOnRequest) {
+  EXPECT_TRUE(XSpec("popen//detached=keep").keeps_detached());
+  EXPECT_FALSE(XSpec("popen//detached=kill").keeps_detached());
+  EXPECT_FALSE(XSpec("popen").keeps_detached());
+}
+
 TEST(XSpec, ValidateAcceptsWhatMakesSense) {
   for (const char* text : {"popen",
                            "popen=1",
@@ -155,6 +171,9 @@ TEST(XSpec, ValidateAcceptsWhatMakesSense) {
                            "popen//window=1",
                            "popen//window=8M",
                            "popen//dont_write_bytecode",
+                           "popen//grace=0.5//detached=kill",
+                           "popen//detached=kill//isolate=pidns",
+                           "ssh=host//detached=keep",
                            "ssh=host",
                            "ssh=user@host",
                            "ssh=-p 2222 host",
@@ -171,8 +190,9 @@ TEST(XSpec, ValidateAcceptsWhatMakesSense) {
 }
 
 TEST(XSpec, ValidateRefusesWhatCannotWork) {
-  for (const char* text : {"ssh", "ssh=", "popen//id", "popen//id=", "popen//python=", "popen//python", "popen//chdir=",
-                           "ssh=host//ssh_config=", "popen//nice", "popen//window", "popen//window="}) {
+  for (const char* text : {"ssh", "ssh=", "popen//id", "popen//id=", "popen//python=", "popen//python",
+                           "popen//chdir=", "ssh=host//ssh_config=", "popen//nice", "popen//window",
+                           "popen//window=", "popen//grace", "popen//grace=", "popen//detached", "popen//detached="}) {
     EXPECT_TRUE(contains(validate_refusal(text), "=value")) << text;
   }
   for (const char* text :
@@ -185,6 +205,14 @@ TEST(XSpec, ValidateRefusesWhatCannotWork) {
         "popen//window=9223372036854775808", "popen//window=8589934592G"}) {
     EXPECT_TRUE(contains(validate_refusal(text), "is not a number of bytes")) << text;
   }
+  for (const char* text : {"popen//grace=-1", "popen//grace=inf", "popen//grace=nan", "popen//grace=5s",
+                           "popen//grace= 1", "popen//grace=1,5", "popen//grace=1000001", "popen//grace=1e999"}) {
+    EXPECT_TRUE(contains(validate_refusal(text), "is not a number of seconds from 0 to 1000000")) << text;
+  }
+  for (const char* text : {"popen//detached=yes", "popen//detached=Keep"}) {
+    EXPECT_TRUE(contains(validate_refusal(text), "the form is detached=keep or detached=kill")) << text;
+  }
+  EXPECT_TRUE(contains(validate_refusal("popen//detached=keep//isolate=pidns"), "detached=keep with isolate="));
   EXPECT_TRUE(contains(validate_refusal("popen//python='a"), "no closing quote"));
   EXPECT_TRUE(contains(validate_refusal("popen//python=  "), "no program"));
   EXPECT_TRUE(contains(validate_refusal("ssh=-oProxyCommand=evil"), "no host"));

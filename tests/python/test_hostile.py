@@ -55,6 +55,8 @@ HELLO_OF_A_COORDINATOR = {
     "env": {},
     "dont_write_bytecode": False,
     "stdout": "inherit",
+    "grace": 1000,
+    "detached": "kill",
     "window": None,
 }
 

@@ -16,6 +16,8 @@ inline base::Buffer coordinator_hello() {
                                        {"env", Dict{}},
                                        {"dont_write_bytecode", false},
                                        {"stdout", "inherit"},
+                                       {"grace", 1000},
+                                       {"detached", "kill"},
                                        {"window", Value()}}));
 }
 

@@ -42,6 +42,8 @@ def groups(spec: execnet.XSpec) -> None:
     assert_type(group.makegateway(), execnet.Gateway)
     assert_type(group.makegateway(spec), execnet.Gateway)
     assert_type(group.makegateway("popen"), execnet.Gateway)
+    assert_type(execnet.Group(grace=5).grace, float)
+    group.grace = 5
     assert_type(group.execmodel.backend, str)
     assert_type(group.remote_execmodel.backend, str)
     assert_type(group._gateways, list[execnet.Gateway])

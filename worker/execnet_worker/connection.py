@@ -52,6 +52,7 @@ class Connection(object):
         self.strconfig = (True, False)
         self.window = UNBOUNDED  # of channels for which none is set
         self.error = None  # EOFError once nothing more comes
+        self.lost = False  # the coordinator is gone, and has not told this worker to end
         self.gateway = None
         self.pending_calls = 0  # of callbacks
         self.on_call_done = None  # called by the dispatcher after each

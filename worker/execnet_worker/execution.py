@@ -90,7 +90,7 @@ class Executor(object):
         request = load(payload, None)
         check_open(request)
         channel = connection.channel_for(number)
-        opened = OpenedProcess(connection, channel, request[0], request[1], request[3])
+        opened = OpenedProcess(connection, channel, request)
         with connection.lock:
             channel._state.relay, channel._state.window = opened, UNBOUNDED  # it has its own
             self._unfinished += 1

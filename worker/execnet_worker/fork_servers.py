@@ -17,7 +17,7 @@ READY, FORKED = 1, 2
 SYS_PIDFD_OPEN = 434
 NO_PIDFDS = (errno.ENOSYS, errno.EPERM, errno.EACCES)  # by an old kernel, a sandbox, a filter
 WANT = (errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS)  # of memory; nothing was sent then
-fork_servers = {}  # (arguments, environment, directory) -> ForkServer
+fork_servers = {}  # (arguments, environment, directory, whether what is detached is kept) -> ForkServer
 fork_servers_lock = allocate_lock()
 
 
@@ -25,16 +25,16 @@ class ForkError(Exception):
     """Why there is no worker of a fork server, or none any more."""
 
 
-def fork_server(argv, env, sources):
+def fork_server(argv, env, sources, keep_detached):
     """The one that fits, or a new one."""
     if not PY3 or not LINUX:
         raise ForkError("preload needs Python 3, and this is Python %s on %s" % (sys.version.split()[0], sys.platform))
-    key = (tuple(argv), tuple(sorted(env.items())), os.getcwd())
+    key = (tuple(argv), tuple(sorted(env.items())), os.getcwd(), keep_detached)
     with fork_servers_lock:
         server = fork_servers.get(key)
         if server is None or server.is_over():
             check_pidfds()
-            server = fork_servers[key] = ForkServer(argv, env, sources)
+            server = fork_servers[key] = ForkServer(argv, env, sources, keep_detached)
         return server
 
 
@@ -64,12 +64,13 @@ class ForkServer(object):
     One request at a time: who asks reads the answer.
     """
 
-    def __init__(self, argv, env, sources):
+    def __init__(self, argv, env, sources, keep_detached):
         with INSTALLED:
             import select
             import socket
             import subprocess
         self.select, self._socket = select, socket
+        self.keep_detached = keep_detached
         self._turn = allocate_lock()  # to ask
         self._lock = allocate_lock()  # guards what follows
         self._awaited = 0  # by so many, until it is ready
@@ -211,7 +212,7 @@ class ForkServer(object):
         while self._process.poll() is None and now() < deadline:
             time.sleep(0.005)
         if self._process.poll() is None:
-            kill_tree(self._process.pid)
+            kill_tree(self._process.pid, self.keep_detached)
         code = self._process.wait()
         self._how = self._how or "its fork server has ended: " + describe_end(code)
         return self._how
@@ -244,7 +245,7 @@ class ForkedProcess(object):
         ends.register(self._server.control, 0)
         if self._pidfd not in dict(ends.poll()):  # its fork server is gone
             if self.pid is not None:
-                kill_tree(self.pid)
+                kill_tree(self.pid, self._server.keep_detached)
             ends.unregister(self._server.control)
             ends.poll()
         os.close(self._pidfd)

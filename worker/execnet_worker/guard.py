@@ -4,12 +4,12 @@ import errno
 import os
 import time
 
-from .processes import children_of_all
+from .processes import GUARD, children_of_all, is_detached
 from .system import LINUX, now, signal
 
 MOMENT = 0.3  # seconds for a worker whose stream has ended, and for what a worker leaves behind, to end by itself
 MOST_INTERRUPTIONS = 1000  # one after the other; more are an error that is there to stay
-PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 1, 4, 36
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 1, 4, 15, 36
 POLLRDHUP = 0x2000 if LINUX else 0
 
 
@@ -25,8 +25,11 @@ def prctl(option, value):
         return False
 
 
-def fork_under_guard(stream_fd):
+def fork_under_guard(stream_fd, grace, keep_detached):
     """Returns in a child of a child, as the worker. The two processes above see to it that nothing of it stays.
+
+    When the stream ends, everything has so many seconds more. If what is detached is kept, they leave alone what is in
+    a session of its own by the time that the worker ends.
 
     Where no program of ours runs, that is over ssh, behind a pure proxy and at a socket server. It is what
     guard/guard.cpp is elsewhere: both adopt what the worker leaves behind, either notices when the other one is killed,
@@ -41,6 +44,8 @@ def fork_under_guard(stream_fd):
     """
     if not hasattr(os, "fork"):
         return
+    sigchld = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if it is ignored, the kernel collects our children
+    session = os.getsid(0) if keep_detached else None
     above = None  # a pipe that ends with the process above
     for inner in (False, True):
         guard, outside, adopts = os.getpid(), os.getpgrp(), prctl(PR_SET_CHILD_SUBREAPER, 1)
@@ -55,12 +60,17 @@ def fork_under_guard(stream_fd):
             else:
                 set_group(outside if inner else 0)
             group = None if adopts else guard if inner else child
-            Guard(child, group).run([fd for fd in (stream_fd, above) if fd is not None], keep)
+            prctl(PR_SET_NAME, GUARD)
+            ends = {stream_fd: MOMENT + grace}
+            if above is not None:
+                ends[above] = MOMENT
+            Guard(child, group, session).run(ends, keep)
         os.close(keep)
         if above is not None:
             os.close(above)
         above = alive
     os.close(above)
+    signal.signal(signal.SIGCHLD, sigchld)
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != guard:
         os._exit(1)
@@ -90,22 +100,24 @@ def set_group(number):
 
 
 class Guard(object):
-    """One of the two; `group` is the number of the worker's process group where that is killed, else None.
+    """One of the two; `group` is the number of the worker's process group where that is killed, else None. `session` is
+    that in which the worker was started, if what is in another one is kept, else None.
 
     A guard that cannot watch guards nobody: whatever fails in it, for want of memory or since a filter of system calls
     refuses it, it kills all that it guards, and ends. It tries nothing again without an end.
     """
 
-    def __init__(self, child, group):
-        self._child, self._group = child, group
+    def __init__(self, child, group, session):
+        self._child, self._group, self._session = child, group, session
         self._status = None
         self._signals = []  # that came, to be passed on
 
     def run(self, ends, keep):
-        """Watches until one of the descriptors `ends` does, or the child. `keep` stays open. Does not return."""
+        """Watches until the child ends, or so many seconds after one of the descriptors `ends` does. `keep` stays open.
+        Does not return."""
         try:
             try:
-                self._watch(*self._equip(ends, keep))
+                self._watch(ends, *self._equip(ends, keep))
             finally:
                 self._kill_all()
         except BaseException:
@@ -140,22 +152,21 @@ class Guard(object):
             poll.register(fd, POLLRDHUP)
         return poll, wakeup
 
-    def _watch(self, poll, wakeup):
+    def _watch(self, ends, poll, wakeup):
         """Until it is time to kill all that is left."""
-        deadline = None
-        ended = False  # the stream, or the process above
+        deadline = float("inf")
         interruptions = 0
         while self._collect(os.WNOHANG) or self._group_is_left():
             self._pass_on()
-            if deadline is None and (ended or self._status is not None):
-                deadline = now() + MOMENT
-            left = None if deadline is None else deadline - now()
-            if left is not None and left <= 0:
+            if self._status is not None:
+                deadline = min(deadline, now() + MOMENT)
+            left = deadline - now()
+            if left <= 0:
                 return
             if self._status is not None and self._group is not None:
                 left = min(left, 0.02)  # nobody tells when the group is empty
             try:
-                ready = poll.poll(None if left is None else int(left * 1000) + 1)
+                ready = poll.poll(None if left == float("inf") else int(left * 1000) + 1)
             except (EnvironmentError, self._error) as error:
                 interruptions += 1
                 if error.args[0] != errno.EINTR or interruptions > MOST_INTERRUPTIONS:
@@ -168,7 +179,7 @@ class Guard(object):
                     os.read(fd, 512)
                 else:
                     poll.unregister(fd)
-                    ended = True
+                    deadline = min(deadline, now() + ends[fd])
 
     def _pass_on(self):
         while self._signals:
@@ -226,8 +237,12 @@ class Guard(object):
         """What to kill: none of them has been collected, so that no number is a stranger's."""
         child = [(os.kill, self._child)] if self._status is None else []
         if self._group is None:
-            return [(os.kill, pid) for pid in self._children()] or child
+            return [(os.kill, pid) for pid in self._children() if not self._is_kept(pid)] or child
         return [(os.killpg, self._group)] + child if child or self._group == os.getpid() else []
+
+    def _is_kept(self, pid):
+        """Not one that is in a session of the worker: where it was started, or one that it has made for itself."""
+        return self._session is not None and pid != self._child and is_detached(pid, (self._session, self._child))
 
     def _children(self):
         """Their numbers, from /proc; where that shows none, by asking about all numbers that there may be."""

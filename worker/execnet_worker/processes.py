@@ -6,6 +6,7 @@ from .system import allocate_lock, native, portable, signal, start_thread
 
 PIECE_SIZE = 64 * 1024
 TAIL = 4096  # bytes of a process's stderr that are kept for error messages
+GUARD = b"execnet-guard"  # the name of a guard's process
 
 
 class StderrTail(object):
@@ -51,6 +52,8 @@ class StderrTail(object):
 
 
 def describe_end(code):
+    if code == 0 and signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
+        return "exit status unknown"  # the kernel has collected it; Popen takes that for 0
     return "exit status %d" % code if code >= 0 else "killed by " + signal_name(-code)
 
 
@@ -109,15 +112,32 @@ def children_of_all():
     return children
 
 
-def kill_tree(pid):
-    """The process, and what /proc shows to be under it; without that, the process itself."""
+def is_detached(pid, sessions):
+    """Whether a process is in none of these sessions, and no guard. False if nobody tells: then it is killed."""
+    try:
+        if os.getsid(pid) in sessions:
+            return False
+        with open("/proc/%d/comm" % pid, "rb") as name:
+            return name.read().strip() != GUARD
+    except EnvironmentError:
+        return False
+
+
+def kill_tree(pid, keep_detached=False):
+    """The process, and what /proc shows to be under it; without that, the process itself.
+
+    What is detached, and to be kept, is in another session than this process and that one.
+    """
     try:
         children = children_of_all()
+        sessions = (os.getsid(0), os.getsid(pid))
     except EnvironmentError:
-        children = {}  # no descriptor is left
+        children = {}  # no descriptor is left, or it has just ended
     doomed = [pid]
     for one in doomed:
-        doomed += children.get(one, [])
+        doomed += [
+            child for child in children.get(one, []) if not (keep_detached and is_detached(child, sessions))
+        ]
     for one in doomed:
         try:
             os.kill(one, signal.SIGKILL)

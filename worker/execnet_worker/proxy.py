@@ -9,8 +9,8 @@ from .frames import DATA
 from .imports import INSTALLED
 from .locks import release
 from .processes import PIECE_SIZE, StderrTail, describe_end, kill_tree
-from .system import PY3, ThreadError, allocate_lock, close_on_exec, native, now, portable, start_thread
-from .values import dump
+from .system import LOST_MOMENT, PY3, ThreadError, allocate_lock, close_on_exec, native, now, portable, start_thread
+from .values import INTEGERS, dump
 
 RELAY_WINDOW = 1024 * 1024  # bytes that may be under way on a channel in one direction
 MOST_SOURCES = 128 * 1024  # bytes that a fork server reads first, which a socket takes at once
@@ -22,9 +22,10 @@ class OpenedProcess(object):
     Four threads: one waits for its end, the others copy its input, its output and its stderr.
     """
 
-    def __init__(self, connection, channel, argv, env, sources):
+    def __init__(self, connection, channel, request):
         self._connection, self._channel, self._state = connection, channel, channel._state
-        self._argv, self._env, self._sources = argv, env, sources
+        self._argv, self._env, _, self._sources, grace, self._keep_detached = request
+        self._grace = grace / 1000.0
         self._process = self._server = None
         self._stream = self._stderr = self._output = None
         self._ended = False
@@ -80,7 +81,7 @@ class OpenedProcess(object):
         """Ends what there is, and returns why."""
         self._ended = True
         if self._process is not None:
-            kill_tree(self._process.pid)
+            kill_tree(self._process.pid, self._keep_detached)
             try:
                 self._process.wait()
             except (ForkError, EnvironmentError):
@@ -105,7 +106,7 @@ class OpenedProcess(object):
         env = dict(os.environb if PY3 else os.environ)
         env.update(self._env)
         if self._sources is not None:
-            self._server = fork_server(self._argv, env, self._sources)
+            self._server = fork_server(self._argv, env, self._sources, self._keep_detached)
             return self._server.fork(theirs, self._state)
         return subprocess.Popen(
             self._argv, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, env=env, close_fds=True
@@ -119,7 +120,9 @@ class OpenedProcess(object):
         """The coordinator has ended the stream, or is gone."""
         release(self._look)
         try:
-            start_thread("end %d" % self._state.id, self._end_within, 0.3)
+            # Without a coordinator its code is interrupted, and has its time after that.
+            seconds = LOST_MOMENT + self._grace if self._connection.lost else 0.3
+            start_thread("end %d" % self._state.id, self._end_within, seconds)
         except ThreadError:  # then without a moment to end by itself
             self._end()
 
@@ -135,7 +138,7 @@ class OpenedProcess(object):
     def _end(self):
         if self._process is not None:
             if self._process.pid is not None:
-                kill_tree(self._process.pid)
+                kill_tree(self._process.pid, self._keep_detached)
         elif self._server is not None:
             self._server.give_up()
 
@@ -183,10 +186,11 @@ class OpenedProcess(object):
 
 def check_open(request):
     """Throws ProtocolError unless it is what OPEN has to carry for a pure worker."""
-    if type(request) is tuple and len(request) == 4:
-        argv, env, stdio, sources = request
-        if type(argv) is list and argv and type(env) is dict and stdio is True:
+    if type(request) is tuple and len(request) == 6:
+        argv, env, stdio, sources, grace, keep_detached = request
+        ending = type(grace) in INTEGERS and type(keep_detached) is bool
+        if type(argv) is list and argv and type(env) is dict and stdio is True and ending:
             words = argv + list(env) + list(env.values()) + ([] if sources is None else [sources])
             if all(isinstance(word, bytes) for word in words) and len(sources or b"") <= MOST_SOURCES:
                 return
-    raise ProtocolError("OPEN without (argv, env, True, sources)")
+    raise ProtocolError("OPEN without (argv, env, True, sources, grace, keeps detached)")

@@ -31,6 +31,7 @@ from .guard import fork_under_guard
 from .imports import INSTALLED, restore_working_directory
 from .sources import format_error
 from .system import (
+    LOST_MOMENT,
     PY3,
     ThreadError,
     close_on_exec,
@@ -55,10 +56,11 @@ HELLO_TYPES = {
     "env": (dict,),
     "dont_write_bytecode": (bool,),
     "stdout": (str,),
+    "grace": INTEGERS,  # milliseconds
+    "detached": (str,),
     "window": INTEGERS + (type(None),),
 }
 TERMINATE_GRACE = 5.0  # seconds for running code to end, before and after it is interrupted
-LOST_GRACE = 0.1  # the same, when the coordinator is gone
 
 
 def read_hello(messages):
@@ -177,7 +179,6 @@ def serve(stream, write_fd, stderr_fd, beside=()):
             write_fd = stream.fileno()
             stderr_fd, stdout_fd = beside[1:]
         else:
-            fork_under_guard(stream.fileno())
             stdout_fd = os.dup(2)
         # The code that runs here must not get at the stream.
         null = os.open(os.devnull, os.O_RDONLY)
@@ -196,6 +197,9 @@ def serve(stream, write_fd, stderr_fd, beside=()):
     except (ProtocolError, LoadError) as error:
         complain(error)
         sys.exit(1)
+    grace = hello["grace"] / 1000.0
+    if stderr_fd is None:  # before anything else runs here, and there is anything to be guarded
+        fork_under_guard(stream.fileno(), grace, hello["detached"] == "keep")
     wrong = apply_hello(hello)
     if wrong is not None:
         connection.say_hello({u"protocol": PROTOCOL, u"error": portable(wrong)})
@@ -228,7 +232,7 @@ def serve(stream, write_fd, stderr_fd, beside=()):
             # A thread ends by pthread_exit() there, which loads a library: later there may be no descriptor for it.
             start_thread("first", int)
         start_thread("poster", for_good, connection.run_poster)
-        start_thread("receiver", receive_all, messages, connection, executor, select.select, outcome)
+        start_thread("receiver", receive_all, messages, connection, executor, select.select, grace, outcome)
     except ThreadError as error:
         complain(error)
         os._exit(1)  # nobody would tell the poster to end
@@ -249,7 +253,7 @@ def serve(stream, write_fd, stderr_fd, beside=()):
     os._exit(status)
 
 
-def receive_all(messages, connection, executor, select, outcome):
+def receive_all(messages, connection, executor, select, grace, outcome):
     """The receiver: takes in all messages, then sees to it that the process ends."""
     handlers = {
         EXEC: executor.on_exec,
@@ -263,11 +267,11 @@ def receive_all(messages, connection, executor, select, outcome):
         CREDIT: connection.on_credit,
         WINDOW: connection.on_window,
     }
-    grace, status = LOST_GRACE, 0
+    told, status = False, 0
     try:
         for kind, number, payload in messages:
             if kind == TERMINATE:
-                grace = TERMINATE_GRACE
+                told = True
                 break
             if kind not in handlers:
                 raise ProtocolError("HELLO comes first, and once")
@@ -283,8 +287,9 @@ def receive_all(messages, connection, executor, select, outcome):
         status = 1
     if status:
         connection.break_off()
-    outcome.append((status, grace == TERMINATE_GRACE))
+    outcome.append((status, told))
     executor.refusing = True
+    connection.lost = not told
     try:
         connection.finish()  # then only ending: the calls with end markers are waited for
     except Exception:
@@ -292,21 +297,29 @@ def receive_all(messages, connection, executor, select, outcome):
     executor.ending = True
     executor.wake()
     # The process ends under this thread's feet, unless code does not want to.
-    grace = wait_for_end(connection.stream_fd, select, grace)
+    lost = wait_for_end(connection.stream_fd, select, TERMINATE_GRACE) if told else sleep(LOST_MOMENT)
     os.kill(os.getpid(), signal.SIGINT)  # comes to the main thread, and interrupts its system calls
     executor.wake()
-    wait_for_end(connection.stream_fd, select, grace)
+    if not told:
+        sleep(grace)
+    elif lost:
+        sleep(LOST_MOMENT)
+    else:
+        wait_for_end(connection.stream_fd, select, TERMINATE_GRACE)
     os._exit(1)
 
 
-def wait_for_end(descriptor, select, grace):
-    """Waits for so many seconds, or LOST_GRACE after the end of the stream. Returns the time to wait next."""
-    deadline = now() + grace
-    while grace != LOST_GRACE and now() < deadline:
+def wait_for_end(descriptor, select, seconds):
+    """Waits for so many seconds, or LOST_MOMENT after the end of the stream. Returns whether that has come.
+
+    Who has told the worker to end has set a time, which may be over then.
+    """
+    deadline = now() + seconds
+    while now() < deadline:
         try:
             if select([descriptor], [], [], max(0, deadline - now()))[0] and not os.read(descriptor, CHUNK):
-                grace, deadline = LOST_GRACE, now() + LOST_GRACE
+                sleep(LOST_MOMENT)
+                return True
         except Exception:  # of Python 2 it is no EnvironmentError
-            sleep(LOST_GRACE)
-    sleep(max(0, deadline - now()))
-    return grace
+            sleep(LOST_MOMENT)
+    return False

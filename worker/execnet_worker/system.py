@@ -21,6 +21,7 @@ unicode_type = type(u"")
 izip, imap = (zip, map) if PY3 else (itertools.izip, itertools.imap)
 now = time.monotonic if PY3 else time.time
 sleep = time.sleep  # also if gevent replaces it
+LOST_MOMENT = 0.1  # seconds from the end of the coordinator until running code is interrupted
 
 
 def native(text):

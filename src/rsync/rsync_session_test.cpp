@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <iterator>
 
 namespace execnet::core {
 namespace {
@@ -268,6 +269,20 @@ TEST_F(RSyncSessionTest, WhatIsAFileNoMoreIsDropped) {
   static_cast<void>(session.next_message());
   session.answered(Value(List{Tuple{"want", 1, false}, Tuple{"want", 2, false}}));
   EXPECT_EQ(kinds_of(all_messages(session)), (Kinds{"drop", "drop", "finish"}));
+}
+
+TEST_F(RSyncSessionTest, WhatFailsWhileItIsReadIsTakenBackAndLeftOut) {
+  const std::string speed = "/sys/class/net/lo/speed";  // can be opened; each read(2) of it fails
+  std::ifstream file(speed);
+  if (!file || !std::string(std::istreambuf_iterator<char>(file), {}).empty()) {
+    GTEST_SKIP() << speed << " is not there, or can be read";
+  }
+  tree.emplace("/sys/class/net/lo", [&](const std::string& path) { return path == speed; });
+  RSyncSession session = this->session();
+  static_cast<void>(session.next_message());
+  session.answered(Value(List{Tuple{"want", 1, false}}));
+  EXPECT_EQ(kinds_of(all_messages(session)), (Kinds{"open", "abort", "drop", "finish"}));
+  EXPECT_EQ(notes.unreadable, std::vector<std::uint32_t>{1});
 }
 
 TEST_F(RSyncSessionTest, SetIdBitsGoAlongOnlyIfAskedFor) {

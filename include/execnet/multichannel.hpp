@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <memory>
 #include <optional>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include <execnet/channel.hpp>
@@ -32,6 +34,9 @@ class EXECNET_EXPORT ReceiveQueue {
   std::shared_ptr<State> state_;
 };
 
+struct Partial;
+
+// When a call of it fails at one of the channels, the error has what the call had got until then: Error::partial().
 class EXECNET_EXPORT MultiChannel {
  public:
   explicit MultiChannel(std::vector<Channel> channels) : channels_(std::move(channels)) {}
@@ -43,15 +48,16 @@ class EXECNET_EXPORT MultiChannel {
 
   // Sends the item to every channel.
   void send_each(const Value& item) const;
-  // One item from every channel, in the order of the channels. Throws as Channel::receive.
+  // One item from every channel, in the order of the channels. Throws as Channel::receive, at the first channel that
+  // has none; those behind it keep theirs. DataFormatError for an item that is no T, when all were received.
   template <typename T = Value>
   [[nodiscard]] std::vector<T> receive_each() const {
-    std::vector<T> items;
-    items.reserve(channels_.size());
-    for (const Channel& channel : channels_) {
-      items.push_back(channel.receive<T>());
+    std::vector<Value> values = receive_values();
+    if constexpr (std::is_same_v<T, Value>) {
+      return values;
+    } else {
+      return convert<T>(values);
     }
-    return items;
   }
   // From now on the items of all channels go to the queue, and the end of each.
   [[nodiscard]] ReceiveQueue make_receive_queue() const { return ReceiveQueue(channels_); }
@@ -59,7 +65,44 @@ class EXECNET_EXPORT MultiChannel {
   void waitclose() const;
 
  private:
+  [[nodiscard]] std::vector<Value> receive_values() const;
+  template <typename T>
+  [[nodiscard]] std::vector<T> convert(const std::vector<Value>& values) const;
+
   std::vector<Channel> channels_;
 };
+
+// What a call for several channels or gateways had got when it failed, so that nothing of it is lost.
+//   try {
+//     items = channels.receive_each();
+//   } catch (const execnet::GatewayGone& error) {
+//     for (const auto& [channel, item] : error.partial()->received) log(channel.id(), item);
+//   }
+struct Partial {
+  // Those that the call was done for, in order. Of Group::remote_exec they are the ones that it has made, of waitclose
+  // those that were closed without an error. Any other call stops at the one behind them.
+  std::vector<Channel> channels;
+  std::vector<std::pair<Channel, Value>> received = {};  // of receive_each: what came from each of them
+  std::optional<ReceiveQueue> queue = std::nullopt;      // of make_receive_queue: where their items go
+};
+
+template <typename T>
+std::vector<T> MultiChannel::convert(const std::vector<Value>& values) const {
+  std::vector<T> items;
+  items.reserve(values.size());
+  try {
+    for (const Value& value : values) {
+      items.push_back(value.as<T>());
+    }
+  } catch (Error& error) {
+    Partial partial{.channels = channels_};
+    for (std::size_t index = 0; index < values.size(); ++index) {
+      partial.received.emplace_back(channels_[index], values[index]);
+    }
+    error.set_partial(std::make_shared<const Partial>(std::move(partial)));
+    throw;
+  }
+  return items;
+}
 
 }  // namespace execnet

@@ -73,12 +73,12 @@ nb::list launch_args(const PyMembership& self, nb::handle_t<XSpec> given) {
   return words;
 }
 
-void terminate(const PyMembership& self, nb::handle timeout) {
+bool terminate(const PyMembership& self, nb::handle timeout) {
   const auto membership = self.core;
   const auto seconds = seconds_of(timeout);
   const base::Wait wait = wait_for(self.hub);
   const WithoutGil nogil;
-  membership->terminate(seconds, wait);
+  return membership->terminate(seconds, wait);
 }
 
 }  // namespace
@@ -112,9 +112,11 @@ void bind_membership(nb::module_& module) {
            "Starts a gateway for each, all at the same time; when one fails none stays.")
       .def("launch_args", &launch_args, nb::arg("spec"), nb::sig("def launch_args(self, spec: XSpec) -> list[str]"),
            "The command line that start() would run. Raises ValueError for what it would refuse.")
-      .def("terminate", &terminate, nb::arg("timeout").none() = nb::none(),
-           nb::sig("def terminate(self, timeout: float | None = None) -> None"),
-           "Ends all, and waits until their processes are gone, at the longest 0.2 s beyond `timeout` seconds.")
+      .def(
+          "terminate", &terminate, nb::arg("timeout").none() = nb::none(),
+          nb::sig("def terminate(self, timeout: float | None = None) -> bool"),
+          "Ends all, and waits until their processes are gone, at the longest 0.2 s beyond `timeout` seconds. Whether\n"
+          "all have ended by themselves.")
       .def(
           "tell_to_exit",
           [](const PyMembership& self) {

@@ -16,6 +16,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "base/fd.hpp"
 #include "base/fork.hpp"
@@ -37,6 +38,10 @@ struct ExitStatus {
 
   friend bool operator==(const ExitStatus&, const ExitStatus&) = default;
 };
+
+// What subprocess.Popen.returncode would be after an end that describe() has such a text of, whatever follows it: the
+// exit code, or the negative number of a signal. None if it says neither.
+std::optional<int> returncode_of(std::string_view described);
 
 class Process {
  public:

@@ -22,10 +22,25 @@ constexpr std::string_view kEnvPrefix = "env:";
 constexpr std::string_view kSecret = "***";
 
 // Those that the library reads.
-constexpr std::string_view kKeys[] = {
-    "popen",   "ssh",   "vagrant_ssh",         "socket",     "via",       "installvia", "id",     "python",
-    "chdir",   "nice",  "dont_write_bytecode", "ssh_config", "execmodel", "stdout",     "window", "isolate",
-    "preload", "limits"};
+constexpr std::string_view kKeys[] = {"popen",
+                                      "ssh",
+                                      "vagrant_ssh",
+                                      "socket",
+                                      "via",
+                                      "installvia",
+                                      "id",
+                                      "python",
+                                      "chdir",
+                                      "nice",
+                                      "dont_write_bytecode",
+                                      "ssh_config",
+                                      "execmodel",
+                                      "stdout",
+                                      "window",
+                                      "isolate",
+                                      "preload",
+                                      "limits",
+                                      "profile"};
 
 bool is_ours(std::string_view key) { return std::find(std::begin(kKeys), std::end(kKeys), key) != std::end(kKeys); }
 
@@ -187,6 +202,16 @@ void XSpec::validate_socket() const {
   }
 }
 
+std::optional<std::string> XSpec::execmodel() const {
+  const auto execmodel = get("execmodel");
+  const auto profile = get("profile");
+  if (execmodel && profile && *execmodel != *profile) {
+    refuse("both execmodel=" + *execmodel + " and profile=" + *profile, text_,
+           "they are two names of the same key: give one of them");
+  }
+  return execmodel ? execmodel : profile;
+}
+
 std::optional<std::uint64_t> XSpec::window() const {
   const auto text = get("window");
   if (!text) {
@@ -224,9 +249,9 @@ XSpec::Limits XSpec::limits() const {
 
 void XSpec::validate() const {
   const std::string kind = type();
-  static constexpr std::string_view kNeedValue[] = {"ssh",        "vagrant_ssh", "id",        "python", "chdir",
-                                                    "nice",       "ssh_config",  "execmodel", "stdout", "via",
-                                                    "installvia", "isolate",     "window",    "limits"};
+  static constexpr std::string_view kNeedValue[] = {"ssh",  "vagrant_ssh", "id",      "python",    "chdir",
+                                                    "nice", "ssh_config",  "profile", "execmodel", "stdout",
+                                                    "via",  "installvia",  "isolate", "window",    "limits"};
   for (const std::string_view name : kNeedValue) {
     const std::string key(name);
     if (has(key) && get(key).value_or("").empty()) {
@@ -248,6 +273,7 @@ void XSpec::validate() const {
   if (const auto nice = get("nice"); nice && !is_integer(*nice)) {
     refuse("nice=" + *nice + " is not an integer", text_, "the form is nice=10");
   }
+  static_cast<void>(execmodel());
   static_cast<void>(window());
   static_cast<void>(limits());
   if (const auto out = get("stdout"); out && *out != "inherit" && *out != "null") {

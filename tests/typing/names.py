@@ -16,6 +16,8 @@ assert_type(execnet.__version__, str)
 assert_type(execnet.default_group, execnet.Group)
 assert_type(execnet.makegateway(), execnet.Gateway)
 execnet.set_execmodel("thread", "main_thread_only")
+execnet.set_profile("thread", "main_thread_only")
+assert_type(execnet.can_send([1]), bool)
 
 
 def task(channel: execnet.Channel, count: int, *, verbose: bool = False) -> None:
@@ -49,9 +51,12 @@ def groups(spec: execnet.XSpec) -> None:
     group.set_execmodel("thread")
     group._unregister(group[0])
     group._register(group[0])
+    group.set_profile("thread")
+    assert_type(group.profile, str)
+    execnet.Group(profile="thread")
     assert_type(group.remote_exec("pass"), execnet.MultiChannel)
     assert_type(group.remote_exec(task, count=3, verbose=True), execnet.MultiChannel)
-    group.terminate()
+    assert_type(group.terminate(), bool)
     group.terminate(timeout=1.5)
     group._cleanup_atexit()
     with execnet.Group() as inside:

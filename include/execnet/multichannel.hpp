@@ -4,7 +4,6 @@
 #include <cstddef>
 #include <memory>
 #include <optional>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -34,8 +33,6 @@ class EXECNET_EXPORT ReceiveQueue {
   std::shared_ptr<State> state_;
 };
 
-struct Partial;
-
 // When a call of it fails at one of the channels, the error has what the call had got until then: Error::partial().
 class EXECNET_EXPORT MultiChannel {
  public:
@@ -51,23 +48,14 @@ class EXECNET_EXPORT MultiChannel {
   // One item from every channel, in the order of the channels. Throws as Channel::receive, at the first channel that
   // has none; those behind it keep theirs. DataFormatError for an item that is no T, when all were received.
   template <typename T = Value>
-  [[nodiscard]] std::vector<T> receive_each() const {
-    std::vector<Value> values = receive_values();
-    if constexpr (std::is_same_v<T, Value>) {
-      return values;
-    } else {
-      return convert<T>(values);
-    }
-  }
+  [[nodiscard]] std::vector<T> receive_each() const;
   // From now on the items of all channels go to the queue, and the end of each.
   [[nodiscard]] ReceiveQueue make_receive_queue() const { return ReceiveQueue(channels_); }
   // Waits until every channel is closed, and then throws the first error.
   void waitclose() const;
 
  private:
-  [[nodiscard]] std::vector<Value> receive_values() const;
-  template <typename T>
-  [[nodiscard]] std::vector<T> convert(const std::vector<Value>& values) const;
+  [[nodiscard]] std::vector<std::pair<Channel, Value>> receive_pairs() const;
 
   std::vector<Channel> channels_;
 };
@@ -81,25 +69,22 @@ class EXECNET_EXPORT MultiChannel {
 struct Partial {
   // Those that the call was done for, in order. Of Group::remote_exec they are the ones that it has made, of waitclose
   // those that were closed without an error. Any other call stops at the one behind them.
-  std::vector<Channel> channels;
+  std::vector<Channel> channels = {};
   std::vector<std::pair<Channel, Value>> received = {};  // of receive_each: what came from each of them
   std::optional<ReceiveQueue> queue = std::nullopt;      // of make_receive_queue: where their items go
 };
 
 template <typename T>
-std::vector<T> MultiChannel::convert(const std::vector<Value>& values) const {
+std::vector<T> MultiChannel::receive_each() const {
+  auto received = receive_pairs();
   std::vector<T> items;
-  items.reserve(values.size());
+  items.reserve(received.size());
   try {
-    for (const Value& value : values) {
-      items.push_back(value.as<T>());
+    for (const auto& [channel, value] : received) {
+      items.push_back(value.template as<T>());
     }
   } catch (Error& error) {
-    Partial partial{.channels = channels_};
-    for (std::size_t index = 0; index < values.size(); ++index) {
-      partial.received.emplace_back(channels_[index], values[index]);
-    }
-    error.set_partial(std::make_shared<const Partial>(std::move(partial)));
+    error.set_partial(std::make_shared<const Partial>(Partial{.channels = channels_, .received = std::move(received)}));
     throw;
   }
   return items;

@@ -71,7 +71,7 @@ std::vector<Gateway> Group::makegateways(const std::vector<XSpec>& specs) {
 }
 
 MultiChannel Group::remote_exec(const Source& source, const Dict& arguments) {
-  Partial partial{.channels = {}};
+  Partial partial;
   keeping(partial, [&] {
     for (const auto& gateway : members()) {
       partial.channels.push_back(gateway.remote_exec(source, arguments));

@@ -215,7 +215,7 @@ class DeadMember : public ::testing::Test {
       }
     }
     ADD_FAILURE() << "nothing that has a partial result was thrown";
-    return {.channels = {}};
+    return {};
   }
   void kill(int member) {
     ::kill(static_cast<pid_t>(group[member].pid()), SIGKILL);

@@ -27,7 +27,7 @@ struct ReceiveQueue::State {
 };
 
 ReceiveQueue::ReceiveQueue(const std::vector<Channel>& channels) : state_(std::make_shared<State>()) {
-  Partial partial{.channels = {}};
+  Partial partial;
   keeping(partial, [&] {
     partial.queue = *this;
     for (const Channel& channel : channels) {
@@ -58,7 +58,7 @@ bool ReceiveQueue::empty() const {
 }
 
 void MultiChannel::send_each(const Value& item) const {
-  Partial partial{.channels = {}};
+  Partial partial;
   keeping(partial, [&] {
     for (const Channel& channel : channels_) {
       channel.send(item);
@@ -67,24 +67,19 @@ void MultiChannel::send_each(const Value& item) const {
   });
 }
 
-std::vector<Value> MultiChannel::receive_values() const {
-  Partial partial{.channels = {}};
+std::vector<std::pair<Channel, Value>> MultiChannel::receive_pairs() const {
+  Partial partial;
   keeping(partial, [&] {
     for (const Channel& channel : channels_) {
       partial.received.emplace_back(channel, channel.receive());
       partial.channels.push_back(channel);
     }
   });
-  std::vector<Value> values;
-  values.reserve(partial.received.size());
-  for (auto& [channel, value] : partial.received) {
-    values.push_back(std::move(value));
-  }
-  return values;
+  return std::move(partial.received);
 }
 
 void MultiChannel::waitclose() const {
-  Partial partial{.channels = {}};
+  Partial partial;
   keeping(partial, [&] {
     std::exception_ptr first;
     for (const Channel& channel : channels_) {

@@ -150,7 +150,9 @@ def test_a_forked_child_is_told_whose_gateway_it_is() -> None:
             os._exit(0 if told == len(calls) and gateway.returncode is None else 1)
         print(os.waitpid(pid, 0)[1])
     """)
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=100, check=False
+    )
     assert (done.stdout, done.stderr) == ("0\n", "")
 
 

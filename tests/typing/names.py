@@ -71,8 +71,8 @@ class Recording(execnet.Group):
     def makegateway(self, spec: execnet.XSpec | str | None = None) -> execnet.Gateway:
         return super().makegateway(spec)
 
-    def terminate(self, timeout: float | None = None) -> None:
-        super().terminate(timeout)
+    def terminate(self, timeout: float | None = None) -> bool:
+        return super().terminate(timeout)
 
 
 # --- Specifications ---

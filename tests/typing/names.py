@@ -119,6 +119,8 @@ def gateways(gateway: execnet.Gateway) -> None:
     assert_type(info.version_info, tuple[int, int, int, str, int])
     assert_type((info.platform, info.cwd, info.implementation), tuple[str, str, str])
     assert_type(info.pid, int)
+    assert_type(gateway.pid, int)
+    assert_type(gateway.returncode, int | None)
     status = gateway.remote_status()
     assert_type((status.numchannels, status.numexecuting, status.execmodel), tuple[int, int, str])
     assert_type((status.numblocked, status.outstanding), tuple[int, int])
@@ -166,6 +168,7 @@ def files(channel: execnet.Channel) -> None:
     writer = channel.makefile()
     assert_type(writer, execnet.gateway_base.ChannelFileWrite)
     assert_type(channel.makefile("w", proxyclose=True), execnet.gateway_base.ChannelFileWrite)
+    assert_type(channel.makefile("r", encoding="latin-1"), execnet.gateway_base.ChannelFileRead)
     writer.write("text")
     writer.writelines(["a", "b"])
     writer.flush()
@@ -210,7 +213,16 @@ def errors(error: Exception) -> None:
     timeout: type[TimeoutError] = execnet.TimeoutError
     end: type[EOFError] = execnet.GatewayGone
     broken: type[OSError] = execnet.GatewayGone
-    print(dump, not_found, timeout, end, broken)
+    closed: type[OSError] = execnet.ChannelClosed
+    forked: type[execnet.GatewayGone] = execnet.ForkedResourceError
+    misused: tuple[type[RuntimeError], type[OSError]] = (execnet.ExecnetStateError, execnet.ExecnetStateError)
+    print(dump, not_found, timeout, end, broken, closed, forked, misused)
+
+
+def what_was_got(partial: execnet.Partial) -> None:
+    assert_type(partial.channels, list[execnet.Channel])
+    assert_type(partial.received, list[tuple[execnet.Channel, Any]])
+    assert_type(partial.queue, queue.Queue[Any] | None)
 
 
 # --- Dumps ---

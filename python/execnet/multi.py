@@ -273,6 +273,10 @@ class Partial:
         self.received = []
         self.queue = None
 
+    def __reduce__(self) -> tuple[type[Partial], tuple[()]]:
+        # Errors are sent to other processes, which have none of these channels.
+        return Partial, ()
+
 
 @contextlib.contextmanager
 def _keeping(partial: Partial) -> Iterator[None]:

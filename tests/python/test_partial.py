@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -78,6 +79,16 @@ def test_what_was_received_is_in_any_error(members: execnet.Group) -> None:
         with pytest.raises(error) as caught:
             channels.receive_each()
         assert partial_of(caught.value).received == [(first, 0)]
+
+
+def test_the_error_can_still_be_pickled(members: execnet.Group) -> None:
+    """As process pools do with errors. The channels are of this process."""
+    channels = [members[0].remote_exec("channel.send(0)"), members[1].remote_exec("1 / 0")]
+    with pytest.raises(execnet.RemoteError) as caught:
+        execnet.MultiChannel(channels).receive_each()
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (type(again), str(again)) == (execnet.RemoteError, str(caught.value))
+    assert partial_of(again).channels == []
 
 
 def test_it_is_known_whom_an_item_was_sent_to(members: execnet.Group) -> None:

@@ -358,16 +358,22 @@ class File(object):
         self._old = self._directory.place().open_file(self._name)
         if self._old is None:
             return -1, b""
-        for _ in range(self._count):
-            digest = hashlib.sha256()
-            empty = True
-            for piece in read_pieces(self._old, self._block):
-                empty = False
-                digest.update(piece)
-            if empty:
-                break
-            self._digests.append(digest.digest())
-        return os.fstat(self._old).st_size, b"".join(self._digests)
+        digests = []
+        try:
+            for _ in range(self._count):
+                digest = hashlib.sha256()
+                empty = True
+                for piece in read_pieces(self._old, self._block):
+                    empty = False
+                    digest.update(piece)
+                if empty:
+                    break
+                digests.append(digest.digest())
+        except EnvironmentError:
+            self.discard()
+            return -1, b""
+        self._digests = digests
+        return os.fstat(self._old).st_size, b"".join(digests)
 
     def open(self, mode, size, mtime):
         self.discard_new()

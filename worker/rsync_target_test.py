@@ -5,6 +5,7 @@ They run under every interpreter that a worker runs under, 2.7 and 3.6 included.
 
 # The formatter would take away the u of strings, which Python 2 needs.
 # fmt: off
+import errno
 import hashlib
 import os
 import shutil
@@ -122,6 +123,25 @@ class RSyncTargetTest(TargetTestCase):
         self.assertEqual(stat.S_IMODE(os.stat(path).st_mode), 0o600)
         listing = [(u"file", b"a", 0o600, 5, 8 * 10 ** 9)]
         self.assertEqual(self.receive([self.root, (u"list", 0, listing, True)]), [[(u"want", 1, True)]])
+
+    def test_an_old_file_that_fails_while_it_is_read_is_replaced_as_a_whole(self):
+        path = self.write(b"a", b"1" * BLOCK)
+        read = os.read
+
+        def failing_read(descriptor, size):
+            if os.fstat(descriptor).st_ino == os.stat(path).st_ino:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return read(descriptor, size)
+
+        self.addCleanup(setattr, os, "read", read)
+        os.read = failing_read
+        answers = self.receive(
+            [self.root, (u"list", 0, [(u"file", b"a", 0o600, 3, 1)], True)],
+            [(u"hash", 1)],
+            [(u"open", 1, 0o600, 3, 1), (u"data", 1, b"new"), (u"close", 1), (u"finish",)],
+        )
+        self.assertEqual(answers, [[(u"want", 1, True)], [(u"hashes", 1, -1, b"")], [(u"done", 1)]])
+        self.assertEqual(tree(self.path), {b"a": b"new"})
 
     def test_blocks_of_the_old_file_are_taken_over(self):
         old = b"1" * BLOCK + b"2" * BLOCK + b"3" * 10

@@ -47,7 +47,8 @@ class EXECNET_EXPORT Channel {
 
   // The next item the other side sent. Waits for it, at most `timeout`.
   // Throws TimeoutError; RemoteError when the other side raised; EndOfChannel after that, or when the other side has
-  // closed the channel; GatewayGone when it is gone. Items that had arrived come first.
+  // closed the channel; GatewayGone when it is gone. Items that had arrived come first. StateError if there is a
+  // callback.
   [[nodiscard]] Value receive(std::optional<Seconds> timeout = std::nullopt) const;
   //   int answer = channel.receive<int>();
   template <typename T>
@@ -78,7 +79,7 @@ class EXECNET_EXPORT Channel {
   // From now on `item` is called with each item, on a thread of the gateway, one at a time and in order, beginning
   // with those that have already arrived. `end` is called once, after the last. A callback may block, and use
   // any gateway. If `item` throws, the channel is closed with that error. `end` must not throw.
-  // Throws ChannelClosed if there is a callback already.
+  // Throws StateError if there is a callback already.
   //   channel.setcallback([](const Value& event) { log(event); });
   void setcallback(std::function<void(const Value&)> item, std::function<void()> end = {}) const;
 

@@ -25,6 +25,11 @@ struct StringConfig {
 //   dumps(List{1, "a"})
 EXECNET_EXPORT std::string dumps(const Value& value);
 
+// Whether a channel can carry the value: all that dumps() takes, and channels, which go over channels of their own
+// gateway. Large bytes and strings are looked at and not copied.
+//   channel.send(can_send(value) ? value : Value(to_string(value)));
+EXECNET_EXPORT bool can_send(const Value& value);
+
 // What bytes may ask for that somebody else has made. A value can take 80 times the memory of its bytes (empty
 // dicts, in Python), and keys that collide take time that grows with the square of their number: docs/dumps.md.
 struct LoadLimits {

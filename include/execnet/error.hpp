@@ -3,17 +3,30 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include <execnet/export.hpp>
 
 namespace execnet {
 
+struct Partial;
+
 // Base of everything the library throws, except std::bad_alloc and std::system_error.
 class EXECNET_EXPORT Error : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
+
+  // What a call for several channels or gateways had got when it failed with this (multichannel.hpp); null if another
+  // call has failed.
+  //   catch (const execnet::GatewayGone& error) { use(error.partial()->received); }
+  [[nodiscard]] const std::shared_ptr<const Partial>& partial() const { return partial_; }
+  void set_partial(std::shared_ptr<const Partial> partial) { partial_ = std::move(partial); }
+
+ private:
+  std::shared_ptr<const Partial> partial_;
 };
 
 // A specification, identifier or argument is wrong. Thrown before anything is started.
@@ -73,6 +86,19 @@ class EXECNET_EXPORT HostNotFound : public Error {
 
 // The other side is gone: exit status or signal, last lines of stderr.
 class EXECNET_EXPORT GatewayGone : public Error {
+ public:
+  using Error::Error;
+};
+
+// The gateway or the group belongs to the process that this one was forked from. Make one here.
+class EXECNET_EXPORT ForkedResourceError : public GatewayGone {
+ public:
+  using GatewayGone::GatewayGone;
+};
+
+// A call that is not allowed in this state: a second callback, receive() beside a callback, or code on a worker that
+// closes the channel it runs with. To try again does not help; the program is to be changed.
+class EXECNET_EXPORT StateError : public Error {
  public:
   using Error::Error;
 };

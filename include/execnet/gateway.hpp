@@ -5,7 +5,9 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -43,6 +45,13 @@ class EXECNET_EXPORT Gateway {
 
   // From the worker's HELLO: this costs no round trip and works while the worker is busy.
   [[nodiscard]] const RemoteInfo& rinfo() const;
+  // The process of the worker, by its number on its host; in its own PID namespace, with isolate=pidns.
+  [[nodiscard]] std::int64_t pid() const { return rinfo().pid; }
+  // How that process has ended: its exit status, or the negative number of the signal that has ended it. Of ssh= it is
+  // the status of ssh. None while it runs; of a socket= always, as only the end of the connection is known then.
+  // Does not wait: it is known after join(), and when GatewayGone was thrown, unless the machine is very busy.
+  //   if (gateway.returncode() == -SIGKILL) ...
+  [[nodiscard]] std::optional<int> returncode() const;
   // Asks the worker: {"numchannels": int, "numexecuting": int, "execmodel": str, and for its channels with a
   // window "numblocked": int, the blocked sends, "outstanding": int, bytes sent and not received here}.
   Dict remote_status(std::optional<Seconds> timeout = std::nullopt) const;  // NOLINT(modernize-use-nodiscard)

@@ -57,18 +57,22 @@ class EXECNET_EXPORT Group {
   // A specification that has an id is left as it is. Throws SpecError when that id is taken.
   void allocate_id(XSpec& spec);
 
-  // Starts a gateway. Throws SpecError before anything is started, HostNotFound.
+  // Starts a gateway. Throws SpecError before anything is started, HostNotFound; ForkedResourceError in a process that
+  // was forked from the one that has made the group.
   Gateway makegateway(const std::optional<XSpec>& spec = std::nullopt);
   // Starts several at the same time. When one fails, none of them stays.
   std::vector<Gateway> makegateways(const std::vector<XSpec>& specs);
 
-  // Runs source on all members.
+  // Runs source on all members, in their order. Throws as Gateway::remote_exec, at the first member that it cannot run
+  // on; the channels to those before it are in Error::partial().
   MultiChannel remote_exec(const Source& source, const Dict& arguments = {});
 
   // Tells all members to end and waits until their processes are gone. Those that do not end are killed shortly before
   // the timeout, with everything they have started. Without a timeout they have ten seconds. Returns at most
-  // 0.2 s after the timeout, whatever the members do.
-  void terminate(std::optional<Seconds> timeout = std::nullopt);
+  // 0.2 s after the timeout, whatever the members do: true if all have ended by themselves, false if one had to be
+  // ended.
+  //   if (!group.terminate(5s)) std::cerr << "a worker had to be killed\n";
+  bool terminate(std::optional<Seconds> timeout = std::nullopt);
 
   // "<Group ['gw0', 'gw1']>"
   [[nodiscard]] std::string repr() const;

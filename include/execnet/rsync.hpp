@@ -58,7 +58,7 @@ class EXECNET_EXPORT RSync {
   virtual void report_list(const Gateway& gateway, std::uint64_t bytes);
   // One more file, of that size, is done at the target.
   virtual void report_ack(const Gateway& gateway, std::uint64_t bytes);
-  // This file, or what is in this directory, may not be read: the targets keep what they have of it. Says so on stderr,
+  // This file, or what is in this directory, cannot be read: the targets keep what they have of it. Says so on stderr,
   // if it is not overridden.
   virtual void report_unreadable(const std::filesystem::path& path);
 

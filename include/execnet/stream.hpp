@@ -4,6 +4,7 @@
 // A stream has a handle to its channel and does not close it. One thread uses a stream at a time.
 #pragma once
 
+#include <cstdint>
 #include <execnet/channel.hpp>
 #include <execnet/export.hpp>
 #include <istream>
@@ -16,10 +17,12 @@ namespace execnet {
 // destroyed, each time as one string.
 //   ChannelWriter out(channel);
 //   out << "the answer is " << 42 << std::endl;
+// As kBytes each is a bytes item, of whatever encoding was written: for channel.makefile("r", encoding="latin-1").
 // When sending fails, the stream is bad; with out.exceptions(std::ios::badbit) the error is thrown.
 class EXECNET_EXPORT ChannelWriter : public std::ostream {
  public:
-  explicit ChannelWriter(Channel channel);
+  enum class Items : std::uint8_t { kText, kBytes };
+  explicit ChannelWriter(Channel channel, Items items = Items::kText);
   ~ChannelWriter() override;
 
  private:

@@ -5,10 +5,10 @@
 // Keys that the library reads: popen, ssh (the host, with options for ssh(1) before it), vagrant_ssh (the
 // machine), socket (host:port of a server, or no value with installvia), via (the id of the proxy, the gateway
 // that is to start it), installvia (the id of the gateway on this machine that is to make the
-// server), id, python, chdir, nice, env:NAME, dont_write_bytecode, ssh_config, execmodel, stdout, window, isolate,
-// grace (seconds that running code has when the coordinator is gone), detached (keep: what a worker has started in a
-// session of its own lives on), preload (modules, separated by commas, or no value: fork the worker from an interpreter
-// that has imported them). Other keys are kept for the program.
+// server), id, python, chdir, nice, env:NAME, dont_write_bytecode, ssh_config, execmodel, its other name profile,
+// stdout, window, isolate, grace (seconds that running code has when the coordinator is gone), detached (keep: what a
+// worker has started in a session of its own lives on), preload (modules, separated by commas, or no value: fork the
+// worker from an interpreter that has imported them). Other keys are kept for the program.
 #pragma once
 
 #include <chrono>
@@ -50,6 +50,10 @@ class EXECNET_EXPORT XSpec {
   // Throws SpecError when there is none or more than one, naming the known kinds.
   [[nodiscard]] std::string type() const;
 
+  // The value of `execmodel`, or of `profile`, which is another name of it. None when neither was given. Throws
+  // SpecError when they contradict each other.
+  [[nodiscard]] std::optional<std::string> execmodel() const;
+
   // The value of `window`, in bytes: what may be on its way on a channel in each direction. A number from 1
   // on, with K, M or G for 1024 of the smaller ones: window=8M. None when the key was not given. Throws SpecError.
   [[nodiscard]] std::optional<std::uint64_t> window() const;
@@ -73,8 +77,8 @@ class EXECNET_EXPORT XSpec {
   // Whether `detached` is keep: what a worker has started in a session of its own lives on when the worker ends.
   [[nodiscard]] bool keeps_detached() const { return get("detached") == "keep"; }
 
-  // Checks everything that can be known before a process is started: the type, that nice is a
-  // number, window a size and limits are some, that values which need one are given. Throws SpecError.
+  // Checks everything that can be known before a process is started: the type, that nice is a number, window a size and
+  // limits are some, that there is one execution model, that values which need one are given. Throws SpecError.
   void validate() const;
 
   friend bool operator==(const XSpec& a, const XSpec& b) { return a.text_ == b.text_; }

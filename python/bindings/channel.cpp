@@ -27,6 +27,14 @@ namespace {
 
 PyTypeObject* channel_type() { return reinterpret_cast<PyTypeObject*>(nb::type<PyChannel>().ptr()); }
 
+// For values that are not sent: any channel may be in them.
+class AnyChannels final : public ChannelTable {
+ public:
+  AnyChannels() : ChannelTable(channel_type()) {}
+  std::uint32_t id_of(PyObject* /*channel*/) override { return 0; }
+  PyObject* channel(std::uint32_t /*id*/) override { return nullptr; }
+};
+
 class ConnectionChannels final : public ChannelTable {
  public:
   // The gateway is that of the channels that channel() makes.
@@ -68,6 +76,19 @@ void send(const PyChannel& channel, nb::handle item, nb::handle timeout) {
   const base::Wait wait = wait_for(handle->connection(), timeout);
   const WithoutGil nogil;
   handle->send(std::move(payload), wait, to_be_told);
+}
+
+bool can_send(nb::handle value) {
+  sleep_at_end();
+  const DropsReturned end;
+  AnyChannels channels;
+  base::Rope payload;
+  try {
+    encode(value.ptr(), payload, &channels);
+    return true;
+  } catch (const DumpError&) {
+    return false;
+  }
 }
 
 void set_window(const PyChannel& channel, std::optional<std::int64_t> bytes) {
@@ -249,7 +270,7 @@ void bind_channel(nb::module_& module) {
            "Sends a value of builtin types; channels of the same gateway may be in it, and what has the buffer\n"
            "protocol (bytearray, memoryview, array.array, NumPy arrays), which arrives as bytes. Waits while the\n"
            "other side's buffers, or the channel's window, are full, at most `timeout` seconds: TimeoutError. Raises\n"
-           "DumpError, and OSError when the channel is closed or the other side is gone; with a callback only\n"
+           "DumpError, ChannelClosed, and GatewayGone when the other side is gone; with a callback only\n"
            "after that was told the end: an item sent before is lost on its way. After TimeoutError and\n"
            "DumpError nothing was sent.")
       .def("set_window", &set_window, nb::arg("bytes").none(),
@@ -294,7 +315,7 @@ void bind_channel(nb::module_& module) {
           "From now on items are given to the callback, on a thread of the gateway, one at a time and in\n"
           "order; those that have arrived first. If an endmarker is given, the callback is called with it\n"
           "once, after the last item. A callback that raises closes the channel with that error. It stays\n"
-          "active when the last reference to the channel goes. Raises OSError if there is one already.")
+          "active when the last reference to the channel goes. Raises ExecnetStateError if there is one already.")
       .def(
           "_getremoteerror",
           [module = nb::handle(module)](const PyChannel& channel) { return remote_error(channel, module); },
@@ -306,14 +327,17 @@ void bind_channel(nb::module_& module) {
       .def("next", &next, nb::sig("def next(self) -> typing.Any"), "As next(channel).")
       .def(
           "makefile",
-          [](const nb::object& self, const nb::object& mode, bool proxyclose) {
+          [](const nb::object& self, const nb::object& mode, bool proxyclose, const nb::object& encoding) {
             sleep_at_end();
-            return import_installed("execnet._file").attr("make_file")(self, mode, proxyclose);
+            return import_installed("execnet._file").attr("make_file")(self, mode, proxyclose, encoding);
           },
-          nb::arg("mode") = "w", nb::arg("proxyclose") = false,
-          nb::sig("def makefile(self, mode: typing.Literal['r', 'w'] = 'w', proxyclose: bool = False) -> "
-                  "execnet._file.ChannelFile"),
-          "A file to write to, each write an item, or to read from. Closing it closes the channel if `proxyclose`.")
+          nb::arg("mode") = "w", nb::arg("proxyclose") = false, nb::arg("encoding") = nb::none(),
+          nb::sig("def makefile(self, mode: typing.Literal['r', 'w'] = 'w', proxyclose: bool = False, "
+                  "encoding: str | None = None) -> execnet._file.ChannelFile"),
+          "A file to write to, each write an item, or to read from. Closing it closes the channel if `proxyclose`.\n"
+          "With an encoding the items are bytes, and what is written and read is their text. Raises LookupError for\n"
+          "an unknown one.\n\n"
+          "    print(\"text\", file=channel.makefile(\"w\", encoding=\"latin-1\"))")
       .def("__repr__", [](const PyChannel& channel) { return channel.handle->repr(); })
       .def("__hash__", [](const PyChannel& channel) { return std::hash<void*>{}(channel.handle.get()); })
       .def(
@@ -325,6 +349,10 @@ void bind_channel(nb::module_& module) {
           nb::arg("other").none(), nb::sig("def __eq__(self, other: object, /) -> bool"));
   def_overridable(type, "gateway", [](const PyChannel& c) { return c.gateway.is_valid() ? c.gateway : nb::none(); });
   def_overridable(type, "id", [](const PyChannel& channel) { return channel.handle->id(); });
+  module.def("can_send", &can_send, nb::arg("obj").none(), nb::sig("def can_send(obj: object) -> bool"),
+             "Whether a channel can carry the value: plain data, and channels, which go over channels of their own\n"
+             "gateway. Large bytes and strings are looked at and not copied.\n\n"
+             "    channel.send(value if execnet.can_send(value) else repr(value))");
   type.attr("RemoteError") = module.attr("RemoteError");
   type.attr("TimeoutError") = module.attr("TimeoutError");
 }

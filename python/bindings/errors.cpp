@@ -20,6 +20,9 @@ struct ErrorTypes {
   PyObject* load;
   PyObject* host_not_found;
   PyObject* gateway_gone;
+  PyObject* forked_resource;
+  PyObject* channel_closed;
+  PyObject* state;
 };
 
 PyObject* add_type(nb::module_& module, const char* name, const char* doc, const nb::tuple& bases,
@@ -79,10 +82,14 @@ void translate(const std::exception_ptr& thrown, void* payload) {
     PyErr_SetString(types.data_format, error.what());
   } catch (const HostNotFound& error) {
     PyErr_SetString(types.host_not_found, error.what());
+  } catch (const ForkedResourceError& error) {
+    PyErr_SetString(types.forked_resource, error.what());
   } catch (const GatewayGone& error) {
     PyErr_SetString(types.gateway_gone, error.what());
   } catch (const ChannelClosed& error) {
-    PyErr_SetString(PyExc_OSError, error.what());
+    PyErr_SetString(types.channel_closed, error.what());
+  } catch (const StateError& error) {
+    PyErr_SetString(types.state, error.what());
   } catch (const EndOfChannel& error) {
     PyErr_SetString(PyExc_EOFError, error.what());
   } catch (const SpecError& error) {
@@ -122,6 +129,18 @@ void bind_errors(nb::module_& module) {
   types->gateway_gone =
       add_type(module, "GatewayGone", "The other side is gone: its exit status or signal and last words on stderr.",
                nb::make_tuple(nb::borrow(PyExc_OSError), nb::borrow(PyExc_EOFError)));
+  types->forked_resource = add_type(module, "ForkedResourceError",
+                                    "The gateway belongs to the process that this one was forked from. Make one here.",
+                                    nb::make_tuple(nb::borrow(types->gateway_gone)));
+  types->channel_closed = add_type(module, "ChannelClosed",
+                                   "The channel is closed on this side, or its code has ended: nothing can be sent.",
+                                   nb::make_tuple(nb::borrow(PyExc_OSError)));
+  // execnet 2.1 raises OSError for these, its next version this RuntimeError.
+  types->state =
+      add_type(module, "ExecnetStateError",
+               "A call that is not allowed in this state, as a second callback is not. To try again does not\n"
+               "help; the program is to be changed.",
+               nb::make_tuple(nb::borrow(PyExc_RuntimeError), nb::borrow(PyExc_OSError)));
   nb::register_exception_translator(translate, types);
 }
 

@@ -125,6 +125,8 @@ void bind_gateway(nb::module_& module) {
   def_overridable(type, "id", [](const PyGateway& self) { return self.gateway.id(); });
   def_overridable(type, "spec", [](const PyGateway& self) { return self.spec; });
   def_overridable(type, "execmodel", &execmodel);
+  def_overridable(type, "pid", [](const PyGateway& self) { return self.gateway.pid(); });
+  def_overridable(type, "returncode", [](const PyGateway& self) { return self.gateway.returncode(); });
   type.def_prop_ro(
           "remoteaddress",
           [](Self self) {

@@ -89,12 +89,12 @@ nb::list launch_args(const PyMembership& self, nb::handle_t<XSpec> given) {
   return words;
 }
 
-void terminate(const PyMembership& self, nb::handle timeout) {
+bool terminate(const PyMembership& self, nb::handle timeout) {
   const auto membership = self.core;
   const auto seconds = seconds_of(timeout);
   const base::Wait wait = wait_for(self.hub);
   const WithoutGil nogil;
-  membership->terminate(seconds, wait);
+  return membership->terminate(seconds, wait);
 }
 
 }  // namespace
@@ -133,9 +133,11 @@ void bind_membership(nb::module_& module) {
            "empty is run in place of ours.")
       .def("launch_args", &launch_args, nb::arg("spec"), nb::sig("def launch_args(self, spec: XSpec) -> list[str]"),
            "A command line that start() can be given. Raises ValueError for what it would refuse.")
-      .def("terminate", &terminate, nb::arg("timeout").none() = nb::none(),
-           nb::sig("def terminate(self, timeout: float | None = None) -> None"),
-           "Ends all, and waits until their processes are gone, at the longest 0.2 s beyond `timeout` seconds.")
+      .def(
+          "terminate", &terminate, nb::arg("timeout").none() = nb::none(),
+          nb::sig("def terminate(self, timeout: float | None = None) -> bool"),
+          "Ends all, and waits until their processes are gone, at the longest 0.2 s beyond `timeout` seconds. Whether\n"
+          "all have ended by themselves.")
       .def(
           "tell_to_exit",
           [](const PyMembership& self) {

@@ -50,6 +50,18 @@
     class GatewayGone(OSError, EOFError):
         \doc
 
+^execnet\._core\.ForkedResourceError$:
+    class ForkedResourceError(GatewayGone):
+        \doc
+
+^execnet\._core\.ChannelClosed$:
+    class ChannelClosed(OSError):
+        \doc
+
+^execnet\._core\.ExecnetStateError$:
+    class ExecnetStateError(RuntimeError, OSError):
+        \doc
+
 # --- XSpec: the keys that have a meaning; others may be of any type ---
 
 ^execnet\._core\.XSpec\.env$:
@@ -62,6 +74,7 @@
     installvia: str | None
     nice: str | None
     popen: bool | None
+    profile: str | None
     python: str | None
     socket: str | None
     ssh: str | None
@@ -80,10 +93,14 @@
     \from typing import Literal, overload
     \from execnet._file import ChannelFileRead, ChannelFileWrite
     @overload
-    def makefile(self, mode: Literal["w"] = "w", proxyclose: bool = False) -> ChannelFileWrite:
+    def makefile(
+        self, mode: Literal["w"] = "w", proxyclose: bool = False, encoding: str | None = None
+    ) -> ChannelFileWrite:
         \doc
     @overload
-    def makefile(self, mode: Literal["r"], proxyclose: bool = False) -> ChannelFileRead: ...
+    def makefile(
+        self, mode: Literal["r"], proxyclose: bool = False, encoding: str | None = None
+    ) -> ChannelFileRead: ...
 
 # _Overridable: programs may set them.
 ^execnet\._core\.Channel\.id$:
@@ -104,6 +121,21 @@
 ^execnet\._core\.Gateway\.execmodel$:
     execmodel: execnet._execmodel.ExecModel
     """The execution model of this side, that of the group."""
+
+^execnet\._core\.Gateway\.pid$:
+    pid: int
+    """
+    The process of the worker, by its number on its host; in its own PID namespace, with isolate=pidns.
+    """
+
+^execnet\._core\.Gateway\.returncode$:
+    returncode: int | None
+    """
+    How that process has ended, as subprocess.Popen has it: its exit status, or the negative number of the signal
+    that has ended it. Of ssh= it is the status of ssh. None while it runs; of a socket= always, as only the end of
+    the connection is known then. Does not wait: it is known after join(), and when GatewayGone was raised, unless
+    the machine is very busy.
+    """
 
 # Set by the group.
 ^execnet\._core\.Gateway\.__suffix__$:

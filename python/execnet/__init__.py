@@ -14,8 +14,11 @@ from execnet import gateway_io as gateway_io
 from execnet import xspec as xspec
 from execnet._core import (
     Channel,
+    ChannelClosed,
     DataFormatError,
     DumpError,
+    ExecnetStateError,
+    ForkedResourceError,
     Gateway,
     GatewayGone,
     HostNotFound,
@@ -24,29 +27,35 @@ from execnet._core import (
     TimeoutError,
     XSpec,
     __version__,
+    can_send,
     dump,
     dumps,
     load,
     loads,
 )
-from execnet.multi import Group, MultiChannel, default_group, makegateway, set_execmodel
+from execnet.multi import Group, MultiChannel, Partial, default_group, makegateway, set_execmodel, set_profile
 from execnet.rsync import RSync
 
 __all__ = [
     "Channel",
+    "ChannelClosed",
     "DataFormatError",
     "DumpError",
+    "ExecnetStateError",
+    "ForkedResourceError",
     "Gateway",
     "GatewayGone",
     "Group",
     "HostNotFound",
     "LoadError",
     "MultiChannel",
+    "Partial",
     "RSync",
     "RemoteError",
     "TimeoutError",
     "XSpec",
     "__version__",
+    "can_send",
     "default_group",
     "dump",
     "dumps",
@@ -54,4 +63,5 @@ __all__ = [
     "loads",
     "makegateway",
     "set_execmodel",
+    "set_profile",
 ]

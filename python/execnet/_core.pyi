@@ -48,6 +48,22 @@ class GatewayGone(OSError, EOFError):
     The other side is gone: its exit status or signal and last words on stderr.
     """
 
+class ForkedResourceError(GatewayGone):
+    """
+    The gateway belongs to the process that this one was forked from. Make one here.
+    """
+
+class ChannelClosed(OSError):
+    """
+    The channel is closed on this side, or its code has ended: nothing can be sent.
+    """
+
+class ExecnetStateError(RuntimeError, OSError):
+    """
+    A call that is not allowed in this state, as a second callback is not. To try again does not
+    help; the program is to be changed.
+    """
+
 def seconds_to_wait(timeout: float | None) -> float | None:
     """
     A time-out as the calls of this module understand it, for calls of the standard library: never negative,
@@ -109,6 +125,7 @@ class XSpec:
     installvia: str | None
     nice: str | None
     popen: bool | None
+    profile: str | None
     python: str | None
     socket: str | None
     ssh: str | None
@@ -150,7 +167,7 @@ class Channel:
         Sends a value of builtin types; channels of the same gateway may be in it, and what has the buffer
         protocol (bytearray, memoryview, array.array, NumPy arrays), which arrives as bytes. Waits while the
         other side's buffers, or the channel's window, are full, at most `timeout` seconds: TimeoutError. Raises
-        DumpError, and OSError when the channel is closed or the other side is gone; with a callback only
+        DumpError, ChannelClosed, and GatewayGone when the other side is gone; with a callback only
         after that was told the end: an item sent before is lost on its way. After TimeoutError and
         DumpError nothing was sent.
         """
@@ -211,7 +228,7 @@ class Channel:
         From now on items are given to the callback, on a thread of the gateway, one at a time and in
         order; those that have arrived first. If an endmarker is given, the callback is called with it
         once, after the last item. A callback that raises closes the channel with that error. It stays
-        active when the last reference to the channel goes. Raises OSError if there is one already.
+        active when the last reference to the channel goes. Raises ExecnetStateError if there is one already.
         """
 
     def _getremoteerror(self) -> Exception | None:
@@ -225,12 +242,20 @@ class Channel:
         """As next(channel)."""
 
     @overload
-    def makefile(self, mode: Literal["w"] = "w", proxyclose: bool = False) -> ChannelFileWrite:
+    def makefile(
+        self, mode: Literal["w"] = "w", proxyclose: bool = False, encoding: str | None = None
+    ) -> ChannelFileWrite:
         """
         A file to write to, each write an item, or to read from. Closing it closes the channel if `proxyclose`.
+        With an encoding the items are bytes, and what is written and read is their text. Raises LookupError for
+        an unknown one.
+
+            print("text", file=channel.makefile("w", encoding="latin-1"))
         """
     @overload
-    def makefile(self, mode: Literal["r"], proxyclose: bool = False) -> ChannelFileRead: ...
+    def makefile(
+        self, mode: Literal["r"], proxyclose: bool = False, encoding: str | None = None
+    ) -> ChannelFileRead: ...
     def __repr__(self) -> str: ...
     def __hash__(self) -> int: ...
     def __eq__(self, other: object, /) -> bool: ...
@@ -247,6 +272,14 @@ class Channel:
 
 NO_ENDMARKER_WANTED: object = ...
 
+def can_send(obj: object) -> bool:
+    """
+    Whether a channel can carry the value: plain data, and channels, which go over channels of their own
+    gateway. Large bytes and strings are looked at and not copied.
+
+        channel.send(value if execnet.can_send(value) else repr(value))
+    """
+
 class Gateway:
     """
     A Python interpreter somewhere, with a connection to it. Made by Group.makegateway();
@@ -260,6 +293,19 @@ class Gateway:
 
     execmodel: execnet._execmodel.ExecModel
     """The execution model of this side, that of the group."""
+
+    pid: int
+    """
+    The process of the worker, by its number on its host; in its own PID namespace, with isolate=pidns.
+    """
+
+    returncode: int | None
+    """
+    How that process has ended, as subprocess.Popen has it: its exit status, or the negative number of the signal
+    that has ended it. Of ssh= it is the status of ssh. None while it runs; of a socket= always, as only the end of
+    the connection is known then. Does not wait: it is known after join(), and when GatewayGone was raised, unless
+    the machine is very busy.
+    """
 
     @property
     def remoteaddress(self) -> str:
@@ -341,9 +387,10 @@ class Membership:
         A command line that start() can be given. Raises ValueError for what it would refuse.
         """
 
-    def terminate(self, timeout: float | None = None) -> None:
+    def terminate(self, timeout: float | None = None) -> bool:
         """
-        Ends all, and waits until their processes are gone, at the longest 0.2 s beyond `timeout` seconds.
+        Ends all, and waits until their processes are gone, at the longest 0.2 s beyond `timeout` seconds. Whether
+        all have ended by themselves.
         """
 
     def tell_to_exit(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
@@ -37,29 +38,50 @@ class ChannelFile:
 
 
 class ChannelFileWrite(ChannelFile):
-    """Each write sends an item. Raises OSError when the channel is closed."""
+    """Each write sends an item; with an encoding, the bytes of a text. Raises ChannelClosed."""
+
+    def __init__(self, channel: Channel, proxyclose: bool = True, encoding: str | None = None) -> None:
+        super().__init__(channel, proxyclose)
+        self._encoder = None if encoding is None else codecs.getincrementalencoder(encoding)()
 
     def write(self, out: Any) -> None:
+        if self._encoder is not None:
+            if not isinstance(out, str):
+                raise TypeError(f"a file with an encoding takes str, not {type(out).__name__}")
+            out = self._encoder.encode(out)
         self.channel.send(out)
 
     def writelines(self, lines: Iterable[Any]) -> None:
         for line in lines:
-            self.channel.send(line)
+            self.write(line)
 
     def flush(self) -> None:
         """Does nothing: every write is sent at once."""
 
 
 class ChannelFileRead(ChannelFile):
-    """The items of a channel, all str or all bytes, one after the other. The file ends with the channel."""
+    """The items of a channel, all str or all bytes, one after the other. The file ends with the channel.
+
+    With an encoding it is their text, and characters may be cut between items. Items that are text already stay as
+    they are. Raises UnicodeDecodeError for what is not in the encoding.
+    """
 
     _buffer: Any = None
+
+    def __init__(self, channel: Channel, proxyclose: bool = True, encoding: str | None = None) -> None:
+        super().__init__(channel, proxyclose)
+        self._decoder = None if encoding is None else codecs.getincrementaldecoder(encoding)()
 
     def _fill(self) -> bool:
         try:
             item = self.channel.receive()
         except EOFError:
+            if self._decoder is not None:
+                self._decoder.decode(b"", final=True)  # raises for a character that is not complete
             return False
+        if self._decoder is not None:
+            is_text = isinstance(item, str)
+            item = self._decoder.decode(b"" if is_text else item, final=is_text) + (item if is_text else "")
         self._buffer = item if self._buffer is None else self._buffer + item
         return True
 
@@ -96,10 +118,12 @@ class ChannelFileRead(ChannelFile):
         return line
 
 
-def make_file(channel: Channel, mode: str = "w", proxyclose: bool = False) -> ChannelFile:
-    """A file for the channel. Raises ValueError for a mode other than "w" and "r"."""
+def make_file(channel: Channel, mode: str = "w", proxyclose: bool = False, encoding: str | None = None) -> ChannelFile:
+    """A file for the channel. Raises ValueError for a mode other than "w" and "r", LookupError for the encoding."""
+    if encoding is not None:
+        "".encode(encoding)  # refuses what is no encoding of text, too, as codecs do not
     if mode == "w":
-        return ChannelFileWrite(channel, proxyclose)
+        return ChannelFileWrite(channel, proxyclose, encoding)
     if mode == "r":
-        return ChannelFileRead(channel, proxyclose)
+        return ChannelFileRead(channel, proxyclose, encoding)
     raise ValueError(f"mode must be 'w' or 'r', not {mode!r}")

@@ -25,10 +25,12 @@ __all__ = [
     "NO_ENDMARKER_WANTED",
     "Group",
     "MultiChannel",
+    "Partial",
     "default_group",
     "makegateway",
     "safe_terminate",
     "set_execmodel",
+    "set_profile",
 ]
 
 
@@ -46,15 +48,27 @@ class Group:
     """The specification of makegateway() without one, or with an empty one."""
 
     def __init__(
-        self, xspecs: Iterable[XSpec | str | None] = (), execmodel: str = "thread", *, grace: float = 1.0
+        self,
+        xspecs: Iterable[XSpec | str | None] = (),
+        execmodel: str | None = None,
+        *,
+        profile: str | None = None,
+        grace: float = 1.0,
     ) -> None:
         """Starts a gateway for each specification, all at the same time.
 
-        `execmodel` is the execution model of both sides: thread, main_thread_only (code of
-        remote_exec runs on the main thread only, one at a time), gevent or eventlet. `grace` is as the attribute.
+        `execmodel` is the execution model of both sides: thread, the default, main_thread_only (code of
+        remote_exec runs on the main thread only, one at a time), gevent or eventlet. `profile` is another name of it.
+        `grace` is as the attribute.
 
         Raises ValueError before anything is started; HostNotFound when everything that had started is gone again.
         """
+        if execmodel is not None and profile is not None and execmodel != profile:
+            raise ValueError(
+                f"both execmodel={execmodel!r} and profile={profile!r}: two names of the same; give one of them"
+            )
+        if execmodel is None:
+            execmodel = "thread" if profile is None else profile
         self._execmodel = get_execmodel(execmodel)
         self._grace = float(grace)
         self._become_empty()
@@ -108,6 +122,15 @@ class Group:
         self._membership.set_execmodel(self._execmodel.backend)
         self._remote_execmodel = self._execmodel if remote_execmodel is None else get_execmodel(remote_execmodel)
 
+    @property
+    def profile(self) -> str:
+        """The name of `remote_execmodel`."""
+        return self._remote_execmodel.backend
+
+    def set_profile(self, profile: str, remote_profile: str | None = None) -> None:
+        """Another name of set_execmodel()."""
+        self.set_execmodel(profile, remote_profile)
+
     def __repr__(self) -> str:
         return f"<Group {[gateway.id for gateway in self]!r}>"
 
@@ -160,6 +183,7 @@ class Group:
             detached=keep        what its code starts in a session of its own lives on when the worker ends
             stdout=null          discards what is printed there; =inherit, the default, does not
             ssh_config=PATH      configuration for ssh
+            execmodel=MODEL      what its code runs in; profile= is another name of it
             limits=bytes=SIZE,channels=N,messages=N
                                  the most that the other side may make this one keep; then the gateway ends
             window=SIZE          bytes (or 8K, 8M, 8G) that may be on their way on each of its channels, each way,
@@ -177,7 +201,7 @@ class Group:
             spec = XSpec(spec)
         self.allocate_id(spec)
         if spec.execmodel is None:
-            spec.execmodel = self._remote_execmodel.backend
+            spec.execmodel = self._remote_execmodel.backend if spec.profile is None else spec.profile
         return spec
 
     def _start(self, specs: list[XSpec]) -> list[Gateway]:
@@ -205,26 +229,79 @@ class Group:
     def remote_exec(
         self, source: str | types.FunctionType | Callable[..., object] | types.ModuleType, **kwargs: object
     ) -> MultiChannel:
-        """Runs source on all members; see Gateway.remote_exec()."""
-        return MultiChannel([gateway.remote_exec(source, **kwargs) for gateway in self])
+        """Runs source on all members, in their order; see Gateway.remote_exec().
 
-    def terminate(self, timeout: float | None = None) -> None:
+        Stops at the first member that it cannot run on. Channels to those before it are in the error's `partial`.
+        """
+        partial = Partial()
+        with _keeping(partial):
+            for gateway in self:
+                partial.channels.append(gateway.remote_exec(source, **kwargs))
+        return MultiChannel(partial.channels)
+
+    def terminate(self, timeout: float | None = None) -> bool:
         """Ends all members and waits until their processes are gone. Then the group is empty.
 
         They have `timeout` seconds to end (10 by default). Members that have not ended shortly before that are killed
         with everything they have started, so this returns at most 0.2 s after the timeout, whatever they do.
+
+        True if all have ended by themselves, False if one had to be ended.
         """
         ending = list(self)
-        self._membership.terminate(timeout)
+        by_themselves = self._membership.terminate(timeout)
         for gateway in ending:
             self._unregister(gateway)
+        return by_themselves
 
     def _cleanup_atexit(self, timeout: float = 1.0) -> None:
         self.terminate(timeout)
 
 
+class Partial:
+    """What a call for several channels or gateways had got when it failed, so that nothing of it is lost.
+
+    It is the `partial` of the error that the call raises, of whatever type that is:
+
+        try:
+            items = channels.receive_each()
+        except (EOFError, execnet.RemoteError) as error:
+            for channel, item in error.partial.received: ...
+    """
+
+    channels: list[Channel]
+    """Those that the call was done for, in order. Of Group.remote_exec() they are the ones that it has made, of
+    waitclose() those that were closed without an error. Any other call stops at the one behind them."""
+
+    received: list[tuple[Channel, Any]]
+    """Of receive_each(): what came from each of them."""
+
+    queue: queue.Queue[Any] | None
+    """Of make_receive_queue(): where their items go."""
+
+    def __init__(self) -> None:
+        self.channels = []
+        self.received = []
+        self.queue = None
+
+    def __reduce__(self) -> tuple[type[Partial], tuple[()]]:
+        # Errors are sent to other processes, which have none of these channels.
+        return Partial, ()
+
+
+@contextlib.contextmanager
+def _keeping(partial: Partial) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:  # Ctrl-C, too
+        error.partial = partial  # type: ignore[attr-defined]
+        raise
+
+
 class MultiChannel:
-    """The channels to several gateways, used as one."""
+    """The channels to several gateways, used as one.
+
+    When a call of it fails at one of the channels, the error has what the call had got until then; see Partial.
+    """
 
     def __init__(self, channels: Sequence[Channel]) -> None:
         self._channels = channels
@@ -242,9 +319,12 @@ class MultiChannel:
         return channel in self._channels
 
     def send_each(self, item: object) -> None:
-        """Sends a value over every channel."""
-        for channel in self._channels:
-            channel.send(item)
+        """Sends a value over every channel. Stops at the first that it cannot be sent over."""
+        partial = Partial()
+        with _keeping(partial):
+            for channel in self._channels:
+                channel.send(item)
+                partial.channels.append(channel)
 
     @overload
     def receive_each(self, withchannel: Literal[False] = ...) -> list[Any]: ...
@@ -253,10 +333,16 @@ class MultiChannel:
     def receive_each(self, withchannel: Literal[True]) -> list[tuple[Channel, Any]]: ...
 
     def receive_each(self, withchannel: bool = False) -> list[Any] | list[tuple[Channel, Any]]:
-        """A value from every channel, in the order of the channels; with its channel if `withchannel` is true."""
-        if withchannel:
-            return [(channel, channel.receive()) for channel in self._channels]
-        return [channel.receive() for channel in self._channels]
+        """A value from every channel, in the order of the channels; with its channel if `withchannel` is true.
+
+        Stops at the first channel that has none; those behind it keep theirs.
+        """
+        partial = Partial()
+        with _keeping(partial):
+            for channel in self._channels:
+                partial.received.append((channel, channel.receive()))
+                partial.channels.append(channel)
+        return partial.received if withchannel else [item for _, item in partial.received]
 
     def make_receive_queue(self, endmarker: object = NO_ENDMARKER_WANTED) -> queue.Queue[Any]:
         """A queue of (channel, item) from all channels, as items arrive; if given, with an endmarker for each channel.
@@ -265,21 +351,28 @@ class MultiChannel:
         """
         model = self._channels[0].gateway.execmodel if self._channels else get_execmodel("thread")
         received: queue.Queue[Any] = _receive_queue(model.queue.Queue)()
-        for channel in self._channels:
-            # The queue keeps the channel, and the channel until its end the callback.
-            channel.setcallback(functools.partial(_put, received, channel), endmarker=endmarker)
+        partial = Partial()
+        partial.queue = received
+        with _keeping(partial):
+            for channel in self._channels:
+                # The queue keeps the channel, and the channel until its end the callback.
+                channel.setcallback(functools.partial(_put, received, channel), endmarker=endmarker)
+                partial.channels.append(channel)
         return received
 
     def waitclose(self) -> None:
         """Waits until every channel is closed, and then raises the first RemoteError or GatewayGone."""
-        first: RemoteError | GatewayGone | None = None
-        for channel in self._channels:
-            try:
-                channel.waitclose()
-            except (RemoteError, GatewayGone) as error:
-                first = first or error
-        if first is not None:
-            raise first
+        partial = Partial()
+        with _keeping(partial):
+            first: RemoteError | GatewayGone | None = None
+            for channel in self._channels:
+                try:
+                    channel.waitclose()
+                    partial.channels.append(channel)
+                except (RemoteError, GatewayGone) as error:
+                    first = first or error
+            if first is not None:
+                raise first
 
 
 @functools.cache
@@ -328,3 +421,4 @@ os.register_at_fork(before=_import_before_fork, after_in_child=_leave_gateways_t
 default_group = Group()
 makegateway = default_group.makegateway
 set_execmodel = default_group.set_execmodel
+set_profile = default_group.set_profile

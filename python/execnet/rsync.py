@@ -51,8 +51,8 @@ class RSync:
             print(f"{gateway} <= {modified_rel_path}")
 
     def _report_unreadable(self, path: str) -> None:
-        """This file, or what is in this directory, may not be read: the targets keep what they have of it."""
-        print(f"RSync leaves out what it may not read: {path}", file=sys.stderr)
+        """This file, or what is in this directory, cannot be read: the targets keep what they have of it."""
+        print(f"RSync leaves out what it cannot read: {path}", file=sys.stderr)
 
     def add_target(
         self,

@@ -21,6 +21,8 @@ Channel Gateway::newchannel() const { return Channel(end_->newchannel()); }
 
 const RemoteInfo& Gateway::rinfo() const { return end_->info(); }
 
+std::optional<int> Gateway::returncode() const { return end_->returncode(); }
+
 Dict Gateway::remote_status(std::optional<Seconds> timeout) const {
   return end_->remote_status({.deadline = base::deadline_after(timeout)});
 }

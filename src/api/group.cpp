@@ -5,6 +5,7 @@
 #include <iterator>
 #include <utility>
 
+#include "api/keeping.hpp"
 #include "gateway/membership.hpp"
 
 namespace execnet {
@@ -74,16 +75,18 @@ std::vector<Gateway> Group::makegateways(const std::vector<XSpec>& specs) {
 }
 
 MultiChannel Group::remote_exec(const Source& source, const Dict& arguments) {
-  std::vector<Channel> channels;
-  for (const auto& gateway : members()) {
-    channels.push_back(gateway.remote_exec(source, arguments));
-  }
-  return MultiChannel(std::move(channels));
+  Partial partial;
+  keeping(partial, [&] {
+    for (const auto& gateway : members()) {
+      partial.channels.push_back(gateway.remote_exec(source, arguments));
+    }
+  });
+  return MultiChannel(std::move(partial.channels));
 }
 
-void Group::terminate(std::optional<Seconds> timeout) {
+bool Group::terminate(std::optional<Seconds> timeout) {
   const auto membership = membership_;  // the group may be destroyed meanwhile
-  membership->terminate(timeout, {});
+  return membership->terminate(timeout, {});
 }
 
 std::string Group::repr() const {

@@ -312,6 +312,153 @@ TEST(Group, AQueueTakesTheItemsOfAllMembersAndTheirEnds) {
   EXPECT_THROW(static_cast<void>(queue.get(0s)), TimeoutError);
 }
 
+// A member that is gone before the call, or in the middle of it, takes nothing of the others along.
+class DeadMember : public ::testing::Test {
+ protected:
+  // The partial result that the call, which fails, throws.
+  template <typename Thrown, typename Call>
+  static Partial partial_of(Call&& call) {
+    try {
+      call();
+    } catch (const Thrown& error) {
+      if (error.partial()) {
+        return *error.partial();
+      }
+    }
+    ADD_FAILURE() << "nothing that has a partial result was thrown";
+    return {};
+  }
+  void kill(int member) {
+    ::kill(static_cast<pid_t>(group[member].pid()), SIGKILL);
+    group[member].join(20s);
+  }
+  using Channels = std::vector<Channel>;
+
+  Group group{"popen", "popen", "popen"};
+};
+
+TEST_F(DeadMember, LeavesTheChannelsThatRemoteExecHasMade) {
+  kill(1);
+  const Partial partial = partial_of<GatewayGone>([&] { group.remote_exec("channel.send(channel.receive() + 1)"); });
+  ASSERT_EQ(partial.channels.size(), 1U);
+  partial.channels[0].send(41);
+  EXPECT_EQ(partial.channels[0].receive<int>(20s), 42);
+}
+
+TEST_F(DeadMember, LeavesWhatWasReceived) {
+  const MultiChannel channels = group.remote_exec("for item in channel: channel.send(item)");
+  channels.send_each("a");
+  EXPECT_EQ(channels.receive_each<std::string>(), (std::vector<std::string>{"a", "a", "a"}));
+  channels[0].send("b");
+  channels[2].send("b");
+  kill(1);
+  const Partial partial = partial_of<GatewayGone>([&] { static_cast<void>(channels.receive_each()); });
+  EXPECT_EQ(partial.channels, Channels{channels[0]});
+  ASSERT_EQ(partial.received.size(), 1U);
+  EXPECT_EQ(partial.received[0].first, channels[0]);
+  EXPECT_EQ(partial.received[0].second, Value("b"));
+  EXPECT_EQ(channels[2].receive<std::string>(20s), "b") << "those behind it keep theirs";
+}
+
+TEST_F(DeadMember, LeavesAllOfAnItemThatIsOfAnotherType) {
+  const MultiChannel channels = group.remote_exec("channel.send('x' if '1' in channel.gateway.id else 1)");
+  const Partial partial = partial_of<DataFormatError>([&] { static_cast<void>(channels.receive_each<int>()); });
+  ASSERT_EQ(partial.received.size(), 3U);
+  EXPECT_EQ(partial.received[1].second, Value("x"));
+  EXPECT_EQ(partial.received[2].second, Value(1));
+}
+
+TEST_F(DeadMember, LeavesItKnownWhomAnItemWasSentTo) {
+  const MultiChannel channels = group.remote_exec("channel.send(channel.receive())");
+  kill(1);
+  EXPECT_EQ(partial_of<GatewayGone>([&] { channels.send_each(1); }).channels, Channels{channels[0]});
+  EXPECT_EQ(channels[0].receive<int>(20s), 1);
+}
+
+TEST_F(DeadMember, LeavesItKnownWhoHasClosedWell) {
+  const MultiChannel channels = group.remote_exec("channel.receive()");
+  kill(1);
+  channels[0].send(1);
+  channels[2].send(1);
+  EXPECT_EQ(partial_of<GatewayGone>([&] { channels.waitclose(); }).channels, (Channels{channels[0], channels[2]}));
+}
+
+TEST_F(DeadMember, AQueueThatIsMadeInPartIsNotLost) {
+  const MultiChannel channels = group.remote_exec("channel.send(1); channel.receive()");
+  channels[1].setcallback([](const Value&) {});
+  const Partial partial = partial_of<StateError>([&] { static_cast<void>(channels.make_receive_queue()); });
+  EXPECT_EQ(partial.channels, Channels{channels[0]});
+  ASSERT_TRUE(partial.queue);
+  EXPECT_EQ(partial.queue->get(20s).value, Value(1));
+}
+
+TEST(Group, TerminateSaysWhetherAllHaveEndedByThemselves) {
+  Group group{"popen", "popen"};
+  const auto busy = group.remote_exec("channel.receive()");
+  EXPECT_TRUE(group.terminate(20s));
+  EXPECT_TRUE(group.terminate(20s)) << "there is nobody";
+  const Gateway stopped = group.makegateway("popen");
+  group.makegateway("popen");
+  ::kill(static_cast<pid_t>(stopped.pid()), SIGSTOP);
+  EXPECT_FALSE(group.terminate(500ms));
+  EXPECT_EQ(stopped.returncode(), -SIGKILL);
+}
+
+TEST(Group, AGatewayHasAPidAndAfterItsEndAReturncode) {
+  Group group{"popen//id=proxy", "popen//via=proxy//id=behind", "popen//id=killed"};
+  for (const Gateway& gateway : group.members()) {
+    EXPECT_EQ(gateway.remote_exec("import os; channel.send(os.getpid())").receive<std::int64_t>(), gateway.pid());
+    EXPECT_EQ(gateway.returncode(), std::nullopt) << gateway.id();
+  }
+  ::kill(static_cast<pid_t>(group["killed"].pid()), SIGKILL);
+  group["killed"].join(20s);
+  EXPECT_EQ(group["killed"].returncode(), -SIGKILL);
+  const Gateway behind = group["behind"];
+  EXPECT_THROW(behind.remote_exec("import os; os._exit(3)").waitclose(20s), GatewayGone);
+  EXPECT_EQ(behind.returncode(), 3);
+  const Gateway proxy = group["proxy"];
+  EXPECT_TRUE(group.terminate(20s));
+  EXPECT_EQ(proxy.returncode(), 0);
+}
+
+TEST(Group, AForkedCopyIsToldWhoseItIs) {
+  Group group{"popen"};
+  const pid_t child = ::fork();
+  if (child == 0) {
+    int refused = 0;
+    try {
+      static_cast<void>(group[0].newchannel());
+    } catch (const ForkedResourceError&) {
+      ++refused;
+    }
+    try {
+      group.makegateway("popen");
+    } catch (const ForkedResourceError&) {
+      ++refused;
+    }
+    ::_exit(refused == 2 && group.terminate() && !group[0].returncode() ? 0 : 1);
+  }
+  int status = -1;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+}
+
+TEST(Group, ProfileIsTheExecutionModelToo) {
+  Group group{"popen//profile=main_thread_only"};
+  EXPECT_EQ(group[0].remote_status().at("execmodel"), Value("main_thread_only"));
+  EXPECT_THROW(group.makegateway("popen//execmodel=thread//profile=main_thread_only"), SpecError);
+}
+
+TEST(Group, ASecondCallbackIsAMistakeOfTheProgram) {
+  Group group{"popen"};
+  const Channel channel = group[0].remote_exec("channel.receive()");
+  channel.setcallback([](const Value&) {});
+  EXPECT_THROW(channel.setcallback([](const Value&) {}), StateError);
+  EXPECT_THROW(static_cast<void>(channel.receive()), StateError);
+  channel.close();
+  EXPECT_THROW(channel.send(1), ChannelClosed);
+}
+
 TEST(Group, TellsWhatEndedAChannel) {
   Group group{"popen"};
   const auto channel = group[0].remote_exec("raise ValueError('of mine')");

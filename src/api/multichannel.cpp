@@ -7,6 +7,7 @@
 #include <mutex>
 #include <utility>
 
+#include "api/keeping.hpp"
 #include "base/wait.hpp"
 
 namespace execnet {
@@ -26,10 +27,15 @@ struct ReceiveQueue::State {
 };
 
 ReceiveQueue::ReceiveQueue(const std::vector<Channel>& channels) : state_(std::make_shared<State>()) {
-  for (const Channel& channel : channels) {
-    channel.setcallback([state = state_, channel](const Value& value) { state->put({channel, value}); },
-                        [state = state_, channel] { state->put({channel, std::nullopt}); });
-  }
+  Partial partial;
+  keeping(partial, [&] {
+    partial.queue = *this;
+    for (const Channel& channel : channels) {
+      channel.setcallback([state = state_, channel](const Value& value) { state->put({channel, value}); },
+                          [state = state_, channel] { state->put({channel, std::nullopt}); });
+      partial.channels.push_back(channel);
+    }
+  });
 }
 
 ReceiveQueue::Item ReceiveQueue::get(std::optional<Seconds> timeout) const {
@@ -52,25 +58,42 @@ bool ReceiveQueue::empty() const {
 }
 
 void MultiChannel::send_each(const Value& item) const {
-  for (const Channel& channel : channels_) {
-    channel.send(item);
-  }
+  Partial partial;
+  keeping(partial, [&] {
+    for (const Channel& channel : channels_) {
+      channel.send(item);
+      partial.channels.push_back(channel);
+    }
+  });
+}
+
+std::vector<std::pair<Channel, Value>> MultiChannel::receive_pairs() const {
+  Partial partial;
+  keeping(partial, [&] {
+    for (const Channel& channel : channels_) {
+      partial.received.emplace_back(channel, channel.receive());
+      partial.channels.push_back(channel);
+    }
+  });
+  return std::move(partial.received);
 }
 
 void MultiChannel::waitclose() const {
-  std::exception_ptr first;
-  for (const Channel& channel : channels_) {
-    try {
-      channel.waitclose();
-    } catch (const Error&) {
-      if (!first) {
-        first = std::current_exception();
+  Partial partial;
+  keeping(partial, [&] {
+    std::exception_ptr first;
+    for (const Channel& channel : channels_) {
+      try {
+        channel.waitclose();
+        partial.channels.push_back(channel);
+      } catch (const Error&) {
+        first = first ? first : std::current_exception();
       }
     }
-  }
-  if (first) {
-    std::rethrow_exception(first);
-  }
+    if (first) {
+      std::rethrow_exception(first);
+    }
+  });
 }
 
 }  // namespace execnet

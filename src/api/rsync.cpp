@@ -86,7 +86,7 @@ void RSync::report_ack(const Gateway& gateway, std::uint64_t bytes) {
 }
 
 void RSync::report_unreadable(const std::filesystem::path& path) {
-  std::cerr << "RSync leaves out what it may not read: " << path.string() << '\n';
+  std::cerr << "RSync leaves out what it cannot read: " << path.string() << '\n';
 }
 
 }  // namespace execnet

@@ -24,7 +24,7 @@ std::size_t incomplete_bytes(std::string_view text) {
 
 class WriteBuffer final : public std::streambuf {
  public:
-  explicit WriteBuffer(Channel channel) : channel_(std::move(channel)) { start(0); }
+  WriteBuffer(Channel channel, ChannelWriter::Items items) : channel_(std::move(channel)), items_(items) { start(0); }
 
  protected:
   int_type overflow(int_type c) override {
@@ -39,12 +39,16 @@ class WriteBuffer final : public std::streambuf {
     const std::string text(pbase(), pptr());
     start(0);
     if (!text.empty()) {
-      channel_.send(text);
+      send(text);
     }
     return 0;
   }
 
  private:
+  void send(const std::string& text) {
+    channel_.send(items_ == ChannelWriter::Items::kBytes ? Value(Bytes(text)) : Value(text));
+  }
+
   void start(std::size_t kept) {
     setp(buffer_.data(), buffer_.data() + buffer_.size());
     pbump(static_cast<int>(kept));
@@ -53,14 +57,15 @@ class WriteBuffer final : public std::streambuf {
   // All but the beginning of a character whose rest is still to come.
   void send_complete() {
     const std::string_view text(pbase(), static_cast<std::size_t>(pptr() - pbase()));
-    const std::size_t rest = incomplete_bytes(text);
+    const std::size_t rest = items_ == ChannelWriter::Items::kBytes ? 0 : incomplete_bytes(text);
     const std::string complete(text.substr(0, text.size() - rest));
     std::copy(text.end() - static_cast<std::ptrdiff_t>(rest), text.end(), buffer_.begin());
     start(rest);
-    channel_.send(complete);
+    send(complete);
   }
 
   Channel channel_;
+  const ChannelWriter::Items items_;
   std::array<char, 4096> buffer_{};
 };
 
@@ -89,8 +94,8 @@ class ReadBuffer final : public std::streambuf {
 
 }  // namespace
 
-ChannelWriter::ChannelWriter(Channel channel)
-    : std::ostream(nullptr), buffer_(std::make_unique<WriteBuffer>(std::move(channel))) {
+ChannelWriter::ChannelWriter(Channel channel, Items items)
+    : std::ostream(nullptr), buffer_(std::make_unique<WriteBuffer>(std::move(channel), items)) {
   rdbuf(buffer_.get());
 }
 

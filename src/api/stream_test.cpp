@@ -35,6 +35,21 @@ TEST(ChannelStreams, ALongTextIsSentInPiecesThatAreTexts) {
   EXPECT_EQ(channel.receive<std::string>(), text);
 }
 
+TEST(ChannelStreams, BytesOfAnyEncodingGoBothWays) {
+  Group group{"popen"};
+  const Channel channel = group[0].remote_exec(R"(
+text = channel.makefile("r", encoding="utf-16").readline()
+channel.makefile("w", encoding="latin-1").write(text)
+)");
+  using std::string_literals::operator""s;
+  const std::string text = "\xff\xfe\xe4\0\n\0"s;
+  ChannelWriter(channel, ChannelWriter::Items::kBytes) << text.substr(0, 3) << std::flush << text.substr(3);
+  ChannelReader in(channel);
+  std::string line;
+  std::getline(in, line);
+  EXPECT_EQ(line, "\xe4");
+}
+
 TEST(ChannelStreams, LinesAreReadAcrossItems) {
   Group group{"popen"};
   ChannelReader in(group[0].remote_exec(R"(

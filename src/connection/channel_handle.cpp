@@ -118,7 +118,7 @@ base::Buffer ChannelHandle::receive(const base::Wait& wait) {
   auto lock = connection_->lock();
   ChannelState& state = *state_;
   if (state.had_callback) {
-    throw ChannelClosed("cannot receive() on " + repr_of(state) + ": its items go to a callback");
+    throw StateError("cannot receive() on " + repr_of(state) + ": its items go to a callback");
   }
   if (!connection_->wait_until(lock, &state, wait, [&] { return !state.items.empty() || state.no_more_items; })) {
     throw TimeoutError("nothing came in time on " + repr_of(state));
@@ -186,7 +186,7 @@ void ChannelHandle::reconfigure(StringConfig strings, const base::Wait& wait) {
 void ChannelHandle::close(const std::optional<std::string>& error) {
   auto lock = connection_->lock();
   if (state_->executing) {
-    throw ChannelClosed("cannot explicitly close channel within remote_exec");
+    throw StateError("cannot explicitly close channel within remote_exec");
   }
   connection_->close_channel(lock, state_, error);
 }
@@ -216,7 +216,7 @@ void ChannelHandle::waitclose(const base::Wait& wait) {
 bool ChannelHandle::set_callback(std::shared_ptr<Callback> callback, bool in_greenlet) {
   auto lock = connection_->lock();
   if (state_->had_callback) {
-    throw ChannelClosed(repr_of(*state_) + " has a callback already");
+    throw StateError(repr_of(*state_) + " has a callback already");
   }
   // First, since there may be no thread to be had: then nothing has changed.
   const bool is_for_caller = connection_->dispatcher().start(lock, in_greenlet);

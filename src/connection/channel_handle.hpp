@@ -45,7 +45,7 @@ class ChannelHandle {
   // Whether no more items will arrive.
   [[nodiscard]] bool no_more_items() const;
   // From now on the items go to the callback, beginning with those that have arrived; the end comes last.
-  // Throws ChannelClosed if there is a callback already. Returns what Dispatcher::start() returns.
+  // Throws StateError if there is a callback already. Returns what Dispatcher::start() returns.
   bool set_callback(std::shared_ptr<Callback> callback, bool in_greenlet = false);
   // The error that the other side closed with, or the cause of the gateway's end; none if there is
   // neither. Each error is returned once.
@@ -63,7 +63,7 @@ class ChannelHandle {
   // Sets that, at both ends. Throws ChannelClosed, GatewayGone.
   void reconfigure(StringConfig strings, const base::Wait& wait);
 
-  // Throws ChannelClosed if code on this worker still runs with the channel.
+  // Throws StateError if code on this worker still runs with the channel.
   void close(const std::optional<std::string>& error);
   [[nodiscard]] bool isclosed() const;
   // Throws TimeoutError, RemoteError, GatewayGone.

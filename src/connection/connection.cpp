@@ -25,7 +25,7 @@ Connection::Connection(base::Fd stream, std::shared_ptr<loop::Loop> loop, Side s
 
 Connection::Lock Connection::lock() {
   if (in_forked_copy()) {
-    throw GatewayGone("the gateway belongs to the process that this one was forked from: make one here");
+    throw ForkedResourceError("the gateway belongs to the process that this one was forked from: make one here");
   }
   return Lock(mutex_);
 }

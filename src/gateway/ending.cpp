@@ -86,12 +86,16 @@ Gateways wait_for_ends(Gateways running, const base::Wait& wait) {
   }
 }
 
-void take_streams(const Gateways& running) {
+// Returns whether there was one to be taken.
+bool take_streams(const Gateways& running) {
+  bool taken = false;
   for (const auto& gateway : running) {
     if (gateway->far_end().process() == nullptr) {
       gateway->connection()->shut_down();
+      taken = true;
     }
   }
+  return taken;
 }
 
 // Not to a proxy that something still goes through: that would outlive it.
@@ -124,11 +128,12 @@ void tell_to_exit(const Gateways& gateways) {
   }
 }
 
-Gateways end_in_order(const Gateways& gateways, const base::Wait& wait) {
+Ending end_in_order(const Gateways& gateways, const base::Wait& wait) {
   const Timetable times(wait.deadline, gateways.size());
   Gateways running = wait_for_ends(gateways, wait.until(times.streams_go));
-  take_streams(running);
+  const bool streams_taken = take_streams(running);
   running = wait_for_ends(std::move(running), wait.until(times.sigterm));
+  const bool by_themselves = running.empty() && !streams_taken;
   send_sigterm(running);
   running = wait_for_ends(std::move(running), wait.until(times.sigkill));
   kill(running);
@@ -145,7 +150,7 @@ Gateways end_in_order(const Gateways& gateways, const base::Wait& wait) {
     }
     dispatcher.join(callbacks_run);
   }
-  return running;
+  return {.unseen = std::move(running), .by_themselves = by_themselves};
 }
 
 }  // namespace execnet::core

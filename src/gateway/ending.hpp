@@ -20,10 +20,15 @@ inline constexpr std::chrono::milliseconds kEndsLate{200};
 // shortly before the deadline loses its stream where it has no process here, else gets SIGTERM, then SIGKILL with all
 // it has started; see Timetable in ending.cpp. Without a deadline it waits for as long as they take.
 //
-// Returns those whose end is not seen kEndsLate after the deadline. They are killed, but the kernel is not done with
-// them: their loop is to run on, which collects them. All are declared gone.
-std::vector<std::shared_ptr<GatewayEnd>> end_in_order(const std::vector<std::shared_ptr<GatewayEnd>>& gateways,
-                                                      const base::Wait& wait);
+// All are declared gone.
+struct Ending {
+  // Those whose end is not seen kEndsLate after the deadline. They are killed, but the kernel is not done with them:
+  // their loop is to run on, which collects them.
+  std::vector<std::shared_ptr<GatewayEnd>> unseen;
+  // Whether none of them was ended by a lost stream or by a signal of ours.
+  bool by_themselves = true;
+};
+Ending end_in_order(const std::vector<std::shared_ptr<GatewayEnd>>& gateways, const base::Wait& wait);
 
 // Only tells those to exit that nothing else of these goes through. Never waits.
 void tell_to_exit(const std::vector<std::shared_ptr<GatewayEnd>>& gateways);

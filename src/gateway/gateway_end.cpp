@@ -45,7 +45,7 @@ base::Buffer hello(const XSpec& spec) {
   }
   const auto nice = spec.get("nice");
   const auto window = spec.window();
-  const std::string execmodel = spec.get("execmodel").value_or("thread");
+  const std::string execmodel = spec.execmodel().value_or("thread");
   Dict keys;
   keys["protocol"] = wire::kProtocolVersion;
   keys["id"] = spec.get("id").value() + "-worker";  // as programs there know it
@@ -436,6 +436,14 @@ bool GatewayEnd::hasreceiver() const {
   }
   auto lock = connection_->lock();
   return !connection_->gone(lock);
+}
+
+std::optional<int> GatewayEnd::returncode() const {
+  if (connection_->in_forked_copy()) {
+    return std::nullopt;
+  }
+  const auto how = far_end_->ended();  // of a process behind a proxy nothing but this text is known
+  return how ? process::returncode_of(*how) : std::nullopt;
 }
 
 void GatewayEnd::join(const base::Wait& wait) {

@@ -69,6 +69,8 @@ class GatewayEnd final : public ConnectionOwner, public std::enable_shared_from_
   // Tells the worker to end. Once; never waits.
   void exit();
   [[nodiscard]] bool hasreceiver() const;
+  // See execnet::Gateway.
+  [[nodiscard]] std::optional<int> returncode() const;
   // Waits until the other side is gone. Throws TimeoutError.
   void join(const base::Wait& wait);
   // The process is gone: declares the gateway terminated.

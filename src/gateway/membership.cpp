@@ -138,7 +138,7 @@ void Membership::allocate_id(XSpec& spec) {
 // Checks everything that can be wrong, for all of them, before the first is started.
 std::pair<std::vector<XSpec>, std::size_t> Membership::reserve(std::vector<XSpec> specs) {
   if (made_here_.in_forked_copy()) {
-    throw SpecError("the group belongs to the process that this one was forked from: make one here");
+    throw ForkedResourceError("the group belongs to the process that this one was forked from: make one here");
   }
   for (XSpec& spec : specs) {
     spec.validate();
@@ -258,7 +258,8 @@ Gateways Membership::start(std::vector<XSpec> requested, const base::Wait& wait,
   Gateways killed;
   if (failure) {  // no longer while the exception is handled: a greenlet must not wait there
     try {
-      killed = end_in_order(started, {.deadline = base::Clock::now(), .hub = wait.hub, .greenlet = wait.greenlet});
+      killed =
+          end_in_order(started, {.deadline = base::Clock::now(), .hub = wait.hub, .greenlet = wait.greenlet}).unseen;
     } catch (const std::exception&) {
       // There is no memory, or nothing to wait by. They are dropped, and what drops a process ends and collects it.
     }
@@ -301,9 +302,9 @@ void Membership::exit(GatewayEnd& gateway) {
   gateway.exit();
 }
 
-void Membership::terminate(std::optional<base::Seconds> timeout, const base::Wait& wait) {
+bool Membership::terminate(std::optional<base::Seconds> timeout, const base::Wait& wait) {
   if (made_here_.in_forked_copy()) {
-    return;
+    return true;
   }
   const base::Deadline deadline = base::deadline_after(timeout.value_or(kPatience));
   Gateways ending = members();
@@ -315,7 +316,7 @@ void Membership::terminate(std::optional<base::Seconds> timeout, const base::Wai
     ending.insert(ending.end(), coming_.begin(), coming_.end());  // who starts them learns it by their end
   }
   // They stay members until they are gone: who interrupts this can terminate again.
-  const Gateways killed = end_in_order(ending, wait.until(deadline));
+  const auto [killed, by_themselves] = end_in_order(ending, wait.until(deadline));
   {
     const std::lock_guard lock(mutex_);
     remove(members_, ending);
@@ -324,6 +325,7 @@ void Membership::terminate(std::optional<base::Seconds> timeout, const base::Wai
     leaving_.insert(leaving_.end(), killed.begin(), killed.end());
   }
   clean_up(wait.until(deadline));
+  return by_themselves;
 }
 
 void Membership::tell_to_exit() {
@@ -361,7 +363,7 @@ void Membership::clean_up(const base::Wait& wait) {
     if (!servers && carriers.empty()) {
       return;
     }
-    const Gateways killed = end_in_order(carriers, wait);
+    const Gateways killed = end_in_order(carriers, wait).unseen;
     if (servers) {
       servers->end(wait);
     }

@@ -43,7 +43,7 @@ class Membership {
   std::vector<std::shared_ptr<GatewayEnd>> start(std::vector<XSpec> specs, const base::Wait& wait,
                                                  const std::vector<std::vector<std::string>>& commands = {});
   // Those that are just being started, too: start() throws then.
-  void terminate(std::optional<base::Seconds> timeout, const base::Wait& wait);
+  bool terminate(std::optional<base::Seconds> timeout, const base::Wait& wait);
   // Terminates what is left, in about a second: for the owner, when it goes.
   void end() noexcept;
   // Begins to terminate, and does not wait: for who is about to terminate several groups.

@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 
 #include <cerrno>
+#include <charconv>
 #include <chrono>
 #include <exception>
 #include <span>
@@ -53,9 +54,20 @@ const char* signal_name(int number) {
     case SIGTERM: return "SIGTERM";
     case SIGXCPU: return "SIGXCPU";
     case SIGXFSZ: return "SIGXFSZ";
+    case SIGSTKFLT: return "SIGSTKFLT";
+    case SIGVTALRM: return "SIGVTALRM";
+    case SIGPROF: return "SIGPROF";
+    case SIGIO: return "SIGIO";
+    case SIGPWR: return "SIGPWR";
     case SIGSYS: return "SIGSYS";
     default: return nullptr;
   }
+}
+
+std::optional<int> number_at_begin(std::string_view text) {
+  int number = 0;
+  const auto error = std::from_chars(text.data(), text.data() + text.size(), number).ec;
+  return error == std::errc() ? std::optional(number) : std::nullopt;
 }
 
 }  // namespace
@@ -79,6 +91,30 @@ std::string ExitStatus::describe() const {
   }
   const char* name = signal_name(signal);
   return "killed by " + (name != nullptr ? std::string(name) : "signal " + std::to_string(signal));
+}
+
+std::optional<int> returncode_of(std::string_view described) {
+  constexpr std::string_view kExit = "exit status ";
+  constexpr std::string_view kKilled = "killed by ";
+  constexpr std::string_view kSignal = "signal ";
+  if (described.starts_with(kExit)) {
+    return number_at_begin(described.substr(kExit.size()));
+  }
+  if (!described.starts_with(kKilled)) {
+    return std::nullopt;
+  }
+  described.remove_prefix(kKilled.size());
+  if (described.starts_with(kSignal)) {
+    const auto number = number_at_begin(described.substr(kSignal.size()));
+    return number ? std::optional(-*number) : std::nullopt;
+  }
+  const std::string_view name = described.substr(0, described.find(';'));
+  for (int number = 1; number < NSIG; ++number) {
+    if (const char* known = signal_name(number); known != nullptr && name == known) {
+      return -number;
+    }
+  }
+  return std::nullopt;
 }
 
 Process::Process(pid_t pid, pid_t guard, base::Fd socket) : pid_(pid), guard_(guard), end_(std::move(socket)) {}

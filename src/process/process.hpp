@@ -17,6 +17,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "base/fd.hpp"
 #include "base/fork.hpp"
@@ -44,6 +45,10 @@ struct Leniency {
   std::chrono::milliseconds grace{0};  // for all of it when the starter has gone, on top of the moment that there is
   bool keeps_detached = false;         // what it has started in a session of its own is not killed at all
 };
+
+// What subprocess.Popen.returncode would be after an end that describe() has such a text of, whatever follows it: the
+// exit code, or the negative number of a signal. None if it says neither.
+std::optional<int> returncode_of(std::string_view described);
 
 class Process {
  public:

@@ -55,6 +55,21 @@ TEST(ExitStatus, IsDescribedInWords) {
   EXPECT_EQ(ExitStatus{.known = false}.describe(), "exit status unknown");
 }
 
+TEST(ExitStatus, IsFoundInItsTextAsSubprocessHasIt) {
+  for (int code = 0; code < 256; ++code) {
+    EXPECT_EQ(returncode_of(ExitStatus{.code = code}.describe()), code);
+  }
+  for (int signal = 1; signal < NSIG; ++signal) {
+    EXPECT_EQ(returncode_of(ExitStatus{.signal = signal}.describe()), -signal);
+  }
+  EXPECT_EQ(returncode_of("killed by SIGKILL; by the out-of-memory killer"), -SIGKILL);
+  for (const std::string& text : {ExitStatus{.known = false}.describe(), ExitStatus{.guard_error = EIO}.describe(),
+                                  std::string("exit status 99999999999"), std::string("killed by SIG"),
+                                  std::string("killed by signal x"), std::string("it closed the connection")}) {
+    EXPECT_EQ(returncode_of(text), std::nullopt) << text;
+  }
+}
+
 TEST(Process, PollDoesNotWait) {
   const auto process = shell("exec sleep 60");
   EXPECT_EQ(process->poll(), std::nullopt);

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <execnet/error.hpp>
-#include <system_error>
 #include <utility>
 
 namespace execnet::core {
@@ -103,8 +102,18 @@ void RSyncSession::send_files(List& operations, Budget& budget) {
     if (!transfer_) {
       begin_transfer(operations, budget);
     }
-    if (transfer_) {
+    if (!transfer_) {
+      continue;
+    }
+    try {
       continue_transfer(operations, budget);
+    } catch (const Unreadable&) {
+      const std::uint32_t number = transfer_->wanted.number;
+      if (number == 0) {
+        throw;
+      }
+      observer_.on_unreadable(number);
+      drop_transfer(operations, budget, abort_transfer(operations, budget).wanted);
     }
   }
 }
@@ -123,10 +132,13 @@ void RSyncSession::begin_transfer(List& operations, Budget& budget) {
 }
 
 std::optional<SourceFile> RSyncSession::open_source(std::uint32_t number) {
+  if (tree_[number].unreadable) {  // that was told before
+    return std::nullopt;
+  }
   try {
     return SourceFile::open(tree_, number);
-  } catch (const std::system_error& error) {
-    if (number == 0 || !is_forbidden(error.code().value())) {
+  } catch (const Unreadable&) {
+    if (number == 0) {
       throw;
     }
   }
@@ -184,12 +196,7 @@ void RSyncSession::end_transfer(List& operations, Budget& budget) {
 }
 
 void RSyncSession::restart_transfer(List& operations, Budget& budget) {
-  const Transfer old = std::move(*transfer_);
-  transfer_.reset();
-  if (old.opened) {
-    operations.emplace_back(Tuple{"abort", old.wanted.number});
-    budget.spend(kOperationBytes);
-  }
+  const Transfer old = abort_transfer(operations, budget);
   std::optional<SourceFile> file;
   if (old.attempts == kMostAttempts) {
     unsteady_.push_back(tree_.path(old.wanted.number));
@@ -205,6 +212,16 @@ void RSyncSession::restart_transfer(List& operations, Budget& budget) {
                              .block = old.block,
                              .reported = old.reported,
                              .attempts = old.attempts + 1});
+}
+
+RSyncSession::Transfer RSyncSession::abort_transfer(List& operations, Budget& budget) {
+  Transfer old = std::move(*transfer_);
+  transfer_.reset();
+  if (old.opened) {
+    operations.emplace_back(Tuple{"abort", old.wanted.number});
+    budget.spend(kOperationBytes);
+  }
+  return old;
 }
 
 void RSyncSession::drop_transfer(List& operations, Budget& budget, const Wanted& wanted) {

@@ -34,7 +34,7 @@ class SessionObserver {
   virtual void on_send_file(const std::string& relative) = 0;
   // A file of that size is done.
   virtual void on_done(std::uint64_t bytes) = 0;
-  // This is there, but may not be read: the target keeps what it has of it.
+  // This is there, but cannot be read: the target keeps what it has of it.
   virtual void on_unreadable(std::uint32_t number) = 0;
 };
 
@@ -56,7 +56,7 @@ class RSyncSession {
   [[nodiscard]] bool can_send() const { return in_flight_ < kWindow && phase_ != Phase::kFinished && !idle_; }
   // The next message; none if there is nothing to say before the next answer, or this was a part of
   // a longer piece of work: then can_send() is still true.
-  // Throws std::system_error for a file that cannot be read, DataFormatError if the target owes answers and will
+  // Throws std::system_error for a single file that cannot be read, DataFormatError if the target owes answers and will
   // never give them.
   std::optional<List> next_message();
   // Takes an answer in. Throws DataFormatError for what is none.
@@ -101,13 +101,15 @@ class RSyncSession {
   void ask_for_hashes(List& operations, Budget& budget);
   void send_files(List& operations, Budget& budget);
   void begin_transfer(List& operations, Budget& budget);
-  // None if it has vanished, or may not be read.
+  // None if it has vanished, or cannot be read.
   [[nodiscard]] std::optional<SourceFile> open_source(std::uint32_t number);
   // As far as the budget goes.
   void continue_transfer(List& operations, Budget& budget);
   void end_transfer(List& operations, Budget& budget);
   // The file has changed while it was read: from the beginning, or not at all.
   void restart_transfer(List& operations, Budget& budget);
+  // What the target was told of the new file is void.
+  Transfer abort_transfer(List& operations, Budget& budget);
   void drop_transfer(List& operations, Budget& budget, const Wanted& wanted);
   void forget(const Wanted& wanted);
   void open_new(List& operations, Budget& budget);

@@ -1,6 +1,7 @@
 // A session against a target that is played by the test, over a real tree of files.
 #include "rsync/rsync_session.hpp"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -268,6 +269,21 @@ TEST_F(RSyncSessionTest, WhatIsAFileNoMoreIsDropped) {
   static_cast<void>(session.next_message());
   session.answered(Value(List{Tuple{"want", 1, false}, Tuple{"want", 2, false}}));
   EXPECT_EQ(kinds_of(all_messages(session)), (Kinds{"drop", "drop", "finish"}));
+}
+
+TEST_F(RSyncSessionTest, WhatFailsWhileItIsReadIsTakenBackAndLeftOut) {
+  const std::string speed = "/sys/class/net/lo/speed";  // can be opened; each read(2) of it fails
+  const base::Fd file(::open(speed.c_str(), O_RDONLY | O_CLOEXEC));
+  char byte = 0;
+  if (!file || ::read(file.get(), &byte, 1) >= 0) {
+    GTEST_SKIP() << speed << " is not there, or can be read";
+  }
+  tree.emplace("/sys/class/net/lo", [&](const std::string& path) { return path == speed; });
+  RSyncSession session = this->session();
+  static_cast<void>(session.next_message());
+  session.answered(Value(List{Tuple{"want", 1, false}}));
+  EXPECT_EQ(kinds_of(all_messages(session)), (Kinds{"open", "abort", "drop", "finish"}));
+  EXPECT_EQ(notes.unreadable, std::vector<std::uint32_t>{1});
 }
 
 TEST_F(RSyncSessionTest, SetIdBitsGoAlongOnlyIfAskedFor) {

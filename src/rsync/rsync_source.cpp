@@ -5,14 +5,12 @@
 
 #include <algorithm>
 
-#include "base/syscall.hpp"
-
 namespace execnet::core {
 namespace {
 
 struct stat look_at(int fd, const std::string& path) {
   struct stat found{};
-  base::check("fstat", [&] { return ::fstat(fd, &found); }, path);
+  check_reading("fstat", [&] { return ::fstat(fd, &found); }, path);
   return found;
 }
 
@@ -44,7 +42,7 @@ std::optional<SourceFile> SourceFile::open(const SourceTree& tree, std::uint32_t
 std::size_t SourceFile::read(std::uint64_t offset, std::span<char> space) const {
   std::size_t size = 0;
   while (size < space.size()) {
-    const auto count = base::check(
+    const auto count = check_reading(
         "pread",
         [&] { return ::pread(fd_.get(), space.data() + size, space.size() - size, static_cast<off_t>(offset + size)); },
         path_);

@@ -39,16 +39,16 @@ struct Stamp {
 
 class SourceFile {
  public:
-  // None if there is no such file any more. Throws std::system_error.
+  // None if there is no such file any more. Throws Unreadable, std::system_error.
   static std::optional<SourceFile> open(const SourceTree& tree, std::uint32_t number);
 
   [[nodiscard]] std::uint64_t size() const { return stamp_.size; }
   [[nodiscard]] std::uint32_t mode() const { return mode_; }
   [[nodiscard]] std::int64_t mtime() const { return stamp_.mtime; }
   [[nodiscard]] const Stamp& stamp() const { return stamp_; }
-  // Fills `space` from `offset` on; less at the end of the file. Throws std::system_error.
+  // Fills `space` from `offset` on; less at the end of the file. Throws Unreadable.
   [[nodiscard]] std::size_t read(std::uint64_t offset, std::span<char> space) const;
-  // Whether nobody has written into it since it was opened.
+  // Whether nobody has written into it since it was opened. Throws Unreadable.
   [[nodiscard]] bool is_unchanged() const;
 
  private:
@@ -63,7 +63,7 @@ class SourceFile {
 // Each block is hashed at most once, for however many targets, as long as its file does not change.
 class BlockHashes {
  public:
-  // REQUIRES: block < ceil(file.size() / size).
+  // REQUIRES: block < ceil(file.size() / size). Throws Unreadable.
   const Digest& digest(std::uint32_t number, const SourceFile& file, std::uint64_t size, std::uint64_t block);
 
  private:

@@ -48,7 +48,7 @@ std::vector<std::string> names_in(DIR* directory, const std::string& path) {
     }
   }
   if (errno != 0) {
-    base::throw_system_error(errno, "readdir", path);
+    throw_unreadable(errno, "readdir", path);
   }
   std::sort(names.begin(), names.end());
   return names;
@@ -79,6 +79,15 @@ std::optional<TreeEntry> entry_of(const struct stat& found) {
   return entry;
 }
 
+// What cannot be looked at. As a file that no target can have already, each asks for it, and is told to keep what it
+// has.
+TreeEntry unknown_entry() {
+  TreeEntry entry;
+  entry.unreadable = true;
+  entry.mtime = std::numeric_limits<std::int64_t>::min();
+  return entry;
+}
+
 // Where a link leads; nothing if it has vanished.
 std::optional<std::string> read_link(int directory, const std::string& name, const std::string& path) {
   std::string target(256, '\0');
@@ -88,7 +97,7 @@ std::optional<std::string> read_link(int directory, const std::string& name, con
       if (has_vanished(errno) || errno == EINVAL) {
         return std::nullopt;
       }
-      base::throw_system_error(errno, "readlinkat", path);
+      throw_unreadable(errno, "readlinkat", path);
     }
     if (static_cast<std::size_t>(size) < target.size()) {
       target.resize(static_cast<std::size_t>(size));
@@ -98,7 +107,24 @@ std::optional<std::string> read_link(int directory, const std::string& name, con
   }
 }
 
+// Whether more can be read of a directory than the names in it.
+bool may_be_searched(int directory) {
+  struct stat found{};
+  return ::fstatat(directory, ".", &found, 0) == 0;
+}
+
 }  // namespace
+
+void throw_unreadable(int error, std::string_view call, const std::string& path) {
+  try {
+    base::throw_system_error(error, call, path);
+  } catch (const std::system_error& failure) {
+    if (error == EMFILE || error == ENFILE || error == ENOMEM) {
+      throw;
+    }
+    throw Unreadable(failure);
+  }
+}
 
 std::int64_t mtime_of(const struct stat& found) {
   return static_cast<std::int64_t>(found.st_mtim.tv_sec) * 1'000'000'000 + found.st_mtim.tv_nsec;
@@ -142,7 +168,7 @@ base::Fd SourceTree::open(std::uint32_t number, int flags) const {
     fd.reset(::openat(directory, entries_[number].name.c_str(), flags | O_NOFOLLOW));
   }
   if (!fd && !has_vanished(errno)) {
-    base::throw_system_error(errno, "open", path(number));
+    throw_unreadable(errno, "open", path(number));
   }
   return fd;
 }
@@ -161,7 +187,7 @@ int SourceTree::enter(std::uint32_t number) const {
       if (has_vanished(errno)) {
         return -1;
       }
-      base::throw_system_error(errno, "open", path(way.back()));
+      throw_unreadable(errno, "open", path(way.back()));
     }
     entered_ = way.back();
     entered_directory_ = std::move(inner);
@@ -170,24 +196,25 @@ int SourceTree::enter(std::uint32_t number) const {
   return directory;
 }
 
-base::Fd SourceTree::open_to_list(std::uint32_t number) {
+void SourceTree::list(std::uint32_t number, const std::function<bool(const std::string& path)>& wanted) {
+  const std::size_t first_child = entries_.size();
   try {
-    return open(number, O_DIRECTORY);
-  } catch (const std::system_error& error) {
-    if (number == 0 || !is_forbidden(error.code().value())) {
+    if (base::Fd opened = open(number, O_DIRECTORY)) {
+      list_opened(number, std::move(opened), wanted);
+    }
+  } catch (const Unreadable&) {
+    if (number == 0) {
       throw;
     }
+    entries_.resize(first_child);
     entries_[number].unreadable = true;
-    return {};
   }
+  entries_[number].first_child = static_cast<std::uint32_t>(first_child);
+  entries_[number].children = static_cast<std::uint32_t>(entries_.size() - first_child);
 }
 
-void SourceTree::list(std::uint32_t number, const std::function<bool(const std::string& path)>& wanted) {
-  entries_[number].first_child = static_cast<std::uint32_t>(entries_.size());
-  base::Fd opened = open_to_list(number);
-  if (!opened) {
-    return;
-  }
+void SourceTree::list_opened(std::uint32_t number, base::Fd opened,
+                             const std::function<bool(const std::string& path)>& wanted) {
   const std::string directory = path(number);
   const OpenDirectory open = to_read(std::move(opened), directory);
   const int fd = ::dirfd(open.get());
@@ -196,29 +223,17 @@ void SourceTree::list(std::uint32_t number, const std::function<bool(const std::
     if (!wanted(path)) {
       continue;
     }
-    struct stat found{};
-    if (::fstatat(fd, name.c_str(), &found, AT_SYMLINK_NOFOLLOW) != 0) {
-      if (has_vanished(errno)) {
-        continue;
+    std::optional<TreeEntry> entry;
+    try {
+      entry = look_at(fd, name, path);
+    } catch (const Unreadable&) {
+      if (!may_be_searched(fd)) {
+        throw;
       }
-      if (number != 0 && is_forbidden(errno)) {  // of all in it: only the names may be read
-        entries_[number].unreadable = true;
-        break;
-      }
-      base::throw_system_error(errno, "fstatat", path);
+      entry = unknown_entry();
     }
-    auto entry = entry_of(found);
     if (!entry) {
-      throw SpecError("cannot sync '" + path +
-                      "': it is neither a file nor a directory nor a symbolic link. Leave it out with filter()");
-    }
-    if (entry->kind == TreeEntry::Kind::kLink) {
-      auto link = read_link(fd, name, path);
-      if (!link) {
-        continue;
-      }
-      entry->link = std::move(*link);
-      make_relative_if_inside(*entry);
+      continue;
     }
     if (entries_.size() == std::numeric_limits<std::uint32_t>::max()) {
       throw SpecError("cannot sync '" + root_ + "': there is too much in it");
@@ -227,7 +242,30 @@ void SourceTree::list(std::uint32_t number, const std::function<bool(const std::
     entry->name = std::move(name);
     entries_.push_back(std::move(*entry));
   }
-  entries_[number].children = static_cast<std::uint32_t>(entries_.size()) - entries_[number].first_child;
+}
+
+std::optional<TreeEntry> SourceTree::look_at(int directory, const std::string& name, const std::string& path) const {
+  struct stat found{};
+  if (::fstatat(directory, name.c_str(), &found, AT_SYMLINK_NOFOLLOW) != 0) {
+    if (has_vanished(errno)) {
+      return std::nullopt;
+    }
+    throw_unreadable(errno, "fstatat", path);
+  }
+  auto entry = entry_of(found);
+  if (!entry) {
+    throw SpecError("cannot sync '" + path +
+                    "': it is neither a file nor a directory nor a symbolic link. Leave it out with filter()");
+  }
+  if (entry->kind == TreeEntry::Kind::kLink) {
+    auto link = read_link(directory, name, path);
+    if (!link) {
+      return std::nullopt;
+    }
+    entry->link = std::move(*link);
+    make_relative_if_inside(*entry);
+  }
+  return entry;
 }
 
 void SourceTree::make_relative_if_inside(TreeEntry& entry) const {

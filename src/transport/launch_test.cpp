@@ -227,8 +227,9 @@ TEST(SshLaunch, WithPreloadTheCarrierIsToStartAForkServer) {
   EXPECT_EQ(made.kind, "Ssh");
   EXPECT_EQ(made.address, "host");
   EXPECT_TRUE(made.forks);
-  EXPECT_EQ(launch("ssh=host//preload//python=~/py -X dev", there).argv,
-            (Words{"sh", "-c", "~/py -X dev \"$@\"", "/far/python3", "-u", "-c", fork_server_line({}, "", XSpec::kGrace)}))
+  EXPECT_EQ(
+      launch("ssh=host//preload//python=~/py -X dev", there).argv,
+      (Words{"sh", "-c", "~/py -X dev \"$@\"", "/far/python3", "-u", "-c", fork_server_line({}, "", XSpec::kGrace)}))
       << "code of the shell, as everywhere";
 }
 

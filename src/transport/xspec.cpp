@@ -42,7 +42,8 @@ constexpr std::string_view kKeys[] = {"popen",
                                       "preload",
                                       "limits",
                                       "grace",
-                                      "detached"};
+                                      "detached",
+                                      "profile"};
 
 bool is_ours(std::string_view key) { return std::find(std::begin(kKeys), std::end(kKeys), key) != std::end(kKeys); }
 
@@ -204,6 +205,16 @@ void XSpec::validate_socket() const {
   }
 }
 
+std::optional<std::string> XSpec::execmodel() const {
+  const auto execmodel = get("execmodel");
+  const auto profile = get("profile");
+  if (execmodel && profile && *execmodel != *profile) {
+    refuse("both execmodel=" + *execmodel + " and profile=" + *profile, text_,
+           "they are two names of the same key: give one of them");
+  }
+  return execmodel ? execmodel : profile;
+}
+
 std::optional<std::uint64_t> XSpec::window() const {
   const auto text = get("window");
   if (!text) {
@@ -257,7 +268,7 @@ std::chrono::milliseconds XSpec::grace() const {
 void XSpec::validate() const {
   const std::string kind = type();
   static constexpr std::string_view kNeedValue[] = {
-      "ssh",    "vagrant_ssh", "id",         "python",  "chdir",  "nice",   "ssh_config", "execmodel",
+      "ssh",    "vagrant_ssh", "id",         "python",  "chdir",  "nice",   "ssh_config", "execmodel", "profile",
       "stdout", "via",         "installvia", "isolate", "window", "limits", "grace",      "detached"};
   for (const std::string_view name : kNeedValue) {
     const std::string key(name);
@@ -280,6 +291,7 @@ void XSpec::validate() const {
   if (const auto nice = get("nice"); nice && !is_integer(*nice)) {
     refuse("nice=" + *nice + " is not an integer", text_, "the form is nice=10");
   }
+  static_cast<void>(execmodel());
   static_cast<void>(window());
   static_cast<void>(limits());
   static_cast<void>(grace());

@@ -94,6 +94,21 @@ TEST(XSpec, RefusesWhatNoEnvironmentVariableCanHave) {
   }
 }
 
+TEST(XSpec, ProfileIsAnotherNameOfExecmodel) {
+  EXPECT_EQ(XSpec("popen").execmodel(), std::nullopt);
+  for (const char* text :
+       {"popen//execmodel=gevent", "popen//profile=gevent", "popen//execmodel=gevent//profile=gevent"}) {
+    const XSpec spec(text);
+    spec.validate();
+    EXPECT_EQ(spec.execmodel(), "gevent");
+  }
+  EXPECT_EQ(
+      validate_refusal("popen//execmodel=thread//profile=gevent"),
+      "both execmodel=thread and profile=gevent in specification \"popen//execmodel=thread//profile=gevent\"; they "
+      "are two names of the same key: give one of them");
+  EXPECT_TRUE(contains(validate_refusal("popen//profile"), "profile=value"));
+}
+
 TEST(XSpec, RefusesNulBytes) {
   EXPECT_TRUE(contains(parse_refusal(std::string_view("popen\0//id=a", 12)), "NUL byte"));
   XSpec spec("popen");

@@ -224,6 +224,19 @@ TEST(DumpTest, WhatCannotBeDumpedIsNamedWithItsPath) {
   EXPECT_EQ(out.view(), "before") << "nothing of a refused value is left";
 }
 
+TEST(DumpTest, CanSendSaysBeforehandWhatAChannelCanCarry) {
+  EXPECT_TRUE(can_send(Dict{{"numbers", List{1, 2.5}}, {"large", std::string(1 << 20, 'x')}}));
+  EXPECT_TRUE(can_send(Bytes(std::string(1 << 20, 'x'))));
+  EXPECT_TRUE(can_send(List{Value(stand_in())})) << "dumps() refuses channels, and channels carry them";
+  EXPECT_FALSE(can_send(List{1, "\xff"}));
+  EXPECT_FALSE(can_send(Value(ChannelRef())));
+  Value deep = 1;
+  for (int level = 0; level < 1001; ++level) {
+    deep = List{std::move(deep)};
+  }
+  EXPECT_FALSE(can_send(deep));
+}
+
 TEST(DumpTest, IntegersOfAnySize) {
   const Value value = BigInt('-' + std::string(5001, '7'));
   EXPECT_EQ(loads(dumps(value)), value);

@@ -61,6 +61,60 @@ def test_a_mode_that_there_is_not_is_refused(gw: execnet.Gateway) -> None:
         channel.makefile("a")  # type: ignore[call-overload]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "utf-16"])
+def test_with_an_encoding_the_items_are_bytes_at_both_ends(gw: execnet.Gateway, encoding: str) -> None:
+    channel = gw.remote_exec(
+        f"""
+        for item in [channel.receive(), channel.receive()]:
+            channel.send(item)
+        file = channel.makefile("r", encoding={encoding!r})
+        line = file.readline()
+        channel.makefile("w", encoding={encoding!r}).writelines([line, u"\\xfc"])
+        rest = file.read()
+        """
+    )
+    channel.reconfigure(py2str_as_py3str=False)  # bytes of Python 2
+    text = "gr\u00fc\u00df\n"
+    with channel.makefile("w", encoding=encoding) as file:
+        file.write(text)
+        file.write("x")
+    sent = [channel.receive(timeout=60), channel.receive(timeout=60)]
+    assert all(isinstance(item, bytes) for item in sent)
+    assert b"".join(sent) == (text + "x").encode(encoding)
+    for number in range(len(text.encode(encoding))):  # characters are cut
+        channel.send(text.encode(encoding)[number : number + 1])
+    file = channel.makefile("r", encoding=encoding)
+    assert file.readline() == text
+    assert file.read(1) == "\u00fc"
+
+
+def test_text_stays_as_it_is_beside_what_is_decoded(gw: execnet.Gateway) -> None:
+    file = gw.remote_exec("channel.send(u'text, '); channel.send(b'\\xfc')").makefile("r", encoding="latin-1")
+    assert file.read() == "text, \u00fc"
+    assert file.read() == ""
+
+
+def test_what_is_not_in_the_encoding_is_an_error(gw: execnet.Gateway) -> None:
+    for items in ("b'\\xff'", "b'\\xc3'", "b'\\xc3', u'x'"):  # wrong, cut at the end, cut before a text
+        channel = gw.remote_exec(f"channel.receive()\nfor item in [{items}]: channel.send(item)")
+        channel.reconfigure(py2str_as_py3str=False)
+        channel.send("go on")
+        file = channel.makefile("r", encoding="utf-8")
+        with pytest.raises(UnicodeDecodeError):
+            file.read()
+    channel = gw.newchannel()
+    with pytest.raises(UnicodeEncodeError):
+        channel.makefile("w", encoding="ascii").write("\u00fc")
+    with pytest.raises(TypeError, match="takes str, not bytes"):
+        channel.makefile("w", encoding="ascii").write(b"x")
+    for encoding in ("nothing", "hex"):
+        with pytest.raises(LookupError, match=encoding):
+            channel.makefile("r", encoding=encoding)
+    wrong = gw.remote_exec("channel.makefile('w', encoding='nothing')")
+    with pytest.raises(execnet.RemoteError, match="LookupError"):
+        wrong.waitclose(timeout=60)
+
+
 def test_the_rest_of_a_file_is_read_at_once(gw: execnet.Gateway) -> None:
     file = gw.remote_exec(WRITES).makefile("r")
     assert file.readline() == "first\n"

@@ -316,7 +316,7 @@ def test_a_stalled_channel_stalls_no_other(windowed: execnet.Gateway) -> None:
     stuck.close()
     full.close()
     sender.join(20)
-    assert [type(error) for error in errors] == [OSError]
+    assert [type(error) for error in errors] == [execnet.ChannelClosed]
 
 
 def test_channels_over_channels_have_windows_of_their_own(windowed: execnet.Gateway) -> None:

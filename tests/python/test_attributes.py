@@ -19,8 +19,9 @@ from execnet.gateway import RInfo
 
 NAMES = {
     "channel": "send receive close waitclose isclosed setcallback makefile reconfigure next _getremoteerror id gateway",
-    "gateway": "remote_exec newchannel exit join hasreceiver remote_status reconfigure _rinfo id spec execmodel _group",
-    "group": "makegateway terminate remote_exec allocate_id set_execmodel defaultspec _gateways",
+    "gateway": "remote_exec newchannel exit join hasreceiver remote_status reconfigure _rinfo id spec execmodel pid "
+    "returncode _group",
+    "group": "makegateway terminate remote_exec allocate_id set_execmodel set_profile defaultspec _gateways",
     "multichannel": "send_each receive_each make_receive_queue waitclose",
     "rsync": "add_target send filter _report_send_file _sourcedir _verbose",
 }

@@ -7,6 +7,7 @@ often as they can. The long form is EXECNET_SOAK_RUNS rounds (tools/soak neighbo
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shlex
 import shutil
@@ -265,14 +266,14 @@ def test_what_becomes_a_fifo_in_the_source_is_not_waited_for(gateway: execnet.Ga
     assert (target / "sub" / "file").exists()
 
 
-# --- What may not be read ---------------------------------------------------------------------------
+# --- What cannot be read ----------------------------------------------------------------------------
 
 
 def run_as_owner(program: str) -> subprocess.CompletedProcess[str]:
     """By somebody who owns the files, and may read no others: root without its privileges, if we are root."""
     command = [sys.executable, "-c", textwrap.dedent(program)]
     if os.geteuid() == 0:
-        command = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", *command]
+        command = ["setpriv", "--bounding-set=-dac_override,-dac_read_search,-sys_ptrace", *command]
     return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
 
 
@@ -304,7 +305,7 @@ def test_what_cannot_be_read_is_left_out_and_that_is_said(common: Path) -> None:
                 assert "PermissionError" in str(error), error
     """)
     said = "".join(
-        f"RSync leaves out what it may not read: {source / name}\n" for name in ("listed", "locked", "secret")
+        f"RSync leaves out what it cannot read: {source / name}\n" for name in ("listed", "locked", "secret")
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", said * 2)
     for path in (target / "locked", source / "locked", target / "listed", source / "listed"):
@@ -314,6 +315,72 @@ def test_what_cannot_be_read_is_left_out_and_that_is_said(common: Path) -> None:
     for name in ("locked/kept", "secret", "listed/kept"):
         assert (target / name).read_bytes() == b"old"
     assert (common / "another" / "open" / "file").read_bytes() == b"x"
+
+
+@pytest.fixture
+def unreadable_file() -> Path:
+    """It can be opened, and each read(2) of it fails: the loopback device has no speed."""
+    path = Path("/sys/class/net/lo/speed")
+    try:
+        path.read_bytes()
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            return path
+    pytest.skip(f"{path} is not there, or can be read")
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("spec", KINDS, ids=["native", "pure"])
+def test_a_file_that_fails_while_it_is_read_is_left_out(
+    group: execnet.Group, tmp_path: Path, unreadable_file: Path, spec: str
+) -> None:
+    class Only(Quiet):
+        def filter(self, path: str) -> bool:
+            return path == str(unreadable_file)
+
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "speed").write_bytes(b"old")
+    gateway = group.makegateway(spec)
+    sync = Only(unreadable_file.parent)
+    for name in ("old", "new"):
+        sync.add_target(gateway, tmp_path / name, delete=True)
+    sync.send(timeout=80)
+    assert sync.unreadable == [str(unreadable_file)]
+    assert (tmp_path / "old" / "speed").read_bytes() == b"old"
+    assert os.listdir(tmp_path / "new") == []
+    single = Quiet(unreadable_file)
+    single.add_target(gateway, tmp_path / "single")
+    with pytest.raises(OSError, match="speed"):  # there is nothing else to send
+        single.send(timeout=80)
+
+
+@pytest.mark.timeout(120)
+def test_a_link_that_cannot_be_read_is_left_out(common: Path) -> None:
+    """The links of a process that others may not look into."""
+    hiding = "import ctypes; ctypes.CDLL(None).prctl(4, 0); print(flush=True); input()"  # PR_SET_DUMPABLE
+    (common / "target").mkdir()
+    (common / "target" / "exe").write_bytes(b"old")
+    with subprocess.Popen(
+        [sys.executable, "-c", hiding], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.readline()
+        source = f"/proc/{process.pid}"
+        done = run_as_owner(f"""
+            import execnet
+            class Only(execnet.RSync):
+                def filter(self, path):
+                    return path.endswith("/exe")
+            gateway = execnet.makegateway("popen")
+            sync = Only({source!r}, verbose=False)
+            sync.add_target(gateway, {str(common / "target")!r}, delete=True)
+            sync.send(timeout=80)
+        """)
+        process.stdin.close()
+    said = f"RSync leaves out what it cannot read: {source}/exe\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", said)
+    assert (common / "target" / "exe").read_bytes() == b"old"
 
 
 @pytest.mark.timeout(240)

@@ -16,6 +16,8 @@ assert_type(execnet.__version__, str)
 assert_type(execnet.default_group, execnet.Group)
 assert_type(execnet.makegateway(), execnet.Gateway)
 execnet.set_execmodel("thread", "main_thread_only")
+execnet.set_profile("thread", "main_thread_only")
+assert_type(execnet.can_send([1]), bool)
 
 
 def task(channel: execnet.Channel, count: int, *, verbose: bool = False) -> None:
@@ -51,9 +53,12 @@ def groups(spec: execnet.XSpec) -> None:
     group.set_execmodel("thread")
     group._unregister(group[0])
     group._register(group[0])
+    group.set_profile("thread")
+    assert_type(group.profile, str)
+    execnet.Group(profile="thread")
     assert_type(group.remote_exec("pass"), execnet.MultiChannel)
     assert_type(group.remote_exec(task, count=3, verbose=True), execnet.MultiChannel)
-    group.terminate()
+    assert_type(group.terminate(), bool)
     group.terminate(timeout=1.5)
     group._cleanup_atexit()
     with execnet.Group() as inside:
@@ -68,8 +73,8 @@ class Recording(execnet.Group):
     def makegateway(self, spec: execnet.XSpec | str | None = None) -> execnet.Gateway:
         return super().makegateway(spec)
 
-    def terminate(self, timeout: float | None = None) -> None:
-        super().terminate(timeout)
+    def terminate(self, timeout: float | None = None) -> bool:
+        return super().terminate(timeout)
 
 
 # --- Specifications ---
@@ -116,6 +121,8 @@ def gateways(gateway: execnet.Gateway) -> None:
     assert_type(info.version_info, tuple[int, int, int, str, int])
     assert_type((info.platform, info.cwd, info.implementation), tuple[str, str, str])
     assert_type(info.pid, int)
+    assert_type(gateway.pid, int)
+    assert_type(gateway.returncode, int | None)
     status = gateway.remote_status()
     assert_type((status.numchannels, status.numexecuting, status.execmodel), tuple[int, int, str])
     assert_type((status.numblocked, status.outstanding), tuple[int, int])
@@ -163,6 +170,7 @@ def files(channel: execnet.Channel) -> None:
     writer = channel.makefile()
     assert_type(writer, execnet.gateway_base.ChannelFileWrite)
     assert_type(channel.makefile("w", proxyclose=True), execnet.gateway_base.ChannelFileWrite)
+    assert_type(channel.makefile("r", encoding="latin-1"), execnet.gateway_base.ChannelFileRead)
     writer.write("text")
     writer.writelines(["a", "b"])
     writer.flush()
@@ -207,7 +215,16 @@ def errors(error: Exception) -> None:
     timeout: type[TimeoutError] = execnet.TimeoutError
     end: type[EOFError] = execnet.GatewayGone
     broken: type[OSError] = execnet.GatewayGone
-    print(dump, not_found, timeout, end, broken)
+    closed: type[OSError] = execnet.ChannelClosed
+    forked: type[execnet.GatewayGone] = execnet.ForkedResourceError
+    misused: tuple[type[RuntimeError], type[OSError]] = (execnet.ExecnetStateError, execnet.ExecnetStateError)
+    print(dump, not_found, timeout, end, broken, closed, forked, misused)
+
+
+def what_was_got(partial: execnet.Partial) -> None:
+    assert_type(partial.channels, list[execnet.Channel])
+    assert_type(partial.received, list[tuple[execnet.Channel, Any]])
+    assert_type(partial.queue, queue.Queue[Any] | None)
 
 
 # --- Dumps ---

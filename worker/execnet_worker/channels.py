@@ -237,11 +237,16 @@ class Channel(object):
         if error is not None:
             raise error
 
-    def makefile(self, mode="w", proxyclose=False):
-        """A file whose writes send, or whose reads receive, strings; closes the channel if told."""
+    def makefile(self, mode="w", proxyclose=False, encoding=None):
+        """A file whose writes send, or whose reads receive, strings; closes the channel if told.
+
+        With an encoding the items are bytes, and the file is one of text.
+        """
         if mode not in ("r", "w"):
             raise ValueError("mode %r is neither 'r' nor 'w'" % (mode,))
-        return (ChannelReader if mode == "r" else ChannelWriter)(self, proxyclose)
+        if encoding is not None:
+            u"".encode(encoding)  # refuses what is no encoding of text, too, as codecs do not
+        return (ChannelReader if mode == "r" else ChannelWriter)(self, proxyclose, encoding)
 
     def reconfigure(self, py2str_as_py3str=True, py3str_as_py2str=False):
         """How strings between Python 2 and 3 are loaded on this channel, at both ends."""
@@ -288,9 +293,10 @@ WRITERS[Channel] = lambda append, channel: append(op_int4(CHANNEL, channel.id))
 class ChannelFile(object):
     """What the two kinds of files over a channel share."""
 
-    def __init__(self, channel, proxyclose):
+    def __init__(self, channel, proxyclose, encoding):
         self.channel = channel
         self._proxyclose = proxyclose
+        self._codec = None if encoding is None else self._codec_of(encoding)
 
     def __enter__(self):
         return self
@@ -310,22 +316,41 @@ class ChannelFile(object):
 
 
 class ChannelWriter(ChannelFile):
+    def _codec_of(self, encoding):
+        import codecs
+
+        return codecs.getincrementalencoder(encoding)()
+
     def write(self, data):
+        if self._codec is not None:
+            if not isinstance(data, type(u"")):
+                raise TypeError("a file with an encoding takes text, not %s" % type(data).__name__)
+            data = self._codec.encode(data)
         self.channel.send(data)
 
     def writelines(self, lines):
         for line in lines:
-            self.channel.send(line)
+            self.write(line)
 
 
 class ChannelReader(ChannelFile):
     _buffer = ""  # becomes bytes or text, as the items are
 
+    def _codec_of(self, encoding):
+        import codecs
+
+        return codecs.getincrementaldecoder(encoding)()
+
     def _more(self):
         try:
             item = self.channel.receive()
         except EOFError:
+            if self._codec is not None:
+                self._codec.decode(b"", True)  # raises for a character that is not complete
             return False
+        if self._codec is not None:
+            is_text = isinstance(item, type(u""))
+            item = self._codec.decode(b"" if is_text else item, is_text) + (item if is_text else u"")
         self._buffer = self._buffer + item if self._buffer else item
         return True
 

@@ -6,7 +6,7 @@
 // machine), socket (host:port of a server, or no value with installvia), via (the id of the proxy, the gateway
 // that is to start it), installvia (the id of the gateway on this machine that is to make the
 // server), id, python, chdir, nice, env:NAME, dont_write_bytecode, ssh_config, execmodel, its other name profile,
-// stdout, window, isolate, grace (seconds that running code has when the coordinator is gone), detached (keep: what a
+// stdout, window, isolate, connect_timeout (seconds), grace (seconds that running code has when the coordinator is gone), detached (keep: what a
 // worker has started in a session of its own lives on), preload (modules, separated by commas, or no value: fork the
 // worker from an interpreter that has imported them). Other keys are kept for the program.
 #pragma once
@@ -72,7 +72,11 @@ class EXECNET_EXPORT XSpec {
   [[nodiscard]] std::chrono::milliseconds grace() const;
   // As long as the destructor of a group, or the end of a Python program, waits for running code.
   static constexpr std::chrono::milliseconds kGrace{1000};
-  static constexpr std::chrono::seconds kMostGrace{1'000'000};
+  static constexpr std::chrono::seconds kMostSeconds{1'000'000};  // of a key
+
+  // The value of `connect_timeout`, in seconds: how long the gateway may take from its launch until it serves; a person
+  // at a prompt of ssh included. None if it was not given. Throws SpecError.
+  [[nodiscard]] std::optional<std::chrono::milliseconds> connect_timeout() const;
 
   // Whether `detached` is keep: what a worker has started in a session of its own lives on when the worker ends.
   [[nodiscard]] bool keeps_detached() const { return get("detached") == "keep"; }
@@ -85,6 +89,7 @@ class EXECNET_EXPORT XSpec {
 
  private:
   void validate_socket() const;
+  [[nodiscard]] std::optional<std::chrono::milliseconds> seconds_of(const std::string& key) const;
 
   std::string text_;
   std::map<std::string, std::optional<std::string>> settings_;

@@ -28,6 +28,7 @@ constexpr std::chrono::milliseconds kLastBytesWithin{250};
 constexpr std::chrono::seconds kKilledWithin{2};
 
 constexpr const char* kSshFailed = "exit status 255";
+constexpr std::chrono::seconds kStartsWithin{60};
 
 // Between native ends on one host. EXECNET_RINGS=0 turns them off.
 bool rings_are_wanted() {
@@ -72,7 +73,7 @@ std::string hello_frame(const XSpec& spec) {
 
 }  // namespace
 
-std::shared_ptr<GatewayEnd> GatewayEnd::start(const XSpec& spec, const std::vector<std::string>& command,
+std::shared_ptr<GatewayEnd> GatewayEnd::start(const XSpec& spec, const std::vector<std::string>& command, bool may_ask,
                                               const transport::LocalPython& python,
                                               const std::shared_ptr<GatewayEnd>& other,
                                               std::shared_ptr<loop::Loop> loop, ForkServers::Batch& forks,
@@ -96,7 +97,7 @@ std::shared_ptr<GatewayEnd> GatewayEnd::start(const XSpec& spec, const std::vect
       far_end = std::make_shared<Stranger>();
     }
   } else {
-    launch = command.empty() ? transport::launch_for(spec, other ? other->python_for_others(python) : python)
+    launch = command.empty() ? transport::launch_for(spec, other ? other->python_for_others(python) : python, may_ask)
                              : transport::launch_of(spec, python, command);
     if (!command.empty()) {
       first.append(transport::stdin_line(hello_frame(spec)));
@@ -236,7 +237,9 @@ GatewayEnd::Start GatewayEnd::start_until(const base::Wait& wait) {
   return info_ ? Start::kServes : Start::kFailed;
 }
 
-void GatewayEnd::wait_started(const base::Wait& wait, std::chrono::seconds within) {
+std::chrono::milliseconds GatewayEnd::starts_within() const { return spec_.connect_timeout().value_or(kStartsWithin); }
+
+void GatewayEnd::wait_started(const base::Wait& wait, std::chrono::milliseconds within) {
   const Start start = start_until(wait.until(base::Clock::now() + within));
   if (start == Start::kServes) {
     // In a namespace of its own it has told a number that is somebody else's here.
@@ -245,7 +248,9 @@ void GatewayEnd::wait_started(const base::Wait& wait, std::chrono::seconds withi
     return;
   }
   if (start == Start::kComing) {
-    fail_start("it did not answer within " + std::to_string(kStartsWithin.count()) + " seconds", wait);
+    fail_start("it did not answer within " + spec_.get("connect_timeout").value_or("60") +
+                   " seconds; connect_timeout= in the specification sets how long it may take",
+               wait);
   }
   std::optional<std::string> refusal;
   {
@@ -268,6 +273,15 @@ void GatewayEnd::wait_started(const base::Wait& wait, std::chrono::seconds withi
   fail_start(why, wait);
 }
 
+bool GatewayEnd::was_refused_for_now() const {
+  return launch_.kind.ends_with("Ssh") && failed_with_.find("exchange_identification: ") != std::string::npos;
+}
+
+bool GatewayEnd::wanted_answers() const {
+  return launch_.kind.ends_with("Ssh") && (failed_with_.find("Permission denied") != std::string::npos ||
+                                           failed_with_.find("Host key verification failed") != std::string::npos);
+}
+
 void GatewayEnd::fail_start(const std::string& why, const base::Wait& wait) {
   far_end_->on_kill();
   if (process::Process* process = far_end_->process()) {
@@ -279,8 +293,9 @@ void GatewayEnd::fail_start(const std::string& why, const base::Wait& wait) {
   while (!far_end->ended() && wait_for_an_end(std::span(&far_end, 1), end)) {
   }
   std::string text = "no usable Python for '" + launch_.spec + "': " + why;
-  if (const std::string said = far_end_->said(); !said.empty()) {
-    text += "\non its stderr: " + said;
+  failed_with_ = far_end_->said();
+  if (!failed_with_.empty()) {
+    text += "\non its stderr: " + failed_with_;
   }
   if (!launch_.argv.empty()) {
     text += "\ncommand: " + transport::command_line(launch_);

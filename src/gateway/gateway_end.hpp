@@ -31,7 +31,8 @@ class GatewayEnd final : public ConnectionOwner, public std::enable_shared_from_
   // no answer of its. `other` is the gateway that is the proxy, or is to listen. REQUIRES: the specification is
   // validated and has an id. Throws HostNotFound.
   // `command`, if not empty, is run in place of ours: see Membership::start.
-  static std::shared_ptr<GatewayEnd> start(const XSpec& spec, const std::vector<std::string>& command,
+  // If it is over ssh and may not ask, ssh is told so.
+  static std::shared_ptr<GatewayEnd> start(const XSpec& spec, const std::vector<std::string>& command, bool may_ask,
                                            const transport::LocalPython& python,
                                            const std::shared_ptr<GatewayEnd>& other, std::shared_ptr<loop::Loop> loop,
                                            ForkServers::Batch& forks, const base::Wait& wait);
@@ -39,10 +40,16 @@ class GatewayEnd final : public ConnectionOwner, public std::enable_shared_from_
   GatewayEnd(const GatewayEnd&) = delete;
   GatewayEnd& operator=(const GatewayEnd&) = delete;
 
-  static constexpr std::chrono::seconds kStartsWithin{60};
-  // Waits until the worker serves. Throws HostNotFound with everything known about why it does not;
+  // From its launch until it serves: connect_timeout=, or a minute.
+  [[nodiscard]] std::chrono::milliseconds starts_within() const;
+  // Waits so long until the worker serves. Throws HostNotFound with everything known about why it does not;
   // the process is gone then.
-  void wait_started(const base::Wait& wait, std::chrono::seconds within = kStartsWithin);
+  void wait_started(const base::Wait& wait, std::chrono::milliseconds within);
+  void wait_started(const base::Wait& wait) { wait_started(wait, starts_within()); }
+  // After such an end, of one over ssh: the server, or one on the way there, takes no more connections for now.
+  [[nodiscard]] bool was_refused_for_now() const;
+  // After such an end: ssh had to ask for something, and was not to.
+  [[nodiscard]] bool wanted_answers() const;
   // How far it is, now or by the deadline of the wait.
   enum class Start : std::uint8_t { kComing, kServes, kFailed };
   [[nodiscard]] Start start_until(const base::Wait& wait);
@@ -107,6 +114,7 @@ class GatewayEnd final : public ConnectionOwner, public std::enable_shared_from_
   // Guarded by the connection's mutex until wait_started has returned; constant after that.
   std::optional<RemoteInfo> info_;
   std::optional<std::string> refusal_;  // why the worker says it cannot serve
+  std::string failed_with_;             // of its stderr, when wait_started has thrown; for the thread that starts it
 
   std::mutex mutex_;
   std::optional<std::string> stream_error_;  // set when the stream has ended

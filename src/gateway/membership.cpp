@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <exception>
 #include <execnet/error.hpp>
+#include <functional>
 #include <iterator>
 #include <system_error>
 #include <utility>
@@ -16,6 +17,7 @@
 #include "base/descriptor_limit.hpp"
 #include "base/fd.hpp"
 #include "gateway/ending.hpp"
+#include "gateway/starting.hpp"
 
 namespace execnet::core {
 namespace {
@@ -23,7 +25,6 @@ namespace {
 // For a group that is terminated without a time-out: nothing is waited for without end.
 constexpr base::Seconds kPatience{10.0};
 constexpr base::Seconds kOnDestruction{1.0};
-constexpr std::chrono::milliseconds kLookAfterAll{200};
 constexpr std::size_t kDescriptors = 3;     // of one gateway, at most
 constexpr std::size_t kForOneStart = 20;    // besides, while it starts, here and in the child that becomes its guard
 constexpr std::size_t kExpectedOfEach = 6;  // when all of a group start at once
@@ -65,34 +66,6 @@ std::exception_ptr with_advice(const std::exception_ptr& failure, std::size_t ga
 
 void remove(Gateways& gateways, const Gateways& gone) {
   std::erase_if(gateways, [&](const auto& one) { return std::find(gone.begin(), gone.end(), one) != gone.end(); });
-}
-
-// Waits for those of `started` from `served` on, which it counts up. Sleeps for the last that is still to come, when
-// mostly all are there, so that nobody is woken for each; but looks after all now and then, for one that has failed.
-void wait_for(const Gateways& started, std::size_t& served, const base::Wait& wait) {
-  const auto state_of = [](const auto& gateway) { return gateway->start_until({}); };
-  auto progress = base::Clock::now();
-  while (served < started.size()) {
-    const auto first = started.begin() + static_cast<std::ptrdiff_t>(served);
-    const auto last = std::find_if(started.rbegin(), std::make_reverse_iterator(first), [&](const auto& gateway) {
-      return state_of(gateway) == GatewayEnd::Start::kComing;
-    });
-    if (last != std::make_reverse_iterator(first)) {
-      static_cast<void>((*last)->start_until(wait.until(base::Clock::now() + kLookAfterAll)));
-    }
-    const auto failed = std::find_if(
-        first, started.end(), [&](const auto& gateway) { return state_of(gateway) == GatewayEnd::Start::kFailed; });
-    if (failed != started.end()) {
-      (*failed)->wait_started(wait);  // throws
-    }
-    for (; served < started.size() && state_of(started[served]) == GatewayEnd::Start::kServes; ++served) {
-      started[served]->wait_started(wait);
-      progress = base::Clock::now();
-    }
-    if (served < started.size() && base::Clock::now() - progress > GatewayEnd::kStartsWithin) {
-      started[served]->wait_started(wait, {});  // throws
-    }
-  }
 }
 
 }  // namespace
@@ -185,7 +158,8 @@ std::shared_ptr<ForkServers> Membership::fork_servers() {
   return fork_servers_;
 }
 
-std::shared_ptr<GatewayEnd> Membership::carrier(const XSpec& spec, ForkServers::Batch& forks, const base::Wait& wait) {
+std::shared_ptr<GatewayEnd> Membership::carrier(const XSpec& spec, bool may_ask, ForkServers::Batch& forks,
+                                                const base::Wait& wait) {
   auto wanted = transport::carrier_of(spec);
   if (!wanted) {
     return nullptr;
@@ -205,7 +179,7 @@ std::shared_ptr<GatewayEnd> Membership::carrier(const XSpec& spec, ForkServers::
     }
   }
   wanted->set("id", spec.get("id").value() + "-carrier");  // for messages
-  auto carrier = GatewayEnd::start(*wanted, {}, python_, nullptr, own_loop, forks, wait);
+  auto carrier = GatewayEnd::start(*wanted, {}, may_ask, python_, nullptr, own_loop, forks, wait);
   const std::lock_guard lock(mutex_);
   carriers_.push_back(carrier);
   return carrier;
@@ -214,47 +188,55 @@ std::shared_ptr<GatewayEnd> Membership::carrier(const XSpec& spec, ForkServers::
 Gateways Membership::start(std::vector<XSpec> requested, const base::Wait& wait,
                            const std::vector<std::vector<std::string>>& commands) {
   const auto [specs, terminations] = reserve(std::move(requested));
-  Gateways started;
+  const auto all_specs = std::cref(specs);  // a structured binding cannot be captured
   std::exception_ptr failure;
+  Gateways others;  // each one's proxy, or the like
+  ForkServers::Batch* batch = nullptr;
+  const auto launch = [&, terminations = terminations](std::size_t index, bool may_ask) {
+    const XSpec& spec = all_specs.get()[index];
+    auto gateway = GatewayEnd::start(spec, index < commands.size() ? commands[index] : std::vector<std::string>(),
+                                     may_ask, python_, others[index], loop(), *batch, wait);
+    const std::lock_guard lock(mutex_);
+    coming_.push_back(gateway);
+    if (terminations_ != terminations) {  // which has not seen this one
+      throw HostNotFound("no usable Python for '" + transport::without_secrets(spec.text()) +
+                         "': its group was terminated meanwhile");
+    }
+    return gateway;
+  };
+  Starting starting(specs, launch, wait);
   try {
     base::make_room_for_descriptors(specs.size() * kDescriptors + kForOneStart);
     base::expect_descriptors(specs.size() *
                              kExpectedOfEach);  // before the loop's thread is there, if these are the first
-    started.reserve(specs.size());
     const auto servers = fork_servers();
     ForkServers::Batch forks(*servers);
-    Gateways carriers;  // of each; all start at once
-    for (const XSpec& spec : specs) {
-      carriers.push_back(carrier(spec, forks, wait));
+    batch = &forks;
+    const bool may_ask = may_ask_at_once(specs);
+    for (const XSpec& spec : specs) {  // all carriers start at once
+      carrier(spec, may_ask, forks, wait);
     }
-    std::size_t served = 0;  // of `started`, those that have been waited for
-    const auto wait_for_all = [&] { wait_for(started, served, wait); };
     for (const XSpec& spec : specs) {
-      std::shared_ptr<GatewayEnd> other = carriers[started.size()];
-      if (other) {
-        other->wait_started(wait);
+      std::shared_ptr<GatewayEnd> other;
+      const Gateways& started = starting.gateways();
+      if (transport::carrier_of(spec)) {
+        other = start_one([&](bool now) { return carrier(spec, now, forks, wait); }, may_ask, wait);
       } else if (const auto id = leader(spec)) {
         const auto new_one =
             std::find_if(started.begin(), started.end(), [&](const auto& gateway) { return gateway->id() == *id; });
-        if (new_one != started.end() && static_cast<std::size_t>(new_one - started.begin()) >= served) {
-          wait_for_all();
+        if (new_one != started.end() && static_cast<std::size_t>(new_one - started.begin()) >= starting.served()) {
+          starting.wait_for_all();
         }
-        other = new_one != started.end() ? *new_one : member(*id);
+        other = new_one != started.end() ? started[static_cast<std::size_t>(new_one - started.begin())] : member(*id);
       }
-      const std::vector<std::string> command =
-          started.size() < commands.size() ? commands[started.size()] : std::vector<std::string>();
-      started.push_back(GatewayEnd::start(spec, command, python_, other, loop(), forks, wait));
-      const std::lock_guard lock(mutex_);
-      coming_.push_back(started.back());
-      if (terminations_ != terminations) {  // which has not seen this one
-        throw HostNotFound("no usable Python for '" + transport::without_secrets(spec.text()) +
-                           "': its group was terminated meanwhile");
-      }
+      others.push_back(std::move(other));
+      starting.launch_next();
     }
-    wait_for_all();
+    starting.wait_for_all();
   } catch (...) {
     failure = std::current_exception();
   }
+  Gateways started = starting.gateways();
   Gateways killed;
   if (failure) {  // no longer while the exception is handled: a greenlet must not wait there
     try {
@@ -406,9 +388,9 @@ base::Seconds Membership::grace() const {
 }
 
 void Membership::set_grace(base::Seconds grace) {
-  if (!(grace >= base::Seconds(0) && grace <= XSpec::kMostGrace)) {
+  if (!(grace >= base::Seconds(0) && grace <= XSpec::kMostSeconds)) {
     throw SpecError("the grace of a group is a number of seconds from 0 to " +
-                    std::to_string(XSpec::kMostGrace.count()) + ", not " + to_text(grace));
+                    std::to_string(XSpec::kMostSeconds.count()) + ", not " + to_text(grace));
   }
   const std::lock_guard lock(mutex_);
   grace_ = grace;

@@ -68,7 +68,8 @@ class Membership {
   std::shared_ptr<loop::Loop> loop();
   std::shared_ptr<ForkServers> fork_servers();
   // The ssh connection that is to carry that gateway, which is started if there is none yet; null if it needs none.
-  std::shared_ptr<GatewayEnd> carrier(const XSpec& spec, ForkServers::Batch& forks, const base::Wait& wait);
+  std::shared_ptr<GatewayEnd> carrier(const XSpec& spec, bool may_ask, ForkServers::Batch& forks,
+                                      const base::Wait& wait);
   // Ends the fork servers and carriers that nobody needs, forgets who has ended, and stops the loop if nobody is left.
   void clean_up(const base::Wait& wait);
   std::vector<std::shared_ptr<GatewayEnd>> take_leaving(const std::function<bool(const GatewayEnd&)>& which);

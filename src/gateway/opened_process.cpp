@@ -44,7 +44,7 @@ transport::Launch launch_of(const base::Buffer& payload) {
   }
   launch.leniency = {.grace = std::chrono::milliseconds(request[4].as<std::int64_t>()),
                      .keeps_detached = request[5].as<bool>()};
-  if (launch.leniency.grace < std::chrono::milliseconds(0) || launch.leniency.grace > XSpec::kMostGrace) {
+  if (launch.leniency.grace < std::chrono::milliseconds(0) || launch.leniency.grace > XSpec::kMostSeconds) {
     throw wire::ProtocolError("OPEN with a grace of " + std::to_string(launch.leniency.grace.count()) + " ms");
   }
   return launch;

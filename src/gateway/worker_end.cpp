@@ -92,7 +92,7 @@ void WorkerEnd::on_hello(Lock& lock, base::Buffer payload) {
   setup.env = hello.at("env").as<std::map<std::string, std::string>>();
   setup.dont_write_bytecode = hello.at("dont_write_bytecode").as<bool>();
   setup.grace = std::chrono::milliseconds(hello.at("grace").as<std::int64_t>());
-  if (setup.grace < std::chrono::milliseconds(0) || setup.grace > XSpec::kMostGrace) {
+  if (setup.grace < std::chrono::milliseconds(0) || setup.grace > XSpec::kMostSeconds) {
     throw wire::ProtocolError("HELLO with a grace of " + std::to_string(setup.grace.count()) + " ms");
   }
   setup.null_stdout = hello.at("stdout").as<std::string>() == "null";

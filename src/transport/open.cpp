@@ -25,11 +25,11 @@ bool has_standard(int fd) {
   return flags >= 0 && (flags & FD_CLOEXEC) == 0;
 }
 
-Launch launch_for(const XSpec& spec, const LocalPython& python) {
+Launch launch_for(const XSpec& spec, const LocalPython& python, bool may_ask) {
   const std::string type = spec.type();
   Launch launch = carrier_of(spec)        ? ssh_fork_launch(spec, python)
-                  : type == "ssh"         ? ssh_launch(spec, pure_line())
-                  : type == "vagrant_ssh" ? vagrant_launch(spec, pure_line())
+                  : type == "ssh"         ? ssh_launch(spec, pure_line(), may_ask)
+                  : type == "vagrant_ssh" ? vagrant_launch(spec, pure_line(), may_ask)
                                           : popen_launch(spec, python);
   launch.spec = without_secrets(spec.text());
   launch.leniency.grace = spec.grace();

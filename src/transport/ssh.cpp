@@ -15,6 +15,13 @@ namespace {
 // used.
 constexpr std::string_view kNoMaster[] = {"-o", "ControlMaster=no"};
 
+void add_options(std::vector<std::string>& argv, bool may_ask) {
+  argv.insert(argv.end(), std::begin(kNoMaster), std::end(kNoMaster));
+  if (!may_ask) {
+    argv.insert(argv.end(), {"-o", "BatchMode=yes"});
+  }
+}
+
 // Whether that code of the shell is a program and its arguments, beyond doubt: then no shell has to wait for it. Others
 // are assignments, functions, builtins, keywords or several commands.
 bool is_one_program(std::string_view code) {
@@ -56,7 +63,7 @@ Launch remote_launch(const XSpec& spec, std::vector<std::string> argv) {
 // No other options of our own: compression, multiplexing, time-outs, keep-alives and batch mode are what
 // the user's configuration says. Not -C either: 135 MB of base64 took 6 s over loopback with it and 1 s
 // without. Where it helps, "Compression yes" in the configuration or ssh=-C host turns it on.
-Launch ssh_launch(const XSpec& spec, const std::string& line) {
+Launch ssh_launch(const XSpec& spec, const std::string& line, bool may_ask) {
   Launch launch = remote_launch(spec, {"ssh"});
   launch.kind = "Ssh";
   launch.address = spec.get("ssh").value_or("");
@@ -65,7 +72,7 @@ Launch ssh_launch(const XSpec& spec, const std::string& line) {
   // After the user's, since the first of two is the one that counts, but where ssh still looks for options.
   const auto options_end = std::find(words.begin(), words.end(), "--");
   launch.argv.insert(launch.argv.end(), words.begin(), options_end);
-  launch.argv.insert(launch.argv.end(), std::begin(kNoMaster), std::end(kNoMaster));
+  add_options(launch.argv, may_ask);
   launch.argv.insert(launch.argv.end(), options_end, words.end());
   launch.argv.push_back(remote_command(spec, line));
   return launch;
@@ -99,13 +106,13 @@ std::optional<XSpec> carrier_of(const XSpec& spec) {
   return carrier;
 }
 
-Launch vagrant_launch(const XSpec& spec, const std::string& line) {
+Launch vagrant_launch(const XSpec& spec, const std::string& line, bool may_ask) {
   const std::string machine = spec.get("vagrant_ssh").value_or("");
   Launch launch = remote_launch(spec, {"vagrant", "ssh", machine, "--"});
   launch.kind = "VagrantSsh";
   launch.address = machine;
   launch.advice = "vagrant_ssh= needs Vagrant, from vagrantup.com";
-  launch.argv.insert(launch.argv.end(), std::begin(kNoMaster), std::end(kNoMaster));
+  add_options(launch.argv, may_ask);
   launch.argv.push_back(remote_command(spec, line));
   return launch;
 }

@@ -64,12 +64,13 @@ inline constexpr int kStdoutFd = 5;
 inline constexpr const char* kSafePath = "PYTHONSAFEPATH";
 inline constexpr const char* kOnlyAtStart = "execnet";
 
-// REQUIRES of all: spec.validate() has passed. `line` is what the interpreter over there runs.
+// REQUIRES of all: spec.validate() has passed. `line` is what the interpreter over there runs. Without `may_ask`,
+// ssh fails where it would ask for a password, a passphrase or whether to trust a key.
 Launch popen_launch(const XSpec& spec, const LocalPython& python);
-Launch ssh_launch(const XSpec& spec, const std::string& line);
+Launch ssh_launch(const XSpec& spec, const std::string& line, bool may_ask = true);
 // A fork server at the other end of an ssh connection, whose worker is the proxy for it.
 Launch ssh_fork_launch(const XSpec& spec, const LocalPython& python);
-Launch vagrant_launch(const XSpec& spec, const std::string& line);
+Launch vagrant_launch(const XSpec& spec, const std::string& line, bool may_ask = true);
 
 // What connects to the host of an ssh gateway that is to be forked there: the same for all that can share it. None for
 // others. It has no id.
@@ -85,7 +86,7 @@ std::string without_secrets(std::string_view specification);
 
 // Chooses by spec.type(), which has a command to run; of what has a carrier it is what the carrier is to start. Throws
 // SpecError.
-Launch launch_for(const XSpec& spec, const LocalPython& python);
+Launch launch_for(const XSpec& spec, const LocalPython& python, bool may_ask = true);
 
 // A command line that starts the interpreter of such a gateway, without `preload`, and has kBootstrapLine on it. Throws
 // SpecError.

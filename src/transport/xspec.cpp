@@ -43,6 +43,7 @@ constexpr std::string_view kKeys[] = {"popen",
                                       "limits",
                                       "grace",
                                       "detached",
+                                      "connect_timeout",
                                       "profile"};
 
 bool is_ours(std::string_view key) { return std::find(std::begin(kKeys), std::end(kKeys), key) != std::end(kKeys); }
@@ -250,26 +251,30 @@ XSpec::Limits XSpec::limits() const {
   return limits;
 }
 
-std::chrono::milliseconds XSpec::grace() const {
-  const auto text = get("grace");
+std::optional<std::chrono::milliseconds> XSpec::seconds_of(const std::string& key) const {
+  const auto text = get(key);
   if (!text) {
-    return kGrace;
+    return std::nullopt;
   }
   double seconds = 0;
   const auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), seconds);
-  constexpr double kMost = kMostGrace.count();
+  constexpr double kMost = kMostSeconds.count();
   if (error != std::errc() || end != text->data() + text->size() || !(seconds >= 0 && seconds <= kMost)) {
-    refuse("grace=" + *text + " is not a number of seconds from 0 to " + std::to_string(kMostGrace.count()), text_,
-           "the form is grace=5 or grace=0.5");
+    refuse(key + "=" + *text + " is not a number of seconds from 0 to " + std::to_string(kMostSeconds.count()), text_,
+           "the form is " + key + "=5 or " + key + "=0.5");
   }
   return std::chrono::ceil<std::chrono::milliseconds>(std::chrono::duration<double>(seconds));
 }
 
+std::chrono::milliseconds XSpec::grace() const { return seconds_of("grace").value_or(kGrace); }
+
+std::optional<std::chrono::milliseconds> XSpec::connect_timeout() const { return seconds_of("connect_timeout"); }
+
 void XSpec::validate() const {
   const std::string kind = type();
   static constexpr std::string_view kNeedValue[] = {
-      "ssh",    "vagrant_ssh", "id",         "python",  "chdir",  "nice",   "ssh_config", "execmodel", "profile",
-      "stdout", "via",         "installvia", "isolate", "window", "limits", "grace",      "detached"};
+      "ssh", "vagrant_ssh", "id",      "python", "chdir",  "nice",  "ssh_config", "execmodel",      "profile", "stdout",
+      "via", "installvia",  "isolate", "window", "limits", "grace", "detached",   "connect_timeout"};
   for (const std::string_view name : kNeedValue) {
     const std::string key(name);
     if (has(key) && get(key).value_or("").empty()) {
@@ -295,6 +300,7 @@ void XSpec::validate() const {
   static_cast<void>(window());
   static_cast<void>(limits());
   static_cast<void>(grace());
+  static_cast<void>(connect_timeout());
   if (const auto out = get("stdout"); out && *out != "inherit" && *out != "null") {
     refuse("unknown stdout=" + *out, text_, "the form is stdout=inherit or stdout=null");
   }

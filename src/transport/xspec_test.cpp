@@ -166,7 +166,7 @@ TEST(XSpec, AGraceIsANumberOfSeconds) {
   EXPECT_EQ(XSpec("popen//grace=5").grace(), milliseconds(5000));
   EXPECT_EQ(XSpec("popen//grace=0.25").grace(), milliseconds(250));
   EXPECT_EQ(XSpec("popen//grace=1e-9").grace(), milliseconds(1));
-  EXPECT_EQ(XSpec("popen//grace=1000000").grace(), XSpec::kMostGrace);
+  EXPECT_EQ(XSpec("popen//grace=1000000").grace(), XSpec::kMostSeconds);
 }
 
 TEST(XSpec, WhatIsDetachedIsKeptOnRequest) {

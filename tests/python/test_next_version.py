@@ -25,22 +25,27 @@ pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.mark.parametrize("spec", ["popen", PURE, "popen//preload"])
-def test_terminate_says_whether_all_have_ended_by_themselves(spec: str) -> None:
+def test_after_terminate_it_is_known_whether_all_have_ended_by_themselves(spec: str) -> None:
     group = execnet.Group([spec] * 2)
-    assert group.terminate(timeout=60) is True
-    assert group.terminate(timeout=60) is True  # there is nobody
-    stopped = group.makegateway(spec)
-    group.makegateway(spec)
+    assert group.ended_by_themselves is True
+    stopped = group[0]
     stop(stopped.pid)
-    assert group.terminate(timeout=0.5) is False
+    group.terminate(timeout=0.5)
+    assert group.ended_by_themselves is False
     assert stopped.returncode == -signal.SIGKILL
+    group.makegateway(spec)
+    group.terminate(timeout=60)
+    assert group.ended_by_themselves is True
+    group.terminate(timeout=60)
+    assert group.ended_by_themselves is True  # there is nobody
 
 
 def test_who_has_died_before_has_ended_by_itself(group: execnet.Group) -> None:
     gateway = group.makegateway("popen")
     os.kill(gateway.pid, signal.SIGKILL)
     gateway.join(timeout=60)
-    assert group.terminate(timeout=60) is True
+    group.terminate(timeout=60)
+    assert group.ended_by_themselves is True
 
 
 KINDS = {

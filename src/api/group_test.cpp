@@ -60,6 +60,15 @@ TEST(Group, StartsAnInterpreterWhateverStandsBeforeIt) {
   }
 }
 
+TEST(Group, AMemberMayTakeAsLongToStartAsItsConnectTimeoutSays) {
+  try {
+    Group group{"popen", "popen//python=sh -c 'sleep 1000'//connect_timeout=0.5//id=late"};
+    ADD_FAILURE() << "it has started";
+  } catch (const HostNotFound& error) {
+    EXPECT_NE(std::string(error.what()).find("did not answer within 0.5 seconds"), std::string::npos) << error.what();
+  }
+}
+
 TEST(Group, StartsRunsAnswersAndTerminates) {
   Group group{"popen", "popen//id=named"};
   EXPECT_EQ(group.repr(), "<Group ['gw0', 'named']>");

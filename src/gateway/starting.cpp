@@ -118,6 +118,9 @@ void Starting::check_time(std::size_t index) {
   const bool own = specs_[index].has("connect_timeout");
   const auto since = own ? attempts_[index].since : std::max(progress_, attempts_[index].since);
   if (base::Clock::now() - since > gateway.starts_within() && gateway.start_until({}) == GatewayEnd::Start::kComing) {
+    if (const auto& refusal = attempts_[index].refusal) {
+      throw HostNotFound(*refusal);
+    }
     gateway.wait_started(wait_, milliseconds(0));  // throws
   }
 }
@@ -135,9 +138,11 @@ void Starting::on_failure(std::size_t index) {
     return;
   }
   const bool unanswered = !attempt.may_ask && failed->wanted_answers();
-  if (failed->was_refused_for_now() && attempt.number < kMostAttempts) {
+  if (failed->was_refused_for_now() && attempt.number < kMostAttempts &&
+      base::Clock::now() - attempt.since < failed->starts_within()) {
     rest(wait_.until(base::Clock::now() + pause_after(attempt.number)));
     ++attempt.number;
+    attempt.refusal = failure;
   } else if (unanswered) {
     attempt.may_ask = true;
     attempt.since = base::Clock::now();
@@ -157,6 +162,7 @@ bool may_ask_at_once(const std::vector<XSpec>& specs) {
 
 std::shared_ptr<GatewayEnd> start_one(const std::function<std::shared_ptr<GatewayEnd>(bool may_ask)>& launch,
                                       bool may_ask, const base::Wait& wait) {
+  const auto since = base::Clock::now();
   for (int number = 1;;) {
     const std::shared_ptr<GatewayEnd> gateway = launch(may_ask);
     std::optional<HostNotFound> failure;
@@ -168,7 +174,8 @@ std::shared_ptr<GatewayEnd> start_one(const std::function<std::shared_ptr<Gatewa
     if (!failure) {
       return gateway;
     }
-    if (gateway->was_refused_for_now() && number < kMostAttempts) {
+    if (gateway->was_refused_for_now() && number < kMostAttempts &&
+        base::Clock::now() - since < gateway->starts_within()) {
       rest(wait.until(base::Clock::now() + pause_after(number)));
       ++number;
     } else if (!may_ask && gateway->wanted_answers()) {

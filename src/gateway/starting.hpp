@@ -12,8 +12,10 @@
 #include <cstddef>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
+#include <execnet/error.hpp>
 #include <execnet/xspec.hpp>
 
 #include "base/wait.hpp"
@@ -47,6 +49,7 @@ class Starting {
     base::Clock::time_point since;
     int number = 1;
     bool may_ask = true;
+    std::optional<HostNotFound> refusal;  // the last one
   };
 
   void launch(std::size_t index, bool may_ask);

@@ -99,7 +99,8 @@ std::optional<XSpec> carrier_of(const XSpec& spec) {
   XSpec carrier = spec;
   carrier.set_env({});
   for (const auto& [key, value] : spec.settings()) {
-    if (key != "ssh" && key != "ssh_config" && key != "python" && key != "grace" && key != "detached") {
+    if (key != "ssh" && key != "ssh_config" && key != "python" && key != "grace" && key != "detached" &&
+        key != "connect_timeout") {
       carrier.set(key, std::nullopt);
     }
   }

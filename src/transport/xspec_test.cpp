@@ -169,6 +169,14 @@ TEST(XSpec, AGraceIsANumberOfSeconds) {
   EXPECT_EQ(XSpec("popen//grace=1000000").grace(), XSpec::kMostSeconds);
 }
 
+TEST(XSpec, AConnectTimeoutIsANumberOfSecondsToo) {
+  EXPECT_EQ(XSpec("popen").connect_timeout(), std::nullopt);
+  EXPECT_EQ(XSpec("popen//connect_timeout=2.5").connect_timeout(), std::chrono::milliseconds(2500));
+  for (const char* wrong : {"connect_timeout=", "connect_timeout=-1", "connect_timeout=1s", "connect_timeout=inf"}) {
+    EXPECT_THROW(XSpec(std::string("popen//") + wrong).validate(), SpecError) << wrong;
+  }
+}
+
 TEST(XSpec, WhatIsDetachedIsKeptOnRequest) {
   EXPECT_TRUE(XSpec("popen//detached=keep").keeps_detached());
   EXPECT_FALSE(XSpec("popen//detached=kill").keeps_detached());

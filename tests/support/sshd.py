@@ -46,11 +46,13 @@ class PrivateSshd:
     """A running server between ``__enter__`` and ``__exit__``; see the module.
 
     :param python: the interpreter that a login on ``localhost`` finds as ``python3``.
+    :param startups: ``MaxStartups``, how many logins may be under way.
     :raises SshdError: on entering, when there is no sshd on this machine or it does not start.
     """
 
-    def __init__(self, python: str = sys.executable) -> None:
+    def __init__(self, python: str = sys.executable, startups: str = "1000") -> None:
         self._python = python
+        self._startups = startups
         self._log: list[str] = []
 
     def __enter__(self) -> PrivateSshd:
@@ -144,7 +146,7 @@ class PrivateSshd:
         lines = []
         for host in ("localhost", "nopython"):
             key = (self.directory / f"{host}_key.pub").read_text()
-            lines.append(f'restrict,command="{self.directory}/login-{host}" {key}')
+            lines.append(f'restrict,port-forwarding,command="{self.directory}/login-{host}" {key}')
         (self.directory / "authorized_keys").write_text("".join(lines))
 
     def _start(self) -> None:
@@ -177,7 +179,7 @@ StrictModes no
 PidFile none
 PrintMotd no
 PrintLastLog no
-MaxStartups 1000
+MaxStartups {self._startups}
 MaxSessions 1000
 LogLevel VERBOSE
 """

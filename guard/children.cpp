@@ -178,7 +178,7 @@ bool Children::is_kept(pid_t pid) const {
     return false;
   }
   const pid_t session = ::getsid(pid);
-  return session >= 0 && session != detached_.session && session != child_ && !is_guard(pid);
+  return session >= 0 && session != detached_.session && session != detached_.program && !is_guard(pid);
 }
 
 void Children::kill_one(pid_t pid, Count& count) {

@@ -16,8 +16,9 @@ inline constexpr int kStillRuns = -1;  // no wait status
 // Which children are not killed: none, or those that are in a session of their own by then. That is no session of
 // the program that is guarded, neither the one in which it was started nor one that it has made for itself.
 struct Detached {
-  bool are_kept = false;
-  pid_t session = 0;  // in which the program was started
+  bool are_kept;
+  pid_t session;         // in which the program was started
+  const pid_t& program;  // 0 until it was
 };
 
 class Children {

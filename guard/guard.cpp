@@ -402,7 +402,6 @@ void run(int argc, char** argv, char** envp, bool owns_arguments) {
   const int coordinator = number_in(argv[2]) > 0 ? number_in(argv[2]) : -1;
   const bool isolate = std::strcmp(argv[3], "pidns") == 0;
   const int grace = number_in(argv[4]);
-  const Detached detached{std::strcmp(argv[5], "keep") == 0, ::getsid(0)};
   const Program program{argv + 7, number_in(argv[6]), argv + 7 + number_in(argv[6]), envp};
   const auto forget = [&] {
     if (owns_arguments) {
@@ -415,20 +414,26 @@ void run(int argc, char** argv, char** envp, bool owns_arguments) {
   ::sigfillset(&all);
   int signals = -1;
   int above[2];  // from the outer one to the inner one: a byte when it has left the group, and its end
-  // Shared memory in which the inner guard leaves the program's status. The outer guard ends with that status, because
-  // the coordinator sees only its end. The inner one cannot tell it by its own end: it may be killed, and the first
-  // process of a PID namespace cannot end by a signal.
+  // Shared memory in which the inner guard leaves the program's number, and its status. The outer guard ends with that
+  // status, because the coordinator sees only its end. The inner one cannot tell it by its own end: it may be killed,
+  // and the first process of a PID namespace cannot end by a signal.
+  struct Shared {
+    pid_t program;
+    int status;
+  };
   void* shared = MAP_FAILED;
   if (::fcntl(socket, F_SETFD, FD_CLOEXEC) != 0 ||
       (coordinator >= 0 && ::fcntl(coordinator, F_SETFD, FD_CLOEXEC) != 0) ||
       ::sigprocmask(SIG_SETMASK, &all, nullptr) != 0 ||
       (signals = ::signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK)) < 0 || ::pipe2(above, O_CLOEXEC) != 0 ||
-      (shared = ::mmap(nullptr, sizeof(int), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0)) ==
+      (shared = ::mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0)) ==
           MAP_FAILED) {
     end_without(socket, Step::kEquip);
   }
-  int& program_status = *static_cast<int*>(shared);
+  pid_t& child = static_cast<Shared*>(shared)->program;
+  int& program_status = static_cast<Shared*>(shared)->status;
   program_status = kStillRuns;
+  const Detached detached{std::strcmp(argv[5], "keep") == 0, ::getsid(0), child};
 
   guard_what_follows();
   if (isolate && !enter_namespace()) {
@@ -461,7 +466,7 @@ void run(int argc, char** argv, char** envp, bool owns_arguments) {
   if (::read(above[0], &byte, 1) != 1) {
     end_without(socket, Step::kEquip);
   }
-  const pid_t child = start(program, socket, ignores_children);
+  child = start(program, socket, ignores_children);
   if (child < 0) {
     ::_exit(127);
   }

@@ -412,18 +412,18 @@ void WorkerEnd::on_stream_end(const std::string& error) {
   }
   {
     auto lock = connection_->lock();
-    lost_ = !std::exchange(ending_, true);
+    lost_ = !std::exchange(ending_, true) || lost_;
     end_within(lost_times());
   }
   connection_->finish("the coordinator is gone");
 }
 
-// The loop thread ends the process whatever the interpreter's threads do: it needs no lock of theirs.
 // Who has told it to end has set a time, which may be over.
 WorkerEnd::Times WorkerEnd::lost_times() const {
   return {patience_.lost, patience_.lost + (lost_ && setup_ ? setup_->grace : patience_.lost)};
 }
 
+// The loop thread ends the process whatever the interpreter's threads do: it needs no lock of theirs.
 void WorkerEnd::end_within(Times times) {
   if (rest_ != nullptr) {  // the main thread sees it at once
     ending_times_ = times;

@@ -257,7 +257,8 @@ TEST(Guard, EitherOfTheTwoMayBeKilled) {
 }
 
 // The coordinator, a process of its own, never returns. A copy that it has forked, which holds whatever it had open,
-// is no coordinator, and stays until the test lets it go. Descriptor 4 of the program ends with the coordinator.
+// is no coordinator, and stays until the test lets it go. Descriptor 4 of the program has a line when all of that is
+// there, and ends with the coordinator.
 [[noreturn]] void coordinate(const std::string& command, const Leniency& leniency, base::Fd pipe,
                              const base::Fd& let_go) {
   auto [there, here] = base::make_pipe();
@@ -271,6 +272,7 @@ TEST(Guard, EitherOfTheTwoMayBeKilled) {
     char byte = 0;
     std::_Exit(::read(let_go.get(), &byte, 1) == 1 ? 0 : 1);
   }
+  static_cast<void>(!::write(here.get(), "\n", 1));
   for (;;) {
     ::pause();
   }
@@ -289,7 +291,7 @@ struct Orphaned {
     const pid_t coordinator = ::fork();
     if (coordinator == 0) {
       before();
-      coordinate(kFamily + then, leniency, std::move(out), let_go_in);
+      coordinate("read line <&4; " + (kFamily + then), leniency, std::move(out), let_go_in);
     }
     out.reset();
     fleet.pipe = std::move(in);

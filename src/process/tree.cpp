@@ -14,6 +14,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "base/fd.hpp"
@@ -93,11 +94,13 @@ class Hunt {
     }
   }
 
-  // Stops everything that is known and looks for children, until nobody new is found and nobody
-  // known still runs: only then can nobody fork any more.
+  // Stops everything that is known and looks for children, until nobody new is found although nobody known still ran
+  // at the look before: only then can nobody fork any more. At the same look would be too early, for the names are read
+  // before the states.
   void stop_all() {
     // A process that somebody else keeps waking up must not hold us for ever.
     constexpr int kRounds = 50;
+    bool stopped = false;
     for (int round = 0; round < kRounds; ++round) {
       const Table table = read_table();
       const std::size_t before = victims_.size();
@@ -106,7 +109,7 @@ class Hunt {
         const Stat* entry = entry_of(victim, table);
         return entry != nullptr && (entry->state == 'R' || entry->state == 'S');
       });
-      if (victims_.size() == before && !running) {
+      if (std::exchange(stopped, !running) && victims_.size() == before) {
         return;
       }
     }

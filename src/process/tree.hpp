@@ -13,7 +13,7 @@ namespace execnet::process {
 // before, by outliving its parent, is no descendant any more. Without a /proc of our own PID namespace its numbers are
 // those of strangers. Then only the given processes are killed, and the guard of their fork server kills what they
 // have started. What a process keeps (Leniency) is left out, but for our guards. A fleet given at once costs hardly
-// more than one process, since the process table is read two or three times in all. Does not wait for the ends.
+// more than one process, since the process table is read three or four times in all. Does not wait for the ends.
 //
 // Any thread. REQUIRES: no null pointers.
 void kill_trees(std::span<Process* const> roots);

@@ -72,7 +72,9 @@ def runs(pid: int) -> bool:
 
 
 def check(gateway: execnet.Gateway, end: str, group: execnet.Group) -> None:
-    pids = gateway.remote_exec(STARTS).receive(timeout=60)
+    channel = gateway.remote_exec(STARTS)
+    pids = channel.receive(timeout=60)
+    channel.waitclose(timeout=60)  # the main thread is free again
     detached, attached = pids[:2], pids[2:]
     with killed_afterwards(detached):
         if end == "it crashes":
@@ -102,7 +104,9 @@ def test_what_is_detached_outlives_the_worker_over_ssh(
     sshd: PrivateSshd, group: execnet.Group, kind: str, end: str
 ) -> None:
     del sshd
-    check(group.makegateway(OVER_SSH[kind][0] + "//detached=keep"), end, group)
+    for spec in with_key(OVER_SSH[kind], "detached=keep"):
+        group.makegateway(spec)
+    check(group[-1], end, group)
 
 
 PROGRAM = """

@@ -156,12 +156,13 @@ def test_behind_a_proxy_there_is_at_most_the_grace_of_the_proxy(kind: str, tmp_p
     assert seconds < PATIENCE
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_terminate_does_not_wait_for_it(group: execnet.Group, kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [*KINDS, *OVER_SSH])
+def test_terminate_does_not_wait_for_it(sshd: PrivateSshd, group: execnet.Group, kind: str, tmp_path: Path) -> None:
+    del sshd
     os.mkfifo(tmp_path / "out")
     out = os.open(tmp_path / "out", os.O_RDONLY | os.O_NONBLOCK)
     try:
-        for spec in with_key(KINDS[kind], "grace=1000"):
+        for spec in with_key({**KINDS, **OVER_SSH}[kind], "grace=1000"):
             group.makegateway(spec)
         group[-1].remote_exec(DEAF).send(str(tmp_path / "out"))
         assert read(out) == b"ready "

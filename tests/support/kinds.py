@@ -19,6 +19,7 @@ KINDS = {
     "socket": ["popen//id=host", "socket//installvia=host"],
 }
 OVER_SSH = {"ssh": ["ssh=localhost"], "forked-ssh": ["ssh=localhost//preload=json"]}
+OVER_SSH["via-ssh"] = ["ssh=localhost//id=proxy", "popen//via=proxy"]
 PYTHON2 = {
     "python2": [f"popen//python={interpreters.find('python2.7')}"],
     "python2-via-pure": [f"{PURE}//id=proxy", f"popen//via=proxy//python={interpreters.find('python2.7')}"],

@@ -62,8 +62,10 @@ def fork_under_guard(stream_fd, grace, keep_detached):
             group = None if adopts else guard if inner else child
             prctl(PR_SET_NAME, GUARD)
             ends = {stream_fd: MOMENT + grace}
-            if above is not None:
+            if inner:
                 ends[above] = MOMENT
+            else:
+                ends[stream_fd] += MOMENT  # the inner one comes first: it knows the worker's own session
             Guard(child, group, session).run(ends, keep)
         os.close(keep)
         if above is not None:

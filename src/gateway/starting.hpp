@@ -46,10 +46,10 @@ class Starting {
 
  private:
   struct Attempt {
-    base::Clock::time_point since;
+    base::Clock::time_point since = {};
     int number = 1;
     bool may_ask = true;
-    std::optional<HostNotFound> refusal;  // the last one
+    std::optional<HostNotFound> refusal = std::nullopt;  // the last one
   };
 
   void launch(std::size_t index, bool may_ask);

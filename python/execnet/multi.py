@@ -187,6 +187,7 @@ class Group:
             detached=keep        what its code starts in a session of its own lives on when the worker ends
             stdout=null          discards what is printed there; =inherit, the default, does not
             ssh_config=PATH      configuration for ssh
+            connect_timeout=SECONDS  that it may take to start; a minute if not given, or as long as others still come
             execmodel=MODEL      what its code runs in; profile= is another name of it
             limits=bytes=SIZE,channels=N,messages=N
                                  the most that the other side may make this one keep; then the gateway ends

@@ -142,7 +142,7 @@ void Starting::on_failure(std::size_t index) {
       base::Clock::now() - attempt.since < failed->starts_within()) {
     rest(wait_.until(base::Clock::now() + pause_after(attempt.number)));
     ++attempt.number;
-    attempt.refusal = failure;
+    attempt.refusal = std::move(failure);
   } else if (unanswered) {
     attempt.may_ask = true;
     attempt.since = base::Clock::now();

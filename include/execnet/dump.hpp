@@ -26,7 +26,7 @@ struct StringConfig {
 EXECNET_EXPORT std::string dumps(const Value& value);
 
 // Whether a channel can carry the value: all that dumps() takes, and channels, which go over channels of their own
-// gateway. Large bytes and strings are looked at and not copied.
+// gateway. Takes as long as dumps() does.
 //   channel.send(can_send(value) ? value : Value(to_string(value)));
 EXECNET_EXPORT bool can_send(const Value& value);
 

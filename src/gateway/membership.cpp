@@ -192,19 +192,20 @@ Gateways Membership::start(std::vector<XSpec> requested, const base::Wait& wait,
   std::exception_ptr failure;
   Gateways others;  // each one's proxy, or the like
   ForkServers::Batch* batch = nullptr;
-  const auto launch = [&, terminations = terminations](std::size_t index, bool may_ask) {
-    const XSpec& spec = all_specs.get()[index];
-    auto gateway = GatewayEnd::start(spec, index < commands.size() ? commands[index] : std::vector<std::string>(),
-                                     may_ask, python_, others[index], loop(), *batch, wait);
+  const auto launch = [&](std::size_t index, bool may_ask) {
+    return GatewayEnd::start(all_specs.get()[index],
+                             index < commands.size() ? commands[index] : std::vector<std::string>(), may_ask, python_,
+                             others[index], loop(), *batch, wait);
+  };
+  const auto announce = [&, terminations = terminations](const std::shared_ptr<GatewayEnd>& gateway) {
     const std::lock_guard lock(mutex_);
     coming_.push_back(gateway);
     if (terminations_ != terminations) {  // which has not seen this one
-      throw HostNotFound("no usable Python for '" + transport::without_secrets(spec.text()) +
+      throw HostNotFound("no usable Python for '" + transport::without_secrets(gateway->spec().text()) +
                          "': its group was terminated meanwhile");
     }
-    return gateway;
   };
-  Starting starting(specs, launch, wait);
+  Starting starting(specs, launch, announce, wait);
   try {
     base::make_room_for_descriptors(specs.size() * kDescriptors + kForOneStart);
     base::expect_descriptors(specs.size() *
@@ -236,7 +237,7 @@ Gateways Membership::start(std::vector<XSpec> requested, const base::Wait& wait,
   } catch (...) {
     failure = std::current_exception();
   }
-  Gateways started = starting.gateways();
+  Gateways started = starting.take_gateways();
   Gateways killed;
   if (failure) {  // no longer while the exception is handled: a greenlet must not wait there
     try {

@@ -51,9 +51,10 @@ void rest(const base::Wait& wait) {
 
 }  // namespace
 
-Starting::Starting(const std::vector<XSpec>& specs, Launch launch, const base::Wait& wait)
+Starting::Starting(const std::vector<XSpec>& specs, Launch launch, Announce announce, const base::Wait& wait)
     : specs_(specs),
       launch_(std::move(launch)),
+      announce_(std::move(announce)),
       wait_(wait),
       ask_at_once_(may_ask_at_once(specs)),
       progress_(base::Clock::now()) {
@@ -69,6 +70,7 @@ void Starting::launch_next() {
   }
   attempts_.push_back({.since = base::Clock::now(), .may_ask = ask_at_once_ || !is_over_ssh(spec)});
   gateways_.push_back(launch_(index, attempts_.back().may_ask));
+  announce_(gateways_.back());
 }
 
 std::size_t Starting::coming_to(const XSpec& spec) const {
@@ -150,6 +152,7 @@ void Starting::on_failure(std::size_t index) {
     throw HostNotFound(*failure);
   }
   gateways_[index] = launch_(index, attempt.may_ask);
+  announce_(gateways_[index]);
   if (unanswered) {  // nobody else asks meanwhile
     static_cast<void>(
         gateways_[index]->start_until(wait_.until(base::Clock::now() + gateways_[index]->starts_within())));

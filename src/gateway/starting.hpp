@@ -13,6 +13,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include <execnet/error.hpp>
@@ -29,9 +30,11 @@ class Starting {
 
   // Launches the one of that index. If it must not ask, its ssh is told so.
   using Launch = std::function<std::shared_ptr<GatewayEnd>(std::size_t index, bool may_ask)>;
+  // Is told of each that was launched, when gateways() has it.
+  using Announce = std::function<void(const std::shared_ptr<GatewayEnd>&)>;
 
-  // REQUIRES: the arguments outlive it.
-  Starting(const std::vector<XSpec>& specs, Launch launch, const base::Wait& wait);
+  // REQUIRES: the specifications outlive it.
+  Starting(const std::vector<XSpec>& specs, Launch launch, Announce announce, const base::Wait& wait);
   Starting(const Starting&) = delete;
   Starting& operator=(const Starting&) = delete;
 
@@ -41,6 +44,8 @@ class Starting {
   void wait_for_all();
   // In the order of the specifications, those that were launched.
   [[nodiscard]] const std::vector<std::shared_ptr<GatewayEnd>>& gateways() const { return gateways_; }
+  // The same, for who takes them over: it is not used any more.
+  [[nodiscard]] std::vector<std::shared_ptr<GatewayEnd>> take_gateways() { return std::move(gateways_); }
   // How many of these serve already: the first ones.
   [[nodiscard]] std::size_t served() const { return served_; }
 
@@ -52,7 +57,6 @@ class Starting {
     std::optional<HostNotFound> refusal = std::nullopt;  // the last one
   };
 
-  void launch(std::size_t index, bool may_ask);
   // Once: looks at all that are coming, launches anew who may try again, counts those that serve. Throws.
   void look();
   void on_failure(std::size_t index);
@@ -61,6 +65,7 @@ class Starting {
 
   const std::vector<XSpec>& specs_;
   const Launch launch_;
+  const Announce announce_;
   const base::Wait wait_;
   const bool ask_at_once_;
   std::vector<std::shared_ptr<GatewayEnd>> gateways_;

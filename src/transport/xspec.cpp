@@ -273,8 +273,9 @@ std::optional<std::chrono::milliseconds> XSpec::connect_timeout() const { return
 void XSpec::validate() const {
   const std::string kind = type();
   static constexpr std::string_view kNeedValue[] = {
-      "ssh", "vagrant_ssh", "id",      "python", "chdir",  "nice",  "ssh_config", "execmodel",      "profile", "stdout",
-      "via", "installvia",  "isolate", "window", "limits", "grace", "detached",   "connect_timeout"};
+      "ssh",        "vagrant_ssh", "id",        "python", "chdir",    "nice",
+      "ssh_config", "profile",     "execmodel", "stdout", "via",      "installvia",
+      "isolate",    "window",      "limits",    "grace",  "detached", "connect_timeout"};
   for (const std::string_view name : kNeedValue) {
     const std::string key(name);
     if (has(key) && get(key).value_or("").empty()) {

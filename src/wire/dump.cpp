@@ -27,12 +27,12 @@ class ValueSource {
       case Type::kBigInt: encoder.decimal(item->get_if<BigInt>()->decimal()); break;
       case Type::kFloat: encoder.real(*item->get_if<double>()); break;
       case Type::kComplex: encoder.complex(item->get_if<Complex>()->real, item->get_if<Complex>()->imag); break;
-      case Type::kBytes: encoder.bytes(item->get_if<Bytes>()->view(), nobody); break;
+      case Type::kBytes: encoder.bytes(item->get_if<Bytes>()->view()); break;
       case Type::kString:
         if (!base::is_utf8(*item->get_if<std::string>())) {
           encoder.refuse("can't serialize a std::string that is not UTF-8 (bytes travel as execnet::Bytes)");
         }
-        encoder.string(*item->get_if<std::string>(), nobody);
+        encoder.string(*item->get_if<std::string>());
         break;
       case Type::kList: encoder.list(item->get_if<List>()->size(), At{*item->get_if<List>()}); break;
       case Type::kTuple: encoder.tuple(item->get_if<Tuple>()->size(), At{*item->get_if<Tuple>()}); break;
@@ -52,9 +52,6 @@ class ValueSource {
   static std::string repr(const Value* item) { return to_string(*item); }
 
  private:
-  // The owner of what is lent to a rope that does not outlive the value.
-  static std::shared_ptr<const void> nobody() { return nullptr; }
-
   struct At {
     const std::vector<Value>& items;
     const Value* operator()(std::size_t i) const { return &items[i]; }
@@ -85,13 +82,6 @@ class ValueSource {
   }
 
   ChannelTable* channels_;
-};
-
-// For values that are not sent: any channel may be in them.
-class AnyChannels final : public ChannelTable {
- public:
-  std::uint32_t id_of(const ChannelRef& /*channel*/) override { return 0; }
-  ChannelRef channel(std::uint32_t /*id*/) override { return nullptr; }
 };
 
 std::string latin1_to_utf8(std::string_view bytes) {
@@ -189,18 +179,6 @@ void encode(const Value& value, base::Buffer& out, ChannelTable* channels) {
   Encoder<ValueSource>(source, out).encode(&value);
 }
 
-bool can_encode(const Value& value) {
-  AnyChannels channels;
-  ValueSource source(&channels);
-  base::Rope out;
-  try {
-    Encoder<ValueSource>(source, out).encode(&value);
-    return true;
-  } catch (const DumpError&) {
-    return false;
-  }
-}
-
 void encode_bytes(std::string_view bytes, std::shared_ptr<const void> owner, base::Rope& out) {
   put_length(out.own(), Op::kBytes, Op::kBytes8, bytes.size());
   if (bytes.size() >= base::Rope::kWorthLending) {
@@ -249,8 +227,6 @@ std::string dumps(const Value& value) {
   wire::encode(value, out, nullptr);
   return std::string(out.view());
 }
-
-bool can_send(const Value& value) { return wire::can_encode(value); }
 
 Value loads(std::string_view bytes, StringConfig strings, LoadLimits limits) {
   Loaded loaded = load_first(bytes, strings, limits);

@@ -28,9 +28,6 @@ class ChannelTable {
 // Appends the value. When it throws DumpError, `out` is as before. Without a table, channels are refused.
 void encode(const Value& value, base::Buffer& out, ChannelTable* channels);
 
-// Whether encode() would take the value, with channels of one connection. Copies no large bytes.
-bool can_encode(const Value& value);
-
 // Appends a value that consists of these bytes. Many bytes are lent by their owner, not copied.
 void encode_bytes(std::string_view bytes, std::shared_ptr<const void> owner, base::Rope& out);
 // If `encoded` is a bytes value: its bytes, within `encoded`. None for any other value.

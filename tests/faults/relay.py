@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """An interpreter with a fault in its line: stands between a coordinator and the worker that it runs.
 
-It is started in place of the interpreter, with the stream on descriptor 3, runs the real one with a stream of its own,
+It is started in place of the interpreter, with the stream on descriptor 3, and on 0 and 1 for a pure worker; runs the
+real one with a stream of its own,
 and passes everything on, frame by frame, until the one that is asked for. The environment says what is to happen then:
 
     EXECNET_FAULT_PYTHON   the real interpreter
@@ -19,6 +20,7 @@ import os
 import re
 import signal
 import socket
+import stat
 import struct
 import subprocess
 import sys
@@ -27,7 +29,7 @@ import time
 
 HEADER = struct.Struct("<BBHIII")
 MAGIC = b"EXECNET\x01"
-STREAM, STDERR = 3, 4
+STREAM, STDERR, STDOUT = 3, 4, 5
 DELAY = 0.1  # seconds
 
 
@@ -102,16 +104,23 @@ def main():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     coordinator = socket.socket(fileno=os.dup(STREAM))
     ours, theirs = socket.socketpair()
-    os.dup2(theirs.fileno(), STREAM)
+    on_stdio = stat.S_ISSOCK(os.fstat(0).st_mode)
+    for number in (0, 1, STREAM) if on_stdio else (STREAM,):
+        os.dup2(theirs.fileno(), number)
     theirs.close()
+    passed = (STREAM, STDERR, STDOUT) if on_stdio else (STREAM, STDERR)
     process = subprocess.Popen(
         [os.environ["EXECNET_FAULT_PYTHON"], *sys.argv[1:]],
-        pass_fds=(STREAM, STDERR),
+        pass_fds=passed,
         restore_signals=True,
         preexec_fn=lambda: [signal.signal(number, signal.SIG_DFL) for number in (signal.SIGTERM, signal.SIGINT)],
     )
-    os.close(STREAM)
-    os.close(STDERR)
+    for number in passed:
+        os.close(number)
+    if on_stdio:
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, 0)
+        os.dup2(null, 1)
     line = Line(coordinator, ours, process)
     sources = sum(map(int, re.findall(r"\.read\((\d+)\)", sys.argv[-1])))
     pumps = [

@@ -97,7 +97,7 @@ def test_the_worker_is_killed_at_a_system_call(kind: str, tmp_path: Path, monkey
     assert STRACE is not None
     worker_behind([STRACE, "-qq", "-o", str(tmp_path / "calls")])
     live_once()
-    wanted = strikes(tmp_path / "calls", "_core" if kind == "native" else "read(3")
+    wanted = strikes(tmp_path / "calls", "_core" if kind == "native" else "(0, F_DUPFD")
     struck = 0
     for strike in wanted:
         before = Belongings.now(quick=True)

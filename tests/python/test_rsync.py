@@ -242,12 +242,10 @@ class Relay:
 
     PROGRAM = textwrap.dedent("""
         import os, socket, subprocess, sys, threading
-        coordinator = socket.socket(fileno=os.dup(3))
+        coordinator = socket.socket(fileno=os.dup(0))
         worker, inner = socket.socketpair()
-        os.dup2(inner.fileno(), 3)
-        child = subprocess.Popen([sys.executable, *sys.argv[2:]], pass_fds=(3, 4))
-        for descriptor in (3, 4, inner.detach()):
-            os.close(descriptor)
+        child = subprocess.Popen([sys.executable, *sys.argv[2:]], stdin=inner, stdout=inner)
+        inner.close()
         counter = os.open(sys.argv[1], os.O_WRONLY)
         total = 0
         def back():

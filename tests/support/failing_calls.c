@@ -3,7 +3,7 @@
    Counted are the calls that ask for a descriptor, a thread, a process or shared memory, as the C library's callers see
    them: libraries and programs that are linked dynamically, Python's own calls included. A process counts from the
    moment when fail_from() is called in it, through ctypes, or, with EXECNET_FAIL=FIRST:COUNT:CALL in its environment,
-   from the first read of descriptor 3 on: that is the stream of a worker, before which there is only an interpreter.
+   from the first read of a socket on: that is the stream of a worker, before which there is only an interpreter.
 
    strace(1) can inject errors, too. A run of it takes as long (0.3 s, both on a busy machine). But it counts the calls of
    each thread apart, takes an interpreter of its own for each, and knows neither pthread_create nor the heap. */
@@ -24,6 +24,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
 #include <unistd.h>
@@ -71,7 +72,8 @@ __attribute__((constructor)) static void from_environment(void) {
 }
 
 static void on_read(int fd) {
-  if (fd == 3 && atomic_load(&waits_for_stream)) {
+  struct stat found;
+  if (atomic_load(&waits_for_stream) && fstat(fd, &found) == 0 && S_ISSOCK(found.st_mode)) {
     atomic_store(&waits_for_stream, 0);
     dl_iterate_phdr(find_core, NULL);
     atomic_store(&armed, 1);

@@ -229,7 +229,7 @@ void Connection::finish(const std::string& cause) {
   }
   gone_ = cause;
   if (trace_) {
-    trace_->note("gone: " + cause);
+    trace_->note(cause);
   }
   reading_.end();
   shut_down();

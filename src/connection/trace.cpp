@@ -147,7 +147,8 @@ void Trace::sends_raw(std::string_view bytes) const noexcept {
     const bool may_be_frame = rest.size() >= wire::kHeaderSize && rest.front() > 0 &&
                               rest.front() <= static_cast<char>(wire::FrameType::kRings);
     if (may_be_frame) {
-      frame("->", wire::unpack(std::span<const char, wire::kHeaderSize>(rest.data(), wire::kHeaderSize)), rest.substr(wire::kHeaderSize));
+      frame("->", wire::unpack(std::span<const char, wire::kHeaderSize>(rest.data(), wire::kHeaderSize)),
+            rest.substr(wire::kHeaderSize));
     } else {
       write("-> BYTES 0 " + std::to_string(bytes.size()) + " before the first frame");
     }
@@ -178,9 +179,9 @@ void Trace::frame(const char* direction, const wire::FrameHeader& header, std::s
 }
 
 void Trace::write(std::string_view line) const {
-  const auto now = std::chrono::duration_cast<std::chrono::microseconds>(
-                       std::chrono::system_clock::now().time_since_epoch())
-                       .count();
+  const auto now =
+      std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::system_clock::now().time_since_epoch())
+          .count();
   std::array<char, 32> time;
   std::snprintf(time.data(), time.size(), "%lld.%06lld ", static_cast<long long>(now / 1'000'000),
                 static_cast<long long>(now % 1'000'000));

@@ -5,8 +5,8 @@
 // A line is written where its frame is, so also with the connection's mutex held: a program whose stderr nobody reads
 // stands still then. Without a trace a connection tests one pointer for each frame.
 //
-// Owner: a TraceOutput is shared by the traces of a group, or has that of a worker; a Trace belongs to its connection. Any
-// thread may call any method. No method of a Trace throws or changes what happens to the frame.
+// Owner: a TraceOutput is shared by the traces of a group, or has that of a worker; a Trace belongs to its connection.
+// Any thread may call any method. No method of a Trace throws or changes what happens to the frame.
 #pragma once
 
 #include <cstdint>
@@ -28,8 +28,8 @@ TraceTo trace_wanted();
 
 class TraceOutput {
  public:
-  // A new file in the directory for temporary ones, or the stderr that this process has now. Null if it is to go nowhere,
-  // or cannot: then stderr says so, since what is debugged is to run all the same.
+  // A new file in the directory for temporary ones, or the stderr that this process has now. Null if it is to go
+  // nowhere, or cannot: then stderr says so, since what is debugged is to run all the same.
   static std::shared_ptr<const TraceOutput> open(TraceTo to);
 
   TraceOutput(TraceTo to, base::Fd fd) : to_(to), fd_(std::move(fd)) {}
@@ -47,7 +47,7 @@ class Trace {
  public:
   Trace(std::shared_ptr<const TraceOutput> output, std::string_view gateway_id);
 
-  // `payload` is that of the frame, or of the whole message if the frame ends one.
+  // `payload` is that of the frame: of a message in several frames nothing is told but their sizes.
   void received(const wire::FrameHeader& header, std::string_view payload) const noexcept;
   void sends(const wire::FrameHeader& header, std::string_view payload) const noexcept;
   // Bytes that are a frame already, perhaps behind the magic ones, or that come before the first.

@@ -234,14 +234,14 @@ void Writing::switch_if_idle() {
   if (!to_ring_ || roles_.writer != Writer::kNone || !outbox_.empty()) {
     return;
   }
+  if (trace_ != nullptr) {
+    trace_->sends({.type = wire::FrameType::kRings}, {});
+  }
   auto header = wire::pack({.type = wire::FrameType::kRings});
   const iovec part{header.data(), header.size()};
   if (link_.write(std::span(&part, 1)) == static_cast<ssize_t>(header.size())) {
     link_.write_to_ring();
     to_ring_ = false;
-    if (trace_ != nullptr) {
-      trace_->sends({.type = wire::FrameType::kRings}, {});
-    }
   }
 }
 

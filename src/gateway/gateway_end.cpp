@@ -78,8 +78,7 @@ std::shared_ptr<GatewayEnd> GatewayEnd::start(const XSpec& spec, const std::vect
                                               const transport::LocalPython& python,
                                               const std::shared_ptr<GatewayEnd>& other,
                                               std::shared_ptr<loop::Loop> loop, ForkServers::Batch& forks,
-                                              const std::shared_ptr<const TraceOutput>& trace,
-                                              const base::Wait& wait) {
+                                              const std::shared_ptr<const TraceOutput>& trace, const base::Wait& wait) {
   loop->start();  // what can fail for want of descriptors or threads does before there is a process
   transport::Launch launch;
   base::Fd stream;
@@ -87,7 +86,8 @@ std::shared_ptr<GatewayEnd> GatewayEnd::start(const XSpec& spec, const std::vect
   base::Buffer first;
   bool hello_follows = true;
   if (spec.type() == "socket") {
-    SocketStart socket = other ? install_server(spec, *other, wait) : connect_to_server(spec, hello_frame(spec, trace.get()), wait);
+    SocketStart socket =
+        other ? install_server(spec, *other, wait) : connect_to_server(spec, hello_frame(spec, trace.get()), wait);
     launch = std::move(socket.launch);
     launch.spec = transport::without_secrets(spec.text());
     stream = std::move(socket.stream);

@@ -35,8 +35,8 @@ class GatewayEnd final : public ConnectionOwner, public std::enable_shared_from_
   static std::shared_ptr<GatewayEnd> start(const XSpec& spec, const std::vector<std::string>& command, bool may_ask,
                                            const transport::LocalPython& python,
                                            const std::shared_ptr<GatewayEnd>& other, std::shared_ptr<loop::Loop> loop,
-                                           ForkServers::Batch& forks,
-                                           const std::shared_ptr<const TraceOutput>& trace, const base::Wait& wait);
+                                           ForkServers::Batch& forks, const std::shared_ptr<const TraceOutput>& trace,
+                                           const base::Wait& wait);
   ~GatewayEnd() override;
   GatewayEnd(const GatewayEnd&) = delete;
   GatewayEnd& operator=(const GatewayEnd&) = delete;

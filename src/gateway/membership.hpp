@@ -90,9 +90,9 @@ class Membership {
   std::vector<std::shared_ptr<GatewayEnd>> leaving_;   // told to exit or killed, process not yet seen gone
   std::vector<std::shared_ptr<GatewayEnd>> carriers_;  // proxies of members, that are none: transport::carrier_of
   std::shared_ptr<loop::Loop> loop_;
-  std::shared_ptr<ForkServers> fork_servers_;  // of that loop
+  std::shared_ptr<ForkServers> fork_servers_;                // of that loop
   std::optional<std::shared_ptr<const TraceOutput>> trace_;  // as was wanted when the first gateway was made
-  std::weak_ptr<ForkServers> ending_servers_;  // those that somebody is ending, who then stops the loop
+  std::weak_ptr<ForkServers> ending_servers_;                // those that somebody is ending, who then stops the loop
 };
 
 }  // namespace execnet::core

@@ -294,7 +294,7 @@ def receive_all(messages, connection, executor, select, grace, outcome):
     if status:
         connection.break_off()
     if connection.trace is not None and not told:
-        connection.trace.note("gone: %s" % cause)
+        connection.trace.note("%s" % cause)
     outcome.append((status, told))
     executor.refusing = True
     connection.lost = not told

@@ -97,7 +97,10 @@ def test_both_ends_trace_the_same_frames(way: str, sshd: PrivateSshd, group: exe
     gateway.remote_status()
 
     lines = traced(traces)
-    here, there = [line for line in lines if line.pid == os.getpid()], [line for line in lines if line.pid != os.getpid()]
+    here, there = (
+        [line for line in lines if line.pid == os.getpid()],
+        [line for line in lines if line.pid != os.getpid()],
+    )
     assert {line.gateway for line in there} >= {"worker-worker"}
     assert {line.pid for line in there if line.gateway == "worker-worker"} == {gateway._rinfo().pid}
     # A file for each process, which only its owner can read.

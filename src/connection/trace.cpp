@@ -24,8 +24,8 @@ namespace {
 constexpr int kMostNames = 10'000;
 constexpr std::size_t kMostText = 1000;
 
-// Anybody may write to that directory: a file or a link that is there already is somebody else's. One group has one
-// file, so a process may have several.
+// Anybody may write to that directory: a file or a link that is there already is somebody else's. Or it is that of
+// another group of this process: each has its own, since ids of gateways are unique in a group only.
 base::Fd new_file() {
   const char* set = std::getenv("TMPDIR");
   const std::string directory = set != nullptr && *set != '\0' ? set : "/tmp";
@@ -147,8 +147,7 @@ void Trace::sends_raw(std::string_view bytes) const noexcept {
     const bool may_be_frame = rest.size() >= wire::kHeaderSize && rest.front() > 0 &&
                               rest.front() <= static_cast<char>(wire::FrameType::kRings);
     if (may_be_frame) {
-      frame("->", wire::unpack(std::span<const char, wire::kHeaderSize>(rest.data(), wire::kHeaderSize)),
-            rest.substr(wire::kHeaderSize));
+      frame("->", wire::unpack(std::span(rest).first<wire::kHeaderSize>()), rest.substr(wire::kHeaderSize));
     } else {
       write("-> BYTES 0 " + std::to_string(bytes.size()) + " before the first frame");
     }

@@ -160,6 +160,16 @@ TEST_F(DebugTest, BothEndsOfAGatewayTrace) {
   EXPECT_EQ((found[0] + found[1]).find("hidden"), std::string::npos);
 }
 
+TEST_F(DebugTest, AllButNothingZeroAndTwoAreOne) {
+  EXPECT_EQ(trace_wanted(), TraceTo::kNowhere);
+  for (const auto& [setting, to] :
+       {std::pair{"", TraceTo::kNowhere}, std::pair{"0", TraceTo::kNowhere}, std::pair{"1", TraceTo::kFile},
+        std::pair{"2", TraceTo::kStderr}, std::pair{"yes", TraceTo::kFile}, std::pair{"22", TraceTo::kFile}}) {
+    ::setenv("EXECNET_DEBUG", setting, 1);
+    EXPECT_EQ(trace_wanted(), to) << setting;
+  }
+}
+
 TEST_F(DebugTest, NobodyTracesUnlessAskedTo) {
   for (const char* off : {"", "0"}) {
     ::setenv("EXECNET_DEBUG", off, 1);

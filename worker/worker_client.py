@@ -95,6 +95,7 @@ def hello(**changes):
         u"grace": 1000,
         u"detached": u"kill",
         u"window": None,
+        u"debug": 0,
     }
     fields.update((text_type(key), value) for key, value in changes.items())
     return fields

@@ -16,6 +16,11 @@ void Fd::reset(int fd) noexcept {
   fd_ = fd;
 }
 
+bool has_standard(int fd) {
+  const int flags = ::fcntl(fd, F_GETFD);
+  return flags >= 0 && (flags & FD_CLOEXEC) == 0;
+}
+
 void expect_descriptors(std::size_t count) {
   const Fd lowest(::eventfd(0, EFD_CLOEXEC));  // its number is about how many there are
   rlimit limit{};

@@ -30,6 +30,10 @@ class Fd {
   int fd_ = -1;
 };
 
+// Whether this program has that standard descriptor. All of ours are close-on-exec, so one that is was opened by
+// us, or somebody like us, where the program had none.
+bool has_standard(int fd);
+
 // Call it before opening so many descriptors one after the other. The kernel's table of descriptors grows by doubling.
 // Each time, a process with more than one thread waits 5 to 20 ms for all processors to pass a quiet state, and no
 // thread can open anything meanwhile: an eighth of the start of 1,000 gateways. This call makes the table grow once,

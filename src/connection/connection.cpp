@@ -57,6 +57,13 @@ void Connection::start(std::weak_ptr<ConnectionOwner> owner, bool loop_reads) {
   }
 }
 
+void Connection::set_trace(Lock& lock, std::unique_ptr<const Trace> trace) {
+  static_cast<void>(lock);
+  trace_ = std::move(trace);
+  reading_.set_trace(trace_.get());
+  writing_.set_trace(trace_.get());
+}
+
 // --- Writing ---
 
 void Connection::send(Lock& lock, wire::FrameType type, std::uint32_t channel, base::Rope&& payload,
@@ -221,6 +228,9 @@ void Connection::finish(const std::string& cause) {
     return;
   }
   gone_ = cause;
+  if (trace_) {
+    trace_->note(cause);
+  }
   reading_.end();
   shut_down();
   const auto states = channels_.all();

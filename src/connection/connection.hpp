@@ -38,6 +38,7 @@
 #include "connection/link.hpp"
 #include "connection/reading.hpp"
 #include "connection/roles.hpp"
+#include "connection/trace.hpp"
 #include "connection/waits.hpp"
 #include "connection/writing.hpp"
 #include "loop/loop.hpp"
@@ -81,6 +82,9 @@ class Connection final : public std::enable_shared_from_this<Connection>,
   // Throws GatewayGone in a process forked from the one that made this: the stream and the threads are the parent's.
   [[nodiscard]] Lock lock();
   [[nodiscard]] bool in_forked_copy() const { return made_here_.in_forked_copy(); }
+
+  // Tells it of all that happens from now on. Once.
+  void set_trace(Lock& lock, std::unique_ptr<const Trace> trace);
 
   // --- Writing (connection/writing.hpp) ---
 
@@ -238,6 +242,8 @@ class Connection final : public std::enable_shared_from_this<Connection>,
   std::weak_ptr<ConnectionOwner> owner_;  // set by start()
   const base::Hub* hub_ = nullptr;
   base::ThreadScope thread_scope_ = nullptr;
+
+  std::unique_ptr<const Trace> trace_;  // null unless somebody debugs
 
   // Each uses those before it.
   Link link_;

@@ -54,6 +54,9 @@ void Connection::take_in(Lock& lock, Incoming&& incoming) {
     writing_.on_bell(lock);
   }
   if (incoming.ended) {
+    if (trace_) {
+      trace_->note("the stream has ended" + (incoming.error.empty() ? "" : ": " + incoming.error));
+    }
     reading_.end();
     lock.unlock();
     shut_down();

@@ -43,7 +43,11 @@ std::size_t FrameReader::receive_into(std::span<char> space, Incoming& incoming)
 }
 
 void FrameReader::parse(Incoming& incoming) {
+  const Trace* const trace = trace_;
   while (auto frame = parser_.next(&assembler_)) {
+    if (trace != nullptr) {
+      trace->received(frame->header, frame->earlier == 0 ? frame->payload.view() : std::string_view());
+    }
     if (auto message = assembler_.add(std::move(*frame))) {
       incoming.messages.push_back(std::move(*message));
     }

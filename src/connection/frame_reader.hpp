@@ -4,6 +4,7 @@
 // Owner: Reading. The methods that read are called by whoever has the reading, without the connection's mutex.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <optional>
 #include <span>
@@ -12,6 +13,7 @@
 #include <vector>
 
 #include "connection/link.hpp"
+#include "connection/trace.hpp"
 #include "wire/frame.hpp"
 
 namespace execnet::core {
@@ -35,6 +37,9 @@ class FrameReader {
     }
   }
 
+  // Tells it of the frames that come from now on. Any thread.
+  void set_trace(const Trace* trace) { trace_ = trace; }
+
   // Reads what is there: one system call at most, or none from a ring. Never waits, never throws.
   Incoming read();
   // Whether the stream is within a frame: its end would be a truncation.
@@ -49,6 +54,7 @@ class FrameReader {
   std::optional<std::string> noise_;  // what came before the worker's first bytes; none once they came
   wire::FrameParser parser_;
   wire::MessageAssembler assembler_;
+  std::atomic<const Trace*> trace_{nullptr};
 };
 
 }  // namespace execnet::core

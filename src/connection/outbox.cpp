@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <string>
 #include <string_view>
 #include <utility>
 
@@ -19,8 +20,8 @@ void Outbox::cut_next() {
   const std::size_t left = message->payload.size() - message->cut;
   const std::size_t size = message->raw ? left : std::min(left, wire::kChunk);
   Piece piece{message, {}, 0, message->cut, size, size == left};
+  wire::FrameHeader header;
   if (!message->raw) {
-    wire::FrameHeader header;
     header.type = message->type;
     header.flags = piece.last ? std::uint8_t{0} : wire::kMore;
     header.channel = message->channel;
@@ -35,6 +36,19 @@ void Outbox::cut_next() {
   pieces_.push_back(std::move(piece));
   if (more) {
     requeue(std::move(message));
+  }
+  if (trace_ != nullptr) {
+    tell(pieces_.back(), header);
+  }
+}
+
+void Outbox::tell(const Piece& piece, const wire::FrameHeader& header) const {
+  std::string bytes;
+  piece.message->payload.runs(piece.begin, piece.size, [&](std::string_view run) { bytes += run; });
+  if (piece.message->raw) {
+    trace_->sends_raw(bytes);
+  } else {
+    trace_->sends(header, bytes);
   }
 }
 

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "base/rope.hpp"
+#include "connection/trace.hpp"
 #include "loop/waiter.hpp"
 #include "wire/frame.hpp"
 
@@ -34,6 +35,9 @@ struct Outgoing {
 
 class Outbox {
  public:
+  // Tells it of the frames that go out from now on.
+  void set_trace(const Trace* trace) { trace_ = trace; }
+
   [[nodiscard]] bool empty() const { return queue_.empty() && pieces_.empty(); }
   void push(std::shared_ptr<Outgoing> message) { queue_.push_back(std::move(message)); }
 
@@ -61,10 +65,12 @@ class Outbox {
   };
 
   void cut_next();
+  void tell(const Piece& piece, const wire::FrameHeader& header) const;
   void requeue(std::shared_ptr<Outgoing> message);
 
   std::deque<std::shared_ptr<Outgoing>> queue_;
   std::deque<Piece> pieces_;
+  const Trace* trace_ = nullptr;
   std::size_t pieces_bytes_ = 0;
   std::size_t offset_ = 0;  // bytes of pieces_.front() already written
 };

@@ -23,6 +23,7 @@
 #include "connection/frame_reader.hpp"
 #include "connection/link.hpp"
 #include "connection/roles.hpp"
+#include "connection/trace.hpp"
 #include "connection/waits.hpp"
 
 namespace execnet::core {
@@ -81,6 +82,8 @@ class Reading {
   // Waits until `ready` (called with the lock held) says so; false if the deadline passed first. `topic` is what
   // Waits::touch() is called with when that may have changed.
   bool wait_until(Lock& lock, const void* topic, const base::Wait& wait, const std::function<bool()>& ready);
+
+  void set_trace(const Trace* trace) { frames_.set_trace(trace); }
 
   // Has the loop watch the stream.
   void arm();

@@ -211,9 +211,11 @@ void Writing::post_credit(Lock& lock, std::uint32_t channel, std::uint32_t bytes
 
 // --- Rings ---
 
-// What fits, and has nothing before it, needs no queue: two copies and no system call.
+// What fits, and has nothing before it, needs no queue: two copies and no system call. With a trace it takes the queue,
+// as all frames that are traced.
 bool Writing::write_to_ring_at_once(wire::FrameType type, std::uint32_t channel, const base::Rope& payload) {
-  if (!link_.writes_ring() || payload.size() > kMostAtOnce || roles_.writer != Writer::kNone || !outbox_.empty()) {
+  if (!link_.writes_ring() || payload.size() > kMostAtOnce || roles_.writer != Writer::kNone || !outbox_.empty() ||
+      trace_ != nullptr) {
     return false;
   }
   auto header = wire::pack({.type = type, .channel = channel, .length = static_cast<std::uint32_t>(payload.size())});
@@ -231,6 +233,9 @@ void Writing::switch_to_ring() {
 void Writing::switch_if_idle() {
   if (!to_ring_ || roles_.writer != Writer::kNone || !outbox_.empty()) {
     return;
+  }
+  if (trace_ != nullptr) {
+    trace_->sends({.type = wire::FrameType::kRings}, {});
   }
   auto header = wire::pack({.type = wire::FrameType::kRings});
   const iovec part{header.data(), header.size()};

@@ -20,6 +20,7 @@
 #include "connection/outbox.hpp"
 #include "connection/reading.hpp"
 #include "connection/roles.hpp"
+#include "connection/trace.hpp"
 #include "connection/waits.hpp"
 #include "wire/frame.hpp"
 
@@ -58,6 +59,12 @@ class Writing {
   void post_credit(Lock& lock, std::uint32_t channel, std::uint32_t bytes);
   // Answers that the other side has not read.
   [[nodiscard]] std::size_t unread_replies() const { return replies_; }
+
+  // Tells it of the frames that go out from now on.
+  void set_trace(const Trace* trace) {
+    trace_ = trace;
+    outbox_.set_trace(trace);
+  }
 
   // What follows is to go into the ring: as soon as nothing is on its way out, the frame RINGS says so on the socket.
   void switch_to_ring();
@@ -116,6 +123,7 @@ class Writing {
   Reading& reading_;
   Sender& sender_;
   Outbox outbox_;
+  const Trace* trace_ = nullptr;
   std::vector<const Outgoing*> sending_;     // messages of the threads inside send(), in the order they came
   Waits::Thread* waits_for_room_ = nullptr;  // the thread that writes, while the ring is full
   std::size_t replies_ = 0;                  // of what is in the outbox

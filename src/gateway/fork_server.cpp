@@ -224,7 +224,7 @@ bool ForkServer::send(const Request& request) {
   message.msg_iov = &bytes;
   message.msg_iovlen = 1;
   // What the worker of a fresh interpreter would be given now; see transport::start.
-  const auto standard = [&](int fd) { return transport::has_standard(fd) ? fd : null_.get(); };
+  const auto standard = [&](int fd) { return base::has_standard(fd) ? fd : null_.get(); };
   const std::array<int, kForkDescriptors> fds{request.stream.get(), request.stderr_pipe.get(), standard(STDOUT_FILENO),
                                               standard(STDERR_FILENO)};
   alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof fds)> ancillary{};

@@ -39,7 +39,7 @@ bool rings_are_wanted() {
 Value optional_text(const std::optional<std::string>& text) { return text ? Value(*text) : Value(); }
 
 // The coordinator's HELLO.
-base::Buffer hello(const XSpec& spec) {
+base::Buffer hello(const XSpec& spec, const TraceOutput* trace) {
   Dict env;
   for (const auto& [name, value] : spec.env()) {
     env[name] = value;
@@ -60,12 +60,13 @@ base::Buffer hello(const XSpec& spec) {
   keys["grace"] = static_cast<std::int64_t>(spec.grace().count());
   keys["detached"] = spec.get("detached").value_or("kill");
   keys["window"] = window ? Value(static_cast<std::int64_t>(*window)) : Value();
+  keys["debug"] = static_cast<std::int64_t>(trace != nullptr ? trace->to() : TraceTo::kNowhere);
   return encode_value(Value(std::move(keys)));
 }
 
 // The same with its header, for who gets it in a line.
-std::string hello_frame(const XSpec& spec) {
-  const base::Buffer payload = hello(spec);
+std::string hello_frame(const XSpec& spec, const TraceOutput* trace) {
+  const base::Buffer payload = hello(spec, trace);
   const auto header =
       wire::pack({.type = wire::FrameType::kHello, .length = static_cast<std::uint32_t>(payload.size())});
   return std::string(header.data(), header.size()) + std::string(payload.view());
@@ -77,7 +78,7 @@ std::shared_ptr<GatewayEnd> GatewayEnd::start(const XSpec& spec, const std::vect
                                               const transport::LocalPython& python,
                                               const std::shared_ptr<GatewayEnd>& other,
                                               std::shared_ptr<loop::Loop> loop, ForkServers::Batch& forks,
-                                              const base::Wait& wait) {
+                                              const std::shared_ptr<const TraceOutput>& trace, const base::Wait& wait) {
   loop->start();  // what can fail for want of descriptors or threads does before there is a process
   transport::Launch launch;
   base::Fd stream;
@@ -85,7 +86,8 @@ std::shared_ptr<GatewayEnd> GatewayEnd::start(const XSpec& spec, const std::vect
   base::Buffer first;
   bool hello_follows = true;
   if (spec.type() == "socket") {
-    SocketStart socket = other ? install_server(spec, *other, wait) : connect_to_server(spec, hello_frame(spec), wait);
+    SocketStart socket =
+        other ? install_server(spec, *other, wait) : connect_to_server(spec, hello_frame(spec, trace.get()), wait);
     launch = std::move(socket.launch);
     launch.spec = transport::without_secrets(spec.text());
     stream = std::move(socket.stream);
@@ -100,7 +102,7 @@ std::shared_ptr<GatewayEnd> GatewayEnd::start(const XSpec& spec, const std::vect
     launch = command.empty() ? transport::launch_for(spec, other ? other->python_for_others(python) : python, may_ask)
                              : transport::launch_of(spec, python, command);
     if (!command.empty()) {
-      first.append(transport::stdin_line(hello_frame(spec)));
+      first.append(transport::stdin_line(hello_frame(spec, trace.get())));
       hello_follows = false;
     } else if (!launch.forks) {
       first = transport::preamble(launch);
@@ -130,7 +132,7 @@ std::shared_ptr<GatewayEnd> GatewayEnd::start(const XSpec& spec, const std::vect
   if (rings) {
     end->connection_->offer_rings();
   }
-  end->run(std::move(first), hello_follows);
+  end->run(std::move(first), hello_follows, trace);
   return end;
 }
 
@@ -153,7 +155,13 @@ GatewayEnd::GatewayEnd(const XSpec& spec, const std::shared_ptr<GatewayEnd>& lea
       far_end_(std::move(far_end)),
       connection_(std::make_shared<Connection>(std::move(stream), loop_, Side::kCoordinator)) {}
 
-void GatewayEnd::run(base::Buffer first, bool hello_follows) {
+void GatewayEnd::run(base::Buffer first, bool hello_follows, const std::shared_ptr<const TraceOutput>& trace) {
+  if (trace) {
+    auto tracing = std::make_unique<Trace>(trace, id_);
+    tracing->note("starts " + launch_.spec + (launch_.argv.empty() ? "" : ": " + transport::command_line(launch_)));
+    auto lock = connection_->lock();
+    connection_->set_trace(lock, std::move(tracing));
+  }
   {
     const XSpec::Limits given = spec_.limits();
     Limits limits = Limits::of_this_machine();
@@ -185,7 +193,7 @@ void GatewayEnd::run(base::Buffer first, bool hello_follows) {
     connection_->post_raw(lock, std::move(first));
   }
   if (hello_follows) {
-    connection_->post(lock, wire::FrameType::kHello, 0, hello(spec_));
+    connection_->post(lock, wire::FrameType::kHello, 0, hello(spec_, trace.get()));
   }
 }
 

@@ -31,11 +31,12 @@ class GatewayEnd final : public ConnectionOwner, public std::enable_shared_from_
   // no answer of its. `other` is the gateway that is the proxy, or is to listen. REQUIRES: the specification is
   // validated and has an id. Throws HostNotFound.
   // `command`, if not empty, is run in place of ours: see Membership::start.
-  // If it is over ssh and may not ask, ssh is told so.
+  // If it is over ssh and may not ask, ssh is told so. `trace` is where both ends trace to, if it is not null.
   static std::shared_ptr<GatewayEnd> start(const XSpec& spec, const std::vector<std::string>& command, bool may_ask,
                                            const transport::LocalPython& python,
                                            const std::shared_ptr<GatewayEnd>& other, std::shared_ptr<loop::Loop> loop,
-                                           ForkServers::Batch& forks, const base::Wait& wait);
+                                           ForkServers::Batch& forks, const std::shared_ptr<const TraceOutput>& trace,
+                                           const base::Wait& wait);
   ~GatewayEnd() override;
   GatewayEnd(const GatewayEnd&) = delete;
   GatewayEnd& operator=(const GatewayEnd&) = delete;
@@ -93,7 +94,7 @@ class GatewayEnd final : public ConnectionOwner, public std::enable_shared_from_
  private:
   GatewayEnd(const XSpec& spec, const std::shared_ptr<GatewayEnd>& leader, transport::Launch launch,
              std::shared_ptr<FarEnd> far_end, base::Fd stream, std::shared_ptr<loop::Loop> loop);
-  void run(base::Buffer first, bool hello_follows);
+  void run(base::Buffer first, bool hello_follows, const std::shared_ptr<const TraceOutput>& trace);
   [[nodiscard]] transport::LocalPython python_for_others(const transport::LocalPython& ours) const;
   void on_far_end_ended();
   void unwatch_end();

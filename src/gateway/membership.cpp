@@ -158,6 +158,14 @@ std::shared_ptr<ForkServers> Membership::fork_servers() {
   return fork_servers_;
 }
 
+std::shared_ptr<const TraceOutput> Membership::trace() {
+  const std::lock_guard lock(mutex_);
+  if (!trace_) {
+    trace_ = TraceOutput::open(trace_wanted());
+  }
+  return *trace_;
+}
+
 std::shared_ptr<GatewayEnd> Membership::carrier(const XSpec& spec, bool may_ask, ForkServers::Batch& forks,
                                                 const base::Wait& wait) {
   auto wanted = transport::carrier_of(spec);
@@ -179,7 +187,7 @@ std::shared_ptr<GatewayEnd> Membership::carrier(const XSpec& spec, bool may_ask,
     }
   }
   wanted->set("id", spec.get("id").value() + "-carrier");  // for messages
-  auto carrier = GatewayEnd::start(*wanted, {}, may_ask, python_, nullptr, own_loop, forks, wait);
+  auto carrier = GatewayEnd::start(*wanted, {}, may_ask, python_, nullptr, own_loop, forks, trace(), wait);
   const std::lock_guard lock(mutex_);
   carriers_.push_back(carrier);
   return carrier;
@@ -195,7 +203,7 @@ Gateways Membership::start(std::vector<XSpec> requested, const base::Wait& wait,
   const auto launch = [&](std::size_t index, bool may_ask) {
     return GatewayEnd::start(all_specs.get()[index],
                              index < commands.size() ? commands[index] : std::vector<std::string>(), may_ask, python_,
-                             others[index], loop(), *batch, wait);
+                             others[index], loop(), *batch, trace(), wait);
   };
   const auto announce = [&, terminations = terminations](const std::shared_ptr<GatewayEnd>& gateway) {
     const std::lock_guard lock(mutex_);

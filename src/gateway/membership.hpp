@@ -67,6 +67,7 @@ class Membership {
   std::pair<std::vector<XSpec>, std::size_t> reserve(std::vector<XSpec> specs);
   std::shared_ptr<loop::Loop> loop();
   std::shared_ptr<ForkServers> fork_servers();
+  std::shared_ptr<const TraceOutput> trace();
   // The ssh connection that is to carry that gateway, which is started if there is none yet; null if it needs none.
   std::shared_ptr<GatewayEnd> carrier(const XSpec& spec, bool may_ask, ForkServers::Batch& forks,
                                       const base::Wait& wait);
@@ -89,8 +90,9 @@ class Membership {
   std::vector<std::shared_ptr<GatewayEnd>> leaving_;   // told to exit or killed, process not yet seen gone
   std::vector<std::shared_ptr<GatewayEnd>> carriers_;  // proxies of members, that are none: transport::carrier_of
   std::shared_ptr<loop::Loop> loop_;
-  std::shared_ptr<ForkServers> fork_servers_;  // of that loop
-  std::weak_ptr<ForkServers> ending_servers_;  // those that somebody is ending, who then stops the loop
+  std::shared_ptr<ForkServers> fork_servers_;                // of that loop
+  std::optional<std::shared_ptr<const TraceOutput>> trace_;  // as was wanted when the first gateway was made
+  std::weak_ptr<ForkServers> ending_servers_;                // those that somebody is ending, who then stops the loop
 };
 
 }  // namespace execnet::core

@@ -102,6 +102,7 @@ void WorkerEnd::on_hello(Lock& lock, base::Buffer payload) {
     }
     connection_->set_window(lock, static_cast<std::uint64_t>(*window));
   }
+  setup.trace = static_cast<TraceTo>(hello.at("debug").as<std::uint8_t>());
   setup_ = std::move(setup);
   if (rest_ != nullptr) {
     rest_->answered = !setup_->changes_interpreter();
@@ -127,6 +128,10 @@ void WorkerEnd::say_hello(const WorkerInfo& info) {
 }
 
 void WorkerEnd::say_hello(Lock& lock, const WorkerInfo& info) {
+  // Not before: only now the stderr is what the code will have.
+  if (const auto output = TraceOutput::open(setup_->trace)) {
+    connection_->set_trace(lock, std::make_unique<Trace>(output, setup_->id));
+  }
   Dict hello;
   hello["protocol"] = wire::kProtocolVersion;
   hello["implementation"] = "native";

@@ -41,6 +41,7 @@ struct WorkerSetup {
   bool dont_write_bytecode = false;
   std::chrono::milliseconds grace{0};  // for code that was interrupted since the coordinator is gone
   bool null_stdout = false;            // what is written to descriptor 1 is for nobody
+  TraceTo trace = TraceTo::kNowhere;
 
   // Whether tasks run in greenlets of the main thread.
   [[nodiscard]] bool in_greenlets() const { return execmodel == "gevent" || execmodel == "eventlet"; }

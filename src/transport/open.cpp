@@ -20,11 +20,6 @@ constexpr std::size_t kCommandLength = 160;  // bytes; more says nothing more in
 
 }  // namespace
 
-bool has_standard(int fd) {
-  const int flags = ::fcntl(fd, F_GETFD);
-  return flags >= 0 && (flags & FD_CLOEXEC) == 0;
-}
-
 Launch launch_for(const XSpec& spec, const LocalPython& python, bool may_ask) {
   const std::string type = spec.type();
   Launch launch = carrier_of(spec)        ? ssh_fork_launch(spec, python)
@@ -96,7 +91,7 @@ Link start(const Launch& launch) {
   auto [ours, theirs] = base::socket_pair();
   auto [stderr_in, stderr_out] = base::make_pipe();
   const base::Fd null(base::check("open", [] { return ::open("/dev/null", O_RDWR | O_CLOEXEC); }, "/dev/null"));
-  const auto standard = [&](int fd) { return has_standard(fd) ? fd : null.get(); };
+  const auto standard = [&](int fd) { return base::has_standard(fd) ? fd : null.get(); };
   process::SpawnRequest request{.argv = launch.argv,
                                 .set_env = launch.env,
                                 .fds = {{launch.stream_on_stdio ? theirs.get() : null.get(), STDIN_FILENO},

@@ -105,10 +105,6 @@ base::Buffer preamble(const Launch& launch);
 // What is run, for messages: shell-quoted and cut to a line.
 std::string command_line(const Launch& launch);
 
-// Whether this program has that standard descriptor. All of ours are close-on-exec, so one that is was opened by
-// us, or somebody like us, where the program had none.
-bool has_standard(int fd);
-
 // Starts it. Throws process::ExecError when the program cannot be started, std::system_error when
 // this process is out of descriptors, processes or memory. Nothing is left behind then.
 Link start(const Launch& launch);

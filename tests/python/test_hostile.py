@@ -58,6 +58,7 @@ HELLO_OF_A_COORDINATOR = {
     "grace": 1000,
     "detached": "kill",
     "window": None,
+    "debug": 0,
 }
 
 soaks = pytest.mark.timeout(3000 if "EXECNET_SOAK_INPUTS" in os.environ else 300)

@@ -18,7 +18,8 @@ inline base::Buffer coordinator_hello() {
                                        {"stdout", "inherit"},
                                        {"grace", 1000},
                                        {"detached", "kill"},
-                                       {"window", Value()}}));
+                                       {"window", Value()},
+                                       {"debug", 0}}));
 }
 
 }  // namespace execnet::testing

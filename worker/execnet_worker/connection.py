@@ -54,6 +54,7 @@ class Connection(object):
         self.error = None  # EOFError once nothing more comes
         self.lost = False  # the coordinator is gone, and has not told this worker to end
         self.gateway = None
+        self.trace = None  # a Trace, if somebody debugs
         self.pending_calls = 0  # of callbacks
         self.on_call_done = None  # called by the dispatcher after each
         self.sources = {}  # file name -> (first line, source) of what was executed, for tracebacks
@@ -138,6 +139,8 @@ class Connection(object):
         # Called with _out_lock held.
         if self._gone is not None:
             raise IOError(self._gone)
+        if self.trace is not None:
+            self.trace.sends(frame)
         try:
             begun.extend(imap(self._out.write, (frame,)))  # no signal handler comes between the two
             self._out.flush()

@@ -16,10 +16,11 @@ CHUNK = 256 * 1024  # longer payloads are sent in several frames
 MAX_LENGTH = 1024 * 1024
 
 
-def read_messages(stream, unfinished=None):
+def read_messages(stream, unfinished=None, trace=None):
     """Yields (type, channel id, payload, of CREDIT the credit) until the stream ends. Throws ProtocolError.
 
     `unfinished` is a dictionary for what has come of messages in several frames: channel id -> (type, payloads).
+    `trace` is told of each frame, if there is one.
     """
     chunks = {} if unfinished is None else unfinished
     while True:
@@ -40,6 +41,8 @@ def read_messages(stream, unfinished=None):
         payload = stream.read(length) if length else b""
         if len(payload) < length:
             return
+        if trace is not None:
+            trace.received(header, payload)
         if flags or channel in chunks:
             first_kind, payloads = chunks.setdefault(channel, (kind, []))
             if kind != first_kind:

@@ -45,6 +45,7 @@ from .system import (
     sleep,
     start_thread,
 )
+from .trace import open_trace
 from .values import INTEGERS, dump, load
 
 HELLO_TYPES = {
@@ -59,6 +60,7 @@ HELLO_TYPES = {
     "grace": INTEGERS,  # milliseconds
     "detached": (str,),
     "window": INTEGERS + (type(None),),
+    "debug": INTEGERS,
 }
 TERMINATE_GRACE = 5.0  # seconds for running code to end, before and after it is interrupted
 
@@ -211,6 +213,10 @@ def serve(stream, write_fd, stderr_fd, beside=()):
         os.close(stderr_fd)
     if hello["window"] is not None:
         connection.window = hello["window"]
+    connection.trace = open_trace(hello["debug"], hello["id"])
+    if connection.trace is not None:
+        connection.incoming.LENDS = False  # the main thread reads past the trace
+        messages = read_messages(connection.incoming, connection.incoming.unfinished, connection.trace)
     connection.say_hello(introduce())
 
     # Here, so that it knows the main thread, and after HELLO, which others wait for. At the end the code may have taken
@@ -267,7 +273,7 @@ def receive_all(messages, connection, executor, select, grace, outcome):
         CREDIT: connection.on_credit,
         WINDOW: connection.on_window,
     }
-    told, status = False, 0
+    told, status, cause = False, 0, "the coordinator is gone"
     try:
         for kind, number, payload in messages:
             if kind == TERMINATE:
@@ -281,12 +287,14 @@ def receive_all(messages, connection, executor, select, grace, outcome):
         pass  # the stream broke: the coordinator is gone
     except (ProtocolError, LoadError) as error:
         complain(error)
-        status = 1
+        status, cause = 1, error
     except BaseException:
         complain(native(format_error(sys.exc_info(), {})))
-        status = 1
+        status, cause = 1, sys.exc_info()[1]
     if status:
         connection.break_off()
+    if connection.trace is not None and not told:
+        connection.trace.note("%s" % cause)
     outcome.append((status, told))
     executor.refusing = True
     connection.lost = not told

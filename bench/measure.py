@@ -13,10 +13,14 @@ import shlex
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
-from work import BIG, GATEWAYS, MANY, MESSAGES, PURE, VALUES, best, timed
+from work import BIG, GATEWAYS, MANY, MESSAGES, PURE, SSH, VALUES, best, timed
 
 import execnet
+
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "support"))
+from sshd import PrivateSshd
 
 PURE_SPEC = f"popen//python={shlex.quote(sys.executable)}"
 HERE = int(execnet.__version__.split(".")[0]) >= 3  # the released one is older
@@ -69,6 +73,14 @@ def start_and_terminate(spec: str, count: int, name: str = "") -> dict[str, floa
         f"start {name}": timed(start),
         f"terminate {name}": timed(lambda: groups[0].terminate(timeout=10)),
     }
+
+
+def start_over_ssh(name: str, more: str = "") -> dict[str, float]:
+    """To a server with its stock settings, which takes so many logins at a time."""
+    with PrivateSshd(startups="10:30:100") as server, server.in_front():
+        # With the name of the interpreter, which the released one does not look for.
+        figures = start_and_terminate(f"ssh=localhost//python=python3{more}", SSH, name)
+    return {figure: seconds for figure, seconds in figures.items() if figure.startswith("start")}
 
 
 def terminate_after_work(spec: str, count: int) -> dict[str, float]:
@@ -218,6 +230,8 @@ PARTS: dict[str, Callable[[], dict[str, float]]] = {
         "remote_exec + receive": execute(),
         "remote_exec + receive, beside a task": execute(beside=True),
     },
+    "ssh": lambda: start_over_ssh("over ssh"),
+    "ssh preload": lambda: start_over_ssh("over ssh, preload", "//preload"),
     "messages": one_way,
     "large": large,
     "serialize": serialize,

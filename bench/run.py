@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT / "tests" / "support"))
 
 import rsync  # noqa: E402
 import xdist  # noqa: E402
-from work import GATEWAYS, MANY, PURE, VALUES  # noqa: E402
+from work import GATEWAYS, MANY, PURE, SSH, VALUES  # noqa: E402
 
 from environments import clean_environ, environment  # noqa: E402
 
@@ -53,6 +53,8 @@ ROWS = [
     Row(f"start {GATEWAYS} popen//preload", 40, released=f"start {GATEWAYS} popen"),
     Row(f"start {MANY} popen//preload", None, BARE, 0.6, released=""),
     Row(f"start {PURE} pure workers", 1),
+    Row(f"start {SSH} over ssh", 2),
+    Row(f"start {SSH} over ssh, preload", 8, released=f"start {SSH} over ssh"),
     Row(f"terminate {GATEWAYS} popen", 3),
     Row(f"terminate {GATEWAYS} popen//preload", 10, released=f"terminate {GATEWAYS} popen"),
     Row(f"terminate {GATEWAYS} popen, after work", 3),
@@ -99,8 +101,8 @@ PEERS = {
     ],
 }
 # Parts measured of both, and of this execnet alone.
-OF_BOTH = ["start", "work", "echo", "execute", "messages", "large", "serialize", "pure", "memory"]
-OF_THIS = ["preload", "preload work", "many", "sockets", "preload memory"]
+OF_BOTH = ["start", "ssh", "work", "echo", "execute", "messages", "large", "serialize", "pure", "memory"]
+OF_THIS = ["preload", "ssh preload", "preload work", "many", "sockets", "preload memory"]
 
 
 def output(command: list[str], environ: dict[str, str]) -> Any:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 GATEWAYS = 100
 MANY = 1000
 PURE = 20
+SSH = 20  # gateways over ssh
 MESSAGES = 20_000
 MIB = 2**20
 BIG = 64 * MIB

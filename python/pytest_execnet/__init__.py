@@ -1,8 +1,9 @@
 """For pytest-xdist: its workers are forked from an interpreter that has imported some modules already.
 
-It is off until the configuration of pytest names modules:
+It is off until the configuration of pytest asks for it and names modules:
 
     [pytest]
+    addopts = -p pytest_execnet
     execnet_preload = pytest, numpy
 
 The workers of `-n`, and those of `--tx` that are started here or over ssh, then start in milliseconds, and have the
@@ -10,7 +11,8 @@ modules' memory in common until they write to it. docs/forkserver.md says what d
 with assertions that pytest is to explain (`register_assert_rewrite`, plugins, `conftest`) should not be named: pytest
 can rewrite only what is imported after its start.
 
-It does not import execnet: pytest imports this in every session.
+It is no entry point: pytest would want to rewrite all of the distribution then, and warn in each worker that execnet
+is imported already.
 """
 
 from __future__ import annotations

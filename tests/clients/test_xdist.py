@@ -93,6 +93,7 @@ def test_a_run_has_the_same_results(environments: dict[str, str], name: str, tmp
     assert len(here[0]) >= 50
 
 
+PLUGIN = ["-p", "pytest_execnet"]
 PRELOADED = {
     "two workers": ["-n2"],
     "each": ["--dist=each", "--tx", "2*popen", "--deselect=test_crash.py::test_crashes"],
@@ -103,7 +104,7 @@ PRELOADED = {
 
 @pytest.mark.parametrize("name", PRELOADED)
 def test_a_run_with_preload_has_the_same_results(here: str, name: str, tmp_path: Path) -> None:
-    preloaded = results(here, [*PRELOADED[name], "-o", "execnet_preload=pytest, json"], tmp_path / "preloaded")
+    preloaded = results(here, [*PRELOADED[name], *PLUGIN, "-o", "execnet_preload=pytest, json"], tmp_path / "preloaded")
     assert preloaded == results(here, PRELOADED[name], tmp_path / "fresh")
     assert len(preloaded[0]) >= 50
 
@@ -122,13 +123,15 @@ def test_preload_is_off_until_the_configuration_asks_for_it(here: str, tx: str, 
     (tmp_path / "test_tells.py").write_text(TELLING)
     arguments = ["-m", "pytest", "-p", "no:cacheprovider", "-d", tx.format(python=here)]
     assert "fresh\n" in run(here, arguments, tmp_path, 60).stdout
-    (tmp_path / "pytest.ini").write_text("[pytest]\nexecnet_preload = pytest, json\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = -p pytest_execnet\nexecnet_preload = pytest, json\n")
     assert "forked\n" in run(here, arguments, tmp_path, 60).stdout
 
 
 def test_without_xdist_the_setting_is_known_and_does_nothing(here: str, tmp_path: Path) -> None:
     (tmp_path / "test_one.py").write_text("def test_one(): pass\n")
-    (tmp_path / "pytest.ini").write_text("[pytest]\nexecnet_preload = json\naddopts = --strict-config\n")
+    (tmp_path / "pytest.ini").write_text(
+        "[pytest]\nexecnet_preload = json\naddopts = --strict-config -p pytest_execnet\n"
+    )
     done = run(here, ["-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist"], tmp_path, 60)
     assert "1 passed" in done.stdout
     alone = run(here, ["-c", "import pytest_execnet, sys; print('execnet' in sys.modules)"], tmp_path, 60)
@@ -137,7 +140,9 @@ def test_without_xdist_the_setting_is_known_and_does_nothing(here: str, tmp_path
 
 def test_a_module_that_cannot_be_imported_is_named(here: str, tmp_path: Path) -> None:
     (tmp_path / "test_one.py").write_text("def test_one(): pass\n")
-    done = run(here, ["-m", "pytest", "-p", "no:cacheprovider", "-n1", "-o", "execnet_preload=nonsense"], tmp_path, 60)
+    done = run(
+        here, ["-m", "pytest", "-p", "no:cacheprovider", "-n1", *PLUGIN, "-o", "execnet_preload=nonsense"], tmp_path, 60
+    )
     assert done.returncode != 0
     assert "cannot import nonsense, which preload= names" in done.stdout
 

@@ -40,7 +40,7 @@ std::string to_text(base::Seconds seconds) {
   return {text.data(), std::to_chars(text.data(), text.data() + text.size(), seconds.count()).ptr};
 }
 
-bool have_same_target(const XSpec& a, const XSpec& b) {
+bool can_share_carrier(const XSpec& a, const XSpec& b) {
   return a.get("ssh") == b.get("ssh") && a.get("ssh_config") == b.get("ssh_config") &&
          a.get("python") == b.get("python") && a.grace() == b.grace() && a.keeps_detached() == b.keeps_detached();
 }
@@ -177,7 +177,7 @@ std::shared_ptr<GatewayEnd> Membership::carrier(const XSpec& spec, bool may_ask,
   {
     const std::lock_guard lock(mutex_);
     const auto found = std::find_if(carriers_.begin(), carriers_.end(),
-                                    [&](const auto& carrier) { return have_same_target(carrier->spec(), *wanted); });
+                                    [&](const auto& carrier) { return can_share_carrier(carrier->spec(), *wanted); });
     if (found != carriers_.end()) {
       if ((*found)->hasreceiver()) {
         return *found;
@@ -213,7 +213,8 @@ Gateways Membership::start(std::vector<XSpec> requested, const base::Wait& wait,
                          "': its group was terminated meanwhile");
     }
   };
-  Starting starting(specs, launch, announce, wait);
+  const bool may_ask = may_ask_at_once(specs);
+  Starting starting(specs, may_ask, launch, announce, wait);
   try {
     base::make_room_for_descriptors(specs.size() * kDescriptors + kForOneStart);
     base::expect_descriptors(specs.size() *
@@ -221,7 +222,6 @@ Gateways Membership::start(std::vector<XSpec> requested, const base::Wait& wait,
     const auto servers = fork_servers();
     ForkServers::Batch forks(*servers);
     batch = &forks;
-    const bool may_ask = may_ask_at_once(specs);
     for (const XSpec& spec : specs) {  // all carriers start at once
       carrier(spec, may_ask, forks, wait);
     }

@@ -49,14 +49,25 @@ void rest(const base::Wait& wait) {
   base::poll_until(std::span(&entry, 1), wait);
 }
 
+// Why it does not serve, after all that it may take; none if it does. Its process is gone otherwise.
+std::optional<HostNotFound> why_not(GatewayEnd& gateway, const base::Wait& wait) {
+  try {
+    gateway.wait_started(wait);
+  } catch (const HostNotFound& error) {
+    return error;  // a greenlet must not wait in here
+  }
+  return std::nullopt;
+}
+
 }  // namespace
 
-Starting::Starting(const std::vector<XSpec>& specs, Launch launch, Announce announce, const base::Wait& wait)
+Starting::Starting(const std::vector<XSpec>& specs, bool may_ask, Launch launch, Announce announce,
+                   const base::Wait& wait)
     : specs_(specs),
       launch_(std::move(launch)),
       announce_(std::move(announce)),
       wait_(wait),
-      ask_at_once_(may_ask_at_once(specs)),
+      ask_at_once_(may_ask),
       progress_(base::Clock::now()) {
   gateways_.reserve(specs.size());
 }
@@ -128,34 +139,29 @@ void Starting::check_time(std::size_t index) {
 }
 
 void Starting::on_failure(std::size_t index) {
-  const std::shared_ptr<GatewayEnd> failed = gateways_[index];
   Attempt& attempt = attempts_[index];
-  std::optional<HostNotFound> failure;
-  try {
-    failed->wait_started(wait_);
-  } catch (const HostNotFound& error) {
-    failure = error;
-  }
-  if (!failure) {
-    return;
-  }
-  const bool unanswered = !attempt.may_ask && failed->wanted_answers();
-  if (failed->was_refused_for_now() && attempt.number < kMostAttempts &&
-      base::Clock::now() - attempt.since < failed->starts_within()) {
-    rest(wait_.until(base::Clock::now() + pause_after(attempt.number)));
-    ++attempt.number;
-    attempt.refusal = std::move(failure);
-  } else if (unanswered) {
-    attempt.may_ask = true;
-    attempt.since = base::Clock::now();
-  } else {
-    throw HostNotFound(*failure);
+  const bool asked = attempt.may_ask;
+  if (auto failure = why_not(*gateways_[index], wait_)) {
+    attempt.wait_to_repeat(*gateways_[index], std::move(*failure), wait_);
   }
   gateways_[index] = launch_(index, attempt.may_ask);
   announce_(gateways_[index]);
-  if (unanswered) {  // nobody else asks meanwhile
+  if (!asked && attempt.may_ask) {  // nobody else asks meanwhile
     static_cast<void>(
         gateways_[index]->start_until(wait_.until(base::Clock::now() + gateways_[index]->starts_within())));
+  }
+}
+
+void Attempt::wait_to_repeat(const GatewayEnd& failed, HostNotFound failure, const base::Wait& wait) {
+  if (failed.was_refused_for_now() && number < kMostAttempts && base::Clock::now() - since < failed.starts_within()) {
+    rest(wait.until(base::Clock::now() + pause_after(number)));
+    ++number;
+    refusal = std::move(failure);
+  } else if (!may_ask && failed.wanted_answers()) {
+    may_ask = true;
+    since = base::Clock::now();
+  } else {
+    throw HostNotFound(failure);
   }
 }
 
@@ -165,27 +171,13 @@ bool may_ask_at_once(const std::vector<XSpec>& specs) {
 
 std::shared_ptr<GatewayEnd> start_one(const std::function<std::shared_ptr<GatewayEnd>(bool may_ask)>& launch,
                                       bool may_ask, const base::Wait& wait) {
-  const auto since = base::Clock::now();
-  for (int number = 1;;) {
-    const std::shared_ptr<GatewayEnd> gateway = launch(may_ask);
-    std::optional<HostNotFound> failure;
-    try {
-      gateway->wait_started(wait);
-    } catch (const HostNotFound& error) {
-      failure = error;
-    }
+  for (Attempt attempt{.since = base::Clock::now(), .may_ask = may_ask};;) {
+    std::shared_ptr<GatewayEnd> gateway = launch(attempt.may_ask);
+    auto failure = why_not(*gateway, wait);
     if (!failure) {
       return gateway;
     }
-    if (gateway->was_refused_for_now() && number < kMostAttempts &&
-        base::Clock::now() - since < gateway->starts_within()) {
-      rest(wait.until(base::Clock::now() + pause_after(number)));
-      ++number;
-    } else if (!may_ask && gateway->wanted_answers()) {
-      may_ask = true;
-    } else {
-      throw HostNotFound(*failure);
-    }
+    attempt.wait_to_repeat(*gateway, std::move(*failure), wait);
   }
 }
 

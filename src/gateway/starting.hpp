@@ -24,6 +24,17 @@
 
 namespace execnet::core {
 
+// What was tried to start one gateway.
+struct Attempt {
+  base::Clock::time_point since = {};
+  int number = 1;
+  bool may_ask = true;
+  std::optional<HostNotFound> refusal = std::nullopt;  // the last one
+
+  // Returns when one that has failed may be launched again: after a pause, or allowed to ask. Throws `failure` if not.
+  void wait_to_repeat(const GatewayEnd& failed, HostNotFound failure, const base::Wait& wait);
+};
+
 class Starting {
  public:
   static constexpr std::size_t kAtOnce = 8;
@@ -33,8 +44,8 @@ class Starting {
   // Is told of each that was launched, when gateways() has it.
   using Announce = std::function<void(const std::shared_ptr<GatewayEnd>&)>;
 
-  // REQUIRES: the specifications outlive it.
-  Starting(const std::vector<XSpec>& specs, Launch launch, Announce announce, const base::Wait& wait);
+  // `may_ask`, of those over ssh: may_ask_at_once(specs). REQUIRES: the specifications outlive it.
+  Starting(const std::vector<XSpec>& specs, bool may_ask, Launch launch, Announce announce, const base::Wait& wait);
   Starting(const Starting&) = delete;
   Starting& operator=(const Starting&) = delete;
 
@@ -50,13 +61,6 @@ class Starting {
   [[nodiscard]] std::size_t served() const { return served_; }
 
  private:
-  struct Attempt {
-    base::Clock::time_point since = {};
-    int number = 1;
-    bool may_ask = true;
-    std::optional<HostNotFound> refusal = std::nullopt;  // the last one
-  };
-
   // Once: looks at all that are coming, launches anew who may try again, counts those that serve. Throws.
   void look();
   void on_failure(std::size_t index);

@@ -131,6 +131,10 @@ install: ## the C++ library, its headers and its CMake package, into PREFIX
 fresh: ## both commands on fresh machines: bare trees of Debian, as root and as a user without sudo; for root
 	tools/fresh
 
+.PHONY: compilers
+compilers: ## compiles all with other compilers, the oldest and the newest, in bare trees of Debian; for root
+	tools/compilers
+
 .PHONY: clean
 clean: ## removes all that was built
 	rm -rf build

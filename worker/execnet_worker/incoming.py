@@ -4,12 +4,11 @@ import itertools
 import os
 import sys
 from _collections import deque
-from _functools import partial
 
 from .errors import LoadError
 from .frames import DATA, HEADER
 from .locks import release, taken_lock
-from .system import ThreadError, allocate_lock, get_ident, imap, signal
+from .system import ThreadError, allocate_lock, get_ident, imap, partial, signal
 from .values import load
 
 

@@ -12,6 +12,10 @@ except ImportError:  # Python 2
     from thread import allocate_lock, get_ident, start_new_thread  # noqa: F401
     from thread import error as ThreadError  # noqa: F401
 try:
+    from _functools import partial  # noqa: F401 - the module in Python imports more than the worker needs
+except ImportError:  # PyPy
+    from functools import partial  # noqa: F401
+try:
     import _signal as signal  # noqa: F401 - the other imports half of the library
 except ImportError:
     import signal  # noqa: F401

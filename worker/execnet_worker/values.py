@@ -2,10 +2,9 @@
 
 import itertools
 import struct
-from _functools import partial
 
 from .errors import DumpError, LoadError, ProtocolError
-from .system import PY3, imap, izip, unicode_type
+from .system import PY3, imap, izip, partial, unicode_type
 
 (BUILDTUPLE, BYTES, CHANNEL, FALSE, FLOAT, FROZENSET, INT, LONG, LONGINT, LONGLONG, NEWDICT, NEWLIST,
  NONE, PY2STRING, PY3STRING, SET, SETITEM, STOP, TRUE, UNICODE, COMPLEX, BYTES8, STRING8) = range(64, 87)

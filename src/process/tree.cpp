@@ -52,8 +52,8 @@ struct Victim {
   pid_t pid;
   unsigned long long start;
   std::size_t depth;
-  int root_pidfd;      // -1 for descendants
-  pid_t kept_without;  // 0, or the session of a root that keeps what is detached: what is in it is not
+  int root_pidfd;                      // -1 for descendants
+  std::optional<pid_t> kept_without;  // the session of a root that keeps what is detached: what is in it is not
 
   void signal(int number) const {
     if (root_pidfd >= 0) {
@@ -88,7 +88,10 @@ class Hunt {
       const auto entry = read_stat(root->pid());
       // Looked at in this order, an entry is the root's own and not that of a later process.
       if (!pidfd_ended(root->end_fd())) {
-        const pid_t kept_without = entry && root->keeps_detached() ? entry->session : 0;
+        std::optional<pid_t> kept_without;
+        if (entry && root->keeps_detached()) {
+          kept_without = entry->session;  // 0 where it was started in another PID namespace
+        }
         add({root->pid(), entry ? entry->start : 0, 0, root->end_fd(), kept_without});
       }
     }
@@ -151,7 +154,7 @@ class Hunt {
 
   // Not in the session of the root, nor in that in which it was started, which is ours.
   [[nodiscard]] bool is_kept(const Stat& entry, const Victim& parent) const {
-    return parent.kept_without != 0 && !entry.is_guard && entry.session != parent.kept_without &&
+    return parent.kept_without && !entry.is_guard && entry.session != parent.kept_without &&
            entry.session != own_session_;
   }
 

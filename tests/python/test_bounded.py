@@ -185,7 +185,7 @@ STATES: dict[str, Callable[[execnet.Group, str], Trouble]] = {
 
 
 def within(seconds: float, call: Callable[[], object]) -> None:
-    with Stopwatch() as watch, contextlib.suppress(execnet.TimeoutError):
+    with Stopwatch(children=True) as watch, contextlib.suppress(execnet.TimeoutError):
         call()
     assert watch.seconds < seconds + GRACE + watch.late, (
         f"{watch.seconds:.3f} s, the machine was {watch.late:.3f} s late"
@@ -262,7 +262,7 @@ def test_the_end_of_the_interpreter_takes_about_a_second(last_words: str) -> Non
         assert coordinator.stdout is not None
         pids = [int(word) for word in coordinator.stdout.readline().split()]
         assert len(pids) == 6
-        with Stopwatch() as watch:
+        with Stopwatch(children=True) as watch:
             coordinator.stdin.close()
             coordinator.wait(timeout=30)
     # Three groups share that second. `del` ends one after the other.

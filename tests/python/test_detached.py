@@ -109,6 +109,28 @@ def test_what_is_detached_outlives_the_worker_over_ssh(
     check(group[-1], end, group)
 
 
+# Its session is that of a process in another namespace: it has no number there, and getsid() says 0.
+UNNUMBERED_SESSION = "unshare --user --map-root-user --pid --fork --mount-proc --kill-child".split()
+IN_A_NAMESPACE = """
+import os, sys, execnet, test_detached
+assert os.getsid(0) == 0
+group = execnet.Group(sys.argv[2:])
+test_detached.check(group[-1], sys.argv[1], group)
+"""
+
+
+@pytest.mark.skipif(
+    subprocess.run([*UNNUMBERED_SESSION, "true"], capture_output=True, check=False).returncode != 0,
+    reason="this user may make no namespaces",
+)
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("kind", ["native", "pure", "forked", "forked-pure", "forked-via-native", "forked-via-pure"])
+def test_what_is_detached_outlives_the_worker_where_its_session_has_no_number(kind: str, end: str) -> None:
+    argv = [*UNNUMBERED_SESSION, sys.executable, "-c", IN_A_NAMESPACE, end, *with_key(KINDS[kind], "detached=keep")]
+    path = os.pathsep.join([os.path.dirname(__file__), *sys.path])
+    subprocess.run(argv, env={**os.environ, "PYTHONPATH": path}, check=True, timeout=200)
+
+
 PROGRAM = """
 import json, sys, execnet
 group = execnet.Group(sys.argv[2:])

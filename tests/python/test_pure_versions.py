@@ -34,7 +34,7 @@ def test_the_worker_passes_its_own_tests_under_older_versions() -> None:
             runs.append((path, run, report))
         for path, run, report in runs:
             try:
-                status = run.wait(timeout=300)
+                status = run.wait(timeout=1000)
             except subprocess.TimeoutExpired:
                 status = -1
             if status != 0:

@@ -67,10 +67,13 @@ OTHER_WAYS = {
     "preload-pure": (f"popen//preload=json//python={shlex.quote(sys.executable)}", None),
 }
 
-# EXECNET_TEST_WORKERS names the kinds to test, if not all are wanted: "native python3.11". Some kinds run code
-# in greenlets, whose stacks sanitizers do not know.
+# EXECNET_TEST_WORKERS names the kinds to test: "native python3.11". Without it there is each kind, with the oldest
+# interpreters, the last that have no native worker, and the own; EXECNET_TEST_ALL_VERSIONS adds those in between. Some
+# kinds run code in greenlets, whose stacks sanitizers do not know.
 OWN = "python{}.{}".format(*sys.version_info)
-KINDS = os.environ.get("EXECNET_TEST_WORKERS", " ".join(["native", *interpreters.NAMES, *OTHER_WAYS])).split()
+SAMPLE = ("python2.7", "python3.6", "python3.9", OWN, "pypy3")
+VERSIONS = interpreters.NAMES if "EXECNET_TEST_ALL_VERSIONS" in os.environ else SAMPLE
+KINDS = os.environ.get("EXECNET_TEST_WORKERS", " ".join(["native", *VERSIONS, *OTHER_WAYS])).split()
 if "EXECNET_TEST_SANITIZER" not in os.environ:
     KINDS += [f"{kind}:gevent" for kind in ("native", OWN, "preload-native") if kind in KINDS]
 

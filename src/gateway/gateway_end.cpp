@@ -56,7 +56,10 @@ base::Buffer hello(const XSpec& spec, const TraceOutput* trace) {
   keys["env"] = std::move(env);
   keys["dont_write_bytecode"] = spec.has("dont_write_bytecode");
   // Who asks for main_thread_only runs a test runner there or the like, whose own output is for nobody.
-  keys["stdout"] = spec.get("stdout").value_or(execmodel == "main_thread_only" ? "null" : "inherit");
+  const std::string out = spec.get("stdout").value_or(execmodel == "main_thread_only" ? "devnull" : "inherit");
+  keys["stdin"] = spec.get("stdin").value_or("inherit");  // of what has started it, which has given it none
+  keys["stdout"] = out == "null" ? "devnull" : out;
+  keys["stderr"] = spec.get("stderr").value_or("inherit");
   keys["grace"] = static_cast<std::int64_t>(spec.grace().count());
   keys["detached"] = spec.get("detached").value_or("kill");
   keys["window"] = window ? Value(static_cast<std::int64_t>(*window)) : Value();
@@ -101,6 +104,11 @@ std::shared_ptr<GatewayEnd> GatewayEnd::start(const XSpec& spec, const std::vect
   } else {
     launch = command.empty() ? transport::launch_for(spec, other ? other->python_for_others(python) : python, may_ask)
                              : transport::launch_of(spec, python, command);
+    if (other && spec.needs_socket() && !launch.forks && !other->is_native()) {
+      throw SpecError("transport=socket in \"" + launch.spec + "\", and its proxy '" + other->id() +
+                      "' is a pure worker, which gives what it starts no more than standard input and output; leave "
+                      "out transport=");
+    }
     if (!command.empty()) {
       first.append(transport::stdin_line(hello_frame(spec, trace.get())));
       hello_follows = false;
@@ -138,7 +146,7 @@ std::shared_ptr<GatewayEnd> GatewayEnd::start(const XSpec& spec, const std::vect
 
 // The interpreter of a plain `popen` that is started where this worker is.
 transport::LocalPython GatewayEnd::python_for_others(const transport::LocalPython& ours) const {
-  const bool native = info_->implementation == "native";
+  const bool native = is_native();
   return {.executable = info_->executable,
           .native_module = native ? ours.native_module : "",
           .options = native ? ours.options : std::vector<std::string>(),

@@ -95,6 +95,7 @@ class GatewayEnd final : public ConnectionOwner, public std::enable_shared_from_
   GatewayEnd(const XSpec& spec, const std::shared_ptr<GatewayEnd>& leader, transport::Launch launch,
              std::shared_ptr<FarEnd> far_end, base::Fd stream, std::shared_ptr<loop::Loop> loop);
   void run(base::Buffer first, bool hello_follows, const std::shared_ptr<const TraceOutput>& trace);
+  [[nodiscard]] bool is_native() const { return info_->implementation == "native"; }
   [[nodiscard]] transport::LocalPython python_for_others(const transport::LocalPython& ours) const;
   void on_far_end_ended();
   void unwatch_end();

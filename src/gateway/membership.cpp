@@ -195,6 +195,13 @@ std::shared_ptr<GatewayEnd> Membership::carrier(const XSpec& spec, bool may_ask,
 
 Gateways Membership::start(std::vector<XSpec> requested, const base::Wait& wait,
                            const std::vector<std::vector<std::string>>& commands) {
+  for (std::size_t i = 0; i < std::min(commands.size(), requested.size()); ++i) {
+    if (!commands[i].empty() && requested[i].needs_socket()) {
+      throw SpecError("\"" + transport::without_secrets(requested[i].text()) +
+                      "\" wants its stream on a socket, and a command line that a program has made takes it from "
+                      "standard input: leave out transport=socket and stdin=inherit");
+    }
+  }
   const auto [specs, terminations] = reserve(std::move(requested));
   const auto all_specs = std::cref(specs);  // a structured binding cannot be captured
   std::exception_ptr failure;

@@ -94,16 +94,20 @@ Link start(const Launch& launch) {
   const auto standard = [&](int fd) { return base::has_standard(fd) ? fd : null.get(); };
   process::SpawnRequest request{.argv = launch.argv,
                                 .set_env = launch.env,
-                                .fds = {{launch.stream_on_stdio ? theirs.get() : null.get(), STDIN_FILENO},
-                                        {stderr_out.get(), STDERR_FILENO},
-                                        {theirs.get(), kStreamFd},
-                                        {standard(STDERR_FILENO), kStderrFd}},
+                                .fds = {{launch.stream_on_stdio  ? theirs.get()
+                                         : launch.inherits_stdin ? standard(STDIN_FILENO)
+                                                                 : null.get(),
+                                         STDIN_FILENO},
+                                        {stderr_out.get(), STDERR_FILENO}},
                                 .isolate = launch.isolate,
                                 .leniency = launch.leniency};
-  if (launch.stream_on_stdio && !launch.forks) {  // a fork server writes to its standard input, a socket
-    request.fds.insert(request.fds.end(), {{theirs.get(), STDOUT_FILENO}, {standard(STDOUT_FILENO), kStdoutFd}});
-  } else {
-    request.fds.emplace_back(standard(STDOUT_FILENO), STDOUT_FILENO);
+  const bool stdout_is_stream = launch.stream_on_stdio && !launch.forks;  // a fork server writes to its 0, a socket
+  request.fds.emplace_back(stdout_is_stream ? theirs.get() : standard(STDOUT_FILENO), STDOUT_FILENO);
+  if (launch.beside) {
+    request.fds.insert(request.fds.end(), {{theirs.get(), kStreamFd}, {standard(STDERR_FILENO), kStderrFd}});
+    if (stdout_is_stream) {
+      request.fds.emplace_back(standard(STDOUT_FILENO), kStdoutFd);
+    }
   }
 
   Link link;

@@ -39,6 +39,8 @@ struct Launch {
   std::vector<std::string> argv;
   std::vector<std::pair<std::string, std::string>> env;
   bool stream_on_stdio = false;  // the protocol is on descriptors 0 and 1, too, else on kStreamFd only
+  bool beside = true;            // with it on 0 and 1: kStreamFd, kStderrFd and kStdoutFd are there as well
+  bool inherits_stdin = false;   // descriptor 0 is this program's, else empty, if the protocol is not there
   bool isolate = false;          // in a PID namespace of its own
   process::Leniency leniency;    // of its guard
   bool native = false;           // the worker is our extension; else worker.py is sent first

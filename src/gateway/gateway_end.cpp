@@ -8,6 +8,7 @@
 #include <exception>
 #include <execnet/error.hpp>
 #include <string_view>
+#include <tuple>
 #include <utility>
 
 #include "base/printable.hpp"
@@ -85,6 +86,7 @@ std::shared_ptr<GatewayEnd> GatewayEnd::start(const XSpec& spec, const std::vect
   loop->start();  // what can fail for want of descriptors or threads does before there is a process
   transport::Launch launch;
   base::Fd stream;
+  base::Fd stdout_pipe;
   std::shared_ptr<FarEnd> far_end;
   base::Buffer first;
   bool hello_follows = true;
@@ -118,7 +120,11 @@ std::shared_ptr<GatewayEnd> GatewayEnd::start(const XSpec& spec, const std::vect
     if (launch.forks && !other) {
       auto [ours, theirs] = base::socket_pair();
       stream = std::move(ours);
-      far_end = forks.fork(launch, std::move(theirs));
+      base::Fd stdout_out;
+      if (launch.captures_stdout) {
+        std::tie(stdout_pipe, stdout_out) = base::make_pipe();
+      }
+      far_end = forks.fork(launch, std::move(theirs), std::move(stdout_out));
     } else if (other) {
       auto [ours, relayed] = base::socket_pair();
       stream = std::move(ours);
@@ -130,6 +136,7 @@ std::shared_ptr<GatewayEnd> GatewayEnd::start(const XSpec& spec, const std::vect
     } else {
       transport::Link link = transport::open(launch);
       stream = std::move(link.stream);
+      stdout_pipe = std::move(link.stdout_pipe);
       far_end = std::make_shared<LocalProcess>(std::move(link.process), std::move(link.stderr_pipe), loop);
     }
   }
@@ -139,6 +146,9 @@ std::shared_ptr<GatewayEnd> GatewayEnd::start(const XSpec& spec, const std::vect
                                                        std::move(loop)));  // NOLINT: private constructor
   if (rings) {
     end->connection_->offer_rings();
+  }
+  if (stdout_pipe) {
+    end->output_ = std::make_shared<WorkerOutput>(std::move(stdout_pipe), end->connection_);
   }
   end->run(std::move(first), hello_follows, trace);
   return end;
@@ -209,6 +219,7 @@ GatewayEnd::~GatewayEnd() {
   loop_->unwatch(end_watch_);
   try {
     far_end_->let_go();
+    finish_output();
     connection_->finish("gateway " + id_ + " was dropped");
   } catch (const std::exception&) {  // no memory to say so
     connection_->shut_down();
@@ -378,6 +389,7 @@ void GatewayEnd::finish() {
   } catch (const std::exception& error) {
     text += std::string(", and why cannot be found out: ") + error.what();
   }
+  finish_output();
   connection_->finish(text);
 }
 
@@ -484,7 +496,19 @@ void GatewayEnd::join(const base::Wait& wait) {
   }
 }
 
+// Before the connection is: the dispatcher runs what there is to be run until then.
+void GatewayEnd::finish_output() noexcept {
+  try {
+    if (output_) {
+      output_->finish();
+    }
+  } catch (const std::exception&) {
+    // For want of memory: the function is not called any more.
+  }
+}
+
 void GatewayEnd::finish_terminated() {
+  finish_output();
   connection_->finish("gateway " + id_ + " (" + launch_.spec + ") was terminated by this side");
 }
 

@@ -73,6 +73,7 @@ Launch popen_launch(const XSpec& spec, const LocalPython& python) {
   launch.beside = spec.get("transport") != "stdio";
   launch.native = !chosen && launch.beside && !python.executable.empty() && !python.native_module.empty();
   launch.inherits_stdin = spec.get("stdin") == "inherit";
+  launch.captures_stdout = spec.get("stdout") == kCallback;
   // Who is told -P is to stay without the working directory.
   const bool left_out = std::find(launch.argv.begin(), launch.argv.end(), "-P") != launch.argv.end();
   if ((!launch.native || python.imports_first) && !left_out && !spec.env().contains(kSafePath) && !is_set(kSafePath)) {

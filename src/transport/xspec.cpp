@@ -202,27 +202,27 @@ void XSpec::validate_choice(const std::string& key, std::initializer_list<std::s
 void XSpec::validate_streams(const std::string& kind) const {
   validate_choice("transport", {"socket", "stdio"});
   validate_choice("stdin", {"inherit", "close", "devnull"});
-  validate_choice("stdout", {"inherit", "close", "devnull", "null", "stderr"});
+  if (get("stdout") != transport::kCallback) {
+    validate_choice("stdout", {"inherit", "close", "devnull", "null", "stderr"});
+  }
   validate_choice("stderr", {"inherit", "close", "devnull"});
-  const auto transport = get("transport");
-  if (transport == "socket" && kind.ends_with("ssh")) {
+  const auto way = get("transport");
+  if (way == "socket" && kind.ends_with("ssh")) {
     refuse("transport=socket with " + kind + "=", text_,
            "ssh passes on no more than standard input and output: leave out transport=");
   }
-  if (transport == "stdio" && (kind == "socket" || has("preload"))) {
+  if (way == "stdio" && (kind == "socket" || has("preload"))) {
     refuse("transport=stdio with " + std::string(has("preload") ? "preload" : kind), text_,
            "its worker is given a socket: leave out transport=");
   }
-  if (get("stdin") == "inherit") {
-    const char* const with = kind != "popen"         ? kind.c_str()
-                             : has("via")            ? "via="
-                             : has("preload")        ? "preload"
-                             : transport == "stdio" ? "transport=stdio"
-                                                     : nullptr;
-    if (with != nullptr) {
-      refuse("stdin=inherit with " + std::string(with), text_,
-             "only a popen worker that this program starts itself can have its standard input");
-    }
+  const std::string elsewhere = kind != "popen" ? kind : has("via") ? "via=" : way == "stdio" ? "transport=stdio" : "";
+  if (get("stdin") == "inherit" && (!elsewhere.empty() || has("preload"))) {
+    refuse("stdin=inherit with " + (elsewhere.empty() ? "preload" : elsewhere), text_,
+           "only a popen worker that this program starts itself can have its standard input");
+  }
+  if (get("stdout") == transport::kCallback && !elsewhere.empty()) {
+    refuse("a function for stdout with " + elsewhere, text_,
+           "the output of popen workers that are started here, with more than standard input and output, can be had");
   }
 }
 
@@ -315,10 +315,9 @@ std::optional<std::chrono::milliseconds> XSpec::connect_timeout() const { return
 void XSpec::validate() const {
   const std::string kind = type();
   static constexpr std::string_view kNeedValue[] = {
-      "ssh",        "vagrant_ssh", "id",        "python", "chdir",    "nice",
-      "ssh_config", "profile",     "execmodel", "via",    "installvia", "transport",
-      "stdin",      "stdout",      "stderr",    "isolate", "window",  "limits",
-      "grace",      "detached",    "connect_timeout"};
+      "ssh",     "vagrant_ssh", "id",     "python",     "chdir",     "nice",     "ssh_config",
+      "profile", "execmodel",   "via",    "installvia", "transport", "stdin",    "stdout",
+      "stderr",  "isolate",     "window", "limits",     "grace",     "detached", "connect_timeout"};
   for (const std::string_view name : kNeedValue) {
     const std::string key(name);
     if (has(key) && get(key).value_or("").empty()) {

@@ -79,7 +79,7 @@ def read_hello(messages):
             raise ProtocolError("HELLO without a proper %r" % key)
     wrong = names_no_stream(hello)
     if wrong is not None:
-        raise ProtocolError("HELLO with %s=%s" % (wrong, hello[wrong]))
+        raise ProtocolError("HELLO without a proper %r" % wrong)
     return hello
 
 
@@ -176,6 +176,7 @@ def serve(stream, write_fd, stderr_fd, beside=()):
     """
     # Until the main thread is ready to be interrupted.
     sigint = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    has_stdout = True
     if stderr_fd is None:
         if beside and came_along(stream.fileno(), beside):
             os.close(write_fd)
@@ -184,6 +185,7 @@ def serve(stream, write_fd, stderr_fd, beside=()):
             stderr_fd, stdout_fd = beside[1:]
         else:
             stdout_fd = os.dup(2)
+            has_stdout = False
         # The code that runs here must not get at the stream.
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, 0)
@@ -205,6 +207,9 @@ def serve(stream, write_fd, stderr_fd, beside=()):
     if stderr_fd is None:  # before anything else runs here, and there is anything to be guarded
         fork_under_guard(stream.fileno(), grace, hello["detached"] == "keep")
     wrong = apply_hello(hello)
+    if hello["stdout"] == "callback" and not has_stdout:
+        wrong = "a function for stdout: what stands before this interpreter passes on no more than standard input and "
+        wrong += "output, and what is printed goes to stderr"
     if wrong is not None:
         connection.say_hello({u"protocol": PROTOCOL, u"error": portable(wrong)})
         sys.exit(1)

@@ -148,7 +148,7 @@ XSpec spec_of(nb::handle object) {
 
 nb::object output_of(nb::handle object) {
   const nb::dict own = attributes(object);
-  if (!own.contains("stdout")) {
+  if (!own.contains("stdout") || nb::cast<const XSpec&>(object).get("stdout")) {  // a path, say, is text as well
     return nb::object();
   }
   nb::object output = own["stdout"];

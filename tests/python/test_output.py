@@ -269,13 +269,13 @@ def test_it_is_let_go_when_the_worker_is_gone(group: execnet.Group) -> None:
     import gc
     import weakref
 
-    def make() -> tuple[weakref.ref[Said], Callable[[], None]]:
+    def start() -> tuple[weakref.ref[Said], Callable[[], None]]:
         said = Said()
         gateway = make(group, "popen", said)
         gateway.spec.stdout = None
         return weakref.ref(said), gateway.exit
 
-    function, leave = make()
+    function, leave = start()
     gc.collect()
     assert function() is not None
     leave()

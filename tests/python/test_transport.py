@@ -26,7 +26,8 @@ ECHO = "for item in channel: channel.send(item)"
 
 
 @pytest.fixture(params=LOCAL)
-def spec(request: pytest.FixtureRequest, group: execnet.Group) -> str:
+def spec(request: pytest.FixtureRequest, capfd: object, group: execnet.Group) -> str:
+    """With its proxy, whose output is captured, too."""
     if "via" in request.param:
         group.makegateway("popen//id=native-proxy")
     return LOCAL[request.param]

@@ -6,10 +6,10 @@
 // machine), socket (host:port of a server, or no value with installvia), via (the id of the proxy, the gateway
 // that is to start it), installvia (the id of the gateway on this machine that is to make the
 // server), id, python, chdir, nice, env:NAME, dont_write_bytecode, ssh_config, execmodel, its other name profile,
-// transport, stdin, stdout, stderr, window, isolate, connect_timeout (seconds), grace (seconds that running code has when the coordinator is
-// gone), detached (keep: what a worker has started in a session of its own lives on), preload (modules, separated by
-// commas, or no value: fork the worker from an interpreter that has imported them). Other keys are kept for the
-// program.
+// transport, stdin, stdout, stderr, window, isolate, connect_timeout (seconds), grace (seconds that running code has
+// when the coordinator is gone), detached (keep: what a worker has started in a session of its own lives on), preload
+// (modules, separated by commas, or no value: fork the worker from an interpreter that has imported them). Other keys
+// are kept for the program.
 #pragma once
 
 #include <chrono>

@@ -85,6 +85,10 @@ core::WorkerOutput::Take make_output(nb::object function) {
       return true;
     }
     const WithGil gil;
+    if (text.empty()) {
+      held->function.reset();
+      return true;
+    }
     try {
       const nb::object decoded =
           nb::steal(PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), "replace"));
@@ -95,6 +99,7 @@ core::WorkerOutput::Take make_output(nb::object function) {
       return true;
     } catch (nb::python_error& error) {
       error.discard_as_unraisable(held->function);
+      held->function.reset();
       return false;
     }
   };

@@ -22,7 +22,9 @@ std::vector<Gateway> gateways(std::vector<std::shared_ptr<core::GatewayEnd>> end
 core::WorkerOutput::Take taking(Output output, const std::string& id) {
   return [output = std::move(output), id](std::string_view text) {
     try {
-      output(text);
+      if (!text.empty()) {
+        output(text);
+      }
       return true;
     } catch (const std::exception& error) {
       ::dprintf(STDERR_FILENO, "execnet: the function for what gateway %s prints has failed: %s\n", id.c_str(),

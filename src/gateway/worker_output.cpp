@@ -35,21 +35,19 @@ WorkerOutput::~WorkerOutput() { loop_->unwatch(watch_); }
 
 bool WorkerOutput::begin(Take take, bool in_greenlet) {
   const std::lock_guard own_lock(mutex_);
-  bool for_caller = false;
-  {
-    auto lock = connection_->lock();
-    for_caller = connection_->dispatcher().start(lock, in_greenlet);
-    way_->callback = shared_from_this();
-  }
+  auto lock = connection_->lock();
+  const bool for_caller = connection_->dispatcher().start(lock, in_greenlet);
   take_ = std::move(take);
+  way_->callback = shared_from_this();
   begun_ = true;
   if (finished_) {
-    end();
+    end(lock);  // before the mutex is let go of: the dispatcher of a finished connection ends when it has run all
     return for_caller;
   }
+  lock.unlock();
   watch_ = loop_->watch(pipe_.get(), loop::kRead, [weak = weak_from_this()](std::uint32_t) {
     if (const auto self = weak.lock()) {
-      const std::lock_guard lock(self->mutex_);
+      const std::lock_guard self_lock(self->mutex_);
       self->take_in(kMostOnTheWay);
     }
   });
@@ -60,7 +58,8 @@ void WorkerOutput::take_in(std::size_t at_most) {
   try {
     read(at_most);
     if (begun_) {
-      hand_over_lines();
+      auto lock = connection_->lock();
+      hand_over_lines(lock);
     }
   } catch (const std::bad_alloc&) {  // it goes on without what was printed until now
     pending_ = std::string();
@@ -90,29 +89,27 @@ void WorkerOutput::read(std::size_t at_most) {
   }
 }
 
-void WorkerOutput::hand_over_lines() {
+void WorkerOutput::hand_over_lines(Connection::Lock& lock) {
   if (const std::size_t newline = pending_.rfind('\n'); newline != std::string::npos) {
-    hand_over(newline + 1);
+    hand_over(lock, newline + 1);
   }
   while (pending_.size() > kMostOfLine) {
-    hand_over(base::whole_characters(pending_, kMostOfLine));
+    hand_over(lock, base::whole_characters(pending_, kMostOfLine));
   }
 }
 
-void WorkerOutput::hand_over(std::size_t size) {
+void WorkerOutput::hand_over(Connection::Lock& lock, std::size_t size) {
   if (size == 0) {
     return;
   }
   base::Buffer text(std::string_view(pending_).substr(0, size));
   pending_.erase(0, size);
   on_the_way_ += size;
-  auto lock = connection_->lock();
   connection_->dispatcher().push(lock, way_, std::move(text));
 }
 
-void WorkerOutput::end() {
-  hand_over(pending_.size());
-  auto lock = connection_->lock();
+void WorkerOutput::end(Connection::Lock& lock) {
+  hand_over(lock, pending_.size());
   connection_->dispatcher().push(lock, way_, std::nullopt);
 }
 
@@ -120,7 +117,7 @@ void WorkerOutput::finish() {
   if (connection_->in_forked_copy()) {
     return;
   }
-  const std::lock_guard lock(mutex_);
+  const std::lock_guard own_lock(mutex_);
   if (std::exchange(finished_, true)) {
     return;
   }
@@ -128,7 +125,8 @@ void WorkerOutput::finish() {
   take_in(kMostAtEnd);
   pipe_.reset();
   if (begun_) {
-    end();
+    auto lock = connection_->lock();
+    end(lock);
   }
 }
 
@@ -145,6 +143,11 @@ std::optional<std::string> WorkerOutput::on_item(base::Buffer payload, StringCon
   return std::nullopt;
 }
 
-void WorkerOutput::on_end() { take_ = nullptr; }
+void WorkerOutput::on_end() {
+  if (take_) {
+    take_({});
+  }
+  take_ = nullptr;
+}
 
 }  // namespace execnet::core

@@ -25,7 +25,7 @@ namespace execnet::core {
 class WorkerOutput final : public Callback, public std::enable_shared_from_this<WorkerOutput> {
  public:
   // Takes text, and is called with no mutex held, one call at a time. False: it has failed, and told who wants to know;
-  // it is not called again. Throws nothing.
+  // it is not called again. An empty text is the end: it may let go of what it has. Throws nothing.
   using Take = std::function<bool(std::string_view)>;
 
   // `pipe` is its read end.
@@ -47,9 +47,9 @@ class WorkerOutput final : public Callback, public std::enable_shared_from_this<
   // The following REQUIRE the mutex.
   void take_in(std::size_t at_most);
   void read(std::size_t at_most);
-  void hand_over_lines();
-  void hand_over(std::size_t size);
-  void end();
+  void hand_over_lines(Connection::Lock& lock);
+  void hand_over(Connection::Lock& lock, std::size_t size);
+  void end(Connection::Lock& lock);
 
   const std::shared_ptr<Connection> connection_;
   const std::shared_ptr<loop::Loop> loop_;

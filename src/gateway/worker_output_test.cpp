@@ -45,6 +45,9 @@ class WorkerOutputTest : public testing::Test {
     const bool for_greenlet = output_->begin(
         [this](std::string_view text) {
           std::unique_lock lock(mutex_);
+          if (text.empty()) {
+            return true;
+          }
           calls_.emplace_back(text);
           changed_.notify_all();
           changed_.wait_for(lock, 20s, [this] { return gate_is_open_; });

@@ -26,11 +26,15 @@ ECHO = "for item in channel: channel.send(item)"
 
 
 @pytest.fixture(params=LOCAL)
-def spec(request: pytest.FixtureRequest, capfd: object, group: execnet.Group) -> str:
-    """With its proxy, whose output is captured, too."""
-    if "via" in request.param:
-        group.makegateway("popen//id=native-proxy")
+def spec(request: pytest.FixtureRequest) -> str:
     return LOCAL[request.param]
+
+
+def make(group: execnet.Group, spec: str) -> execnet.Gateway:
+    """With its proxy: in the test, whose output is captured from then on."""
+    if "via=native-proxy" in spec:
+        group.makegateway("popen//id=native-proxy")
+    return group.makegateway(spec)
 
 
 def descriptors(gateway: execnet.Gateway) -> list[str]:
@@ -43,7 +47,7 @@ def descriptors(gateway: execnet.Gateway) -> list[str]:
 def test_with_stdio_nothing_is_passed_on_but_the_three(spec: str, group: execnet.Group) -> None:
     seen = f'bash -c \'test -S /dev/stdin -a -S /dev/stdout -a ! -e /proc/self/fd/3 && exec "$0" "$@"\' {PYTHON}'
     base = spec.partition("//python=")[0]
-    gateway = group.makegateway(f"{base}//transport=stdio//python={seen}")
+    gateway = make(group, f"{base}//transport=stdio//python={seen}")
     channel = gateway.remote_exec(ECHO)
     for item in ("small", b"large" * 1_000_000):
         channel.send(item)
@@ -53,7 +57,7 @@ def test_with_stdio_nothing_is_passed_on_but_the_three(spec: str, group: execnet
 def test_with_stdio_the_worker_is_pure_and_prints_to_stderr(
     spec: str, group: execnet.Group, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    gateway = group.makegateway(f"{spec}//transport=stdio")
+    gateway = make(group, f"{spec}//transport=stdio")
     assert gateway._rinfo().implementation == "pure"
     assert descriptors(gateway)[0] == os.devnull
     gateway.remote_exec("print('from print')").waitclose(60)
@@ -71,7 +75,7 @@ def test_with_stdio_it_goes_through_a_pure_proxy_and_ssh(group: execnet.Group) -
 def test_with_a_socket_the_stream_is_on_nothing_else(
     spec: str, group: execnet.Group, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    gateway = group.makegateway(f"{spec}//transport=socket")
+    gateway = make(group, f"{spec}//transport=socket")
     assert gateway._rinfo().implementation == ("pure" if "python=" in spec else "native")
     channel = gateway.remote_exec(ECHO)
     for item in ("small", b"large" * 1_000_000):

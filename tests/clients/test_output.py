@@ -47,11 +47,12 @@ def outcome(here: str, project: Path, *arguments: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("tx", ["-n1", "--tx=popen//python={python}", "preload"], ids=["-n", "--tx", "preload"])
+@pytest.mark.parametrize(
+    "tx", ["-n1", "--tx=popen//python={python}", "--tx=popen//preload=pytest"], ids=["-n", "--tx", "preload"]
+)
 def test_all_that_tests_print_is_shown(here: str, project: Path, tx: str) -> None:
     (project / "conftest.py").write_text(CONFTEST)
-    arguments = ["-n1", "-p", "pytest_execnet", "-o", "execnet_preload=pytest"] if "preload" in tx else ["-d", tx]
-    shown = outcome(here, project, "-s", *[argument.format(python=here) for argument in arguments])
+    shown = outcome(here, project, "-s", "-d", tx.format(python=here))
     for line in ("from print", "from C", "from a child", "the last words", "from the next worker"):
         assert shown.count(line + "\n") == 1, shown
     assert shown.index("from print") < shown.index("from C") < shown.index("from a child")

@@ -10,7 +10,7 @@ from worker_client import CLOSE, CLOSE_ERROR, DATA, LAST, OPEN, PY3, LiveTest, d
 
 
 def opening(argv, env, sources=None):
-    return [word.encode("ascii") for word in argv], env, True, sources, 1000, False
+    return [word.encode("ascii") for word in argv], env, True, True, sources, 1000, False
 
 
 class Proxies(LiveTest):
@@ -181,12 +181,13 @@ class Proxies(LiveTest):
         too_much = b"x" * (worker["MOST_SOURCES"] + 1)
         for request in (
             (),
-            ([], {}, True, None, 0, False),
-            ([b"true"], {}, False, None, 0, False),
-            ([b"true"], {}, True, None),
-            ([b"true"], {}, True, None, 0.5, False),
-            ([b"true"], {}, True, None, 0, None),
-            ([b"true"], {}, True, too_much, 0, False),
+            ([], {}, True, True, None, 0, False),
+            ([b"true"], {}, False, True, None, 0, False),
+            ([b"true"], {}, True, None, None, 0, False),
+            ([b"true"], {}, True, True, None),
+            ([b"true"], {}, True, True, None, 0.5, False),
+            ([b"true"], {}, True, True, None, 0, None),
+            ([b"true"], {}, True, True, too_much, 0, False),
         ):
             client = self.start()
             client.send(OPEN, client.new_id(), dump(request))

@@ -83,7 +83,8 @@ class Starting(LiveTest):
             self.assertEqual(client.wait(), 1)
 
     def test_a_hello_that_is_none_ends_it(self):
-        for greeting in ({}, {u"protocol": 1}, [], hello(nice=u"x")):
+        streams = hello(stdin=u"stderr"), hello(stdout=u"null"), hello(stderr=u"callback")
+        for greeting in ({}, {u"protocol": 1}, [], hello(nice=u"x")) + streams:
             client = self.start(greeting=greeting, wait=False)
             self.assertEqual(client.take(1), b"")
             self.assertEqual(client.wait(), 1)
@@ -104,6 +105,14 @@ class Starting(LiveTest):
         client.closed(number)
         self.assertEqual(client.captured(client.err), "out\nraw")
         self.assertEqual(client.terminate(), 0)
+
+    def test_a_function_cannot_have_what_goes_to_stderr(self):
+        client = self.start(over_stdio=True, greeting=hello(stdout=u"callback"))
+        self.assertIn("a function for stdout: what stands before", client.hello["error"])
+        self.assertEqual(client.wait(), 1)
+        client = self.start(greeting=hello(stdout=u"callback"))
+        client.closed(client.execute("print('out')"))
+        self.assertEqual(client.captured(client.out), "out\n")
 
     def test_children_do_not_get_the_stream(self):
         client = self.start()

@@ -6,9 +6,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -24,6 +26,14 @@ namespace execnet {
 namespace core {
 class GatewayEnd;
 }
+
+// Takes what the worker of a gateway prints: whatever its code and the programs that this starts write to standard
+// output, in order, as bytes that mostly are UTF-8. Each call has one or more whole lines; the last, or one of more
+// than 64 KiB, may lack its end. It runs on the thread of the gateway's callbacks (Channel::setcallback), and between
+// the two there is no order. At most 64 KiB wait for it; then who prints waits. What was printed before the worker's
+// end is given to it before Group::terminate returns, if it does not take too long. If it throws a std::exception, that
+// is told on standard error, and it is not called again.
+using Output = std::function<void(std::string_view text)>;
 
 class EXECNET_EXPORT Gateway {
  public:

@@ -59,9 +59,12 @@ class EXECNET_EXPORT Group {
 
   // Starts a gateway. Throws SpecError before anything is started, HostNotFound; ForkedResourceError in a process that
   // was forked from the one that has made the group.
-  Gateway makegateway(const std::optional<XSpec>& spec = std::nullopt);
-  // Starts several at the same time. When one fails, none of them stays.
-  std::vector<Gateway> makegateways(const std::vector<XSpec>& specs);
+  // With `output`, that takes what the worker prints: of a popen worker that this program starts itself. It goes before
+  // stdout= of the specification.
+  //   auto gateway = group.makegateway("popen", [](std::string_view text) { std::cout << text; });
+  Gateway makegateway(const std::optional<XSpec>& spec = std::nullopt, Output output = nullptr);
+  // Starts several at the same time. When one fails, none of them stays. `outputs` are those of the first ones.
+  std::vector<Gateway> makegateways(const std::vector<XSpec>& specs, std::vector<Output> outputs = {});
 
   // Runs source on all members, in their order. Throws as Gateway::remote_exec, at the first member that it cannot run
   // on; the channels to those before it are in Error::partial().

@@ -6,14 +6,15 @@
 // machine), socket (host:port of a server, or no value with installvia), via (the id of the proxy, the gateway
 // that is to start it), installvia (the id of the gateway on this machine that is to make the
 // server), id, python, chdir, nice, env:NAME, dont_write_bytecode, ssh_config, execmodel, its other name profile,
-// stdout, window, isolate, connect_timeout (seconds), grace (seconds that running code has when the coordinator is
-// gone), detached (keep: what a worker has started in a session of its own lives on), preload (modules, separated by
-// commas, or no value: fork the worker from an interpreter that has imported them). Other keys are kept for the
-// program.
+// transport, stdin, stdout, stderr, window, isolate, connect_timeout (seconds), grace (seconds that running code has
+// when the coordinator is gone), detached (keep: what a worker has started in a session of its own lives on), preload
+// (modules, separated by commas, or no value: fork the worker from an interpreter that has imported them). Other keys
+// are kept for the program.
 #pragma once
 
 #include <chrono>
 #include <cstdint>
+#include <initializer_list>
 #include <map>
 #include <optional>
 #include <string>
@@ -82,6 +83,10 @@ class EXECNET_EXPORT XSpec {
   // Whether `detached` is keep: what a worker has started in a session of its own lives on when the worker ends.
   [[nodiscard]] bool keeps_detached() const { return get("detached") == "keep"; }
 
+  // Whether the stream is to be on a socket of its own, descriptor 3 of the interpreter, and nowhere else: so says
+  // transport=socket, and a worker that has this program's standard input can have no stream there.
+  [[nodiscard]] bool needs_socket() const { return get("transport") == "socket" || get("stdin") == "inherit"; }
+
   // Checks everything that can be known before a process is started: the type, that nice is a number, window a size and
   // limits are some, that there is one execution model, that values which need one are given. Throws SpecError.
   void validate() const;
@@ -90,6 +95,8 @@ class EXECNET_EXPORT XSpec {
 
  private:
   void validate_socket() const;
+  void validate_streams(const std::string& kind) const;
+  void validate_choice(const std::string& key, std::initializer_list<std::string_view> choices) const;
   [[nodiscard]] std::optional<std::chrono::milliseconds> seconds_of(const std::string& key) const;
 
   std::string text_;

@@ -3,6 +3,7 @@
 #include <exception>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "gil.hpp"
@@ -66,7 +67,43 @@ class PythonCallback final : public core::Callback {
   nb::object endmarker_;  // null: not wanted
 };
 
+// Until the worker is gone; as with ~PythonCallback().
+struct OutputFunction {
+  nb::object function;
+
+  explicit OutputFunction(nb::object given) : function(std::move(given)) {}
+  OutputFunction(const OutputFunction&) = delete;
+  OutputFunction& operator=(const OutputFunction&) = delete;
+  ~OutputFunction() { let_go(function.release().ptr()); }
+};
+
 }  // namespace
+
+core::WorkerOutput::Take make_output(nb::object function) {
+  return [held = std::make_shared<OutputFunction>(std::move(function))](std::string_view text) {
+    if (interpreter_ends()) {
+      return true;
+    }
+    const WithGil gil;
+    if (text.empty()) {
+      held->function.reset();
+      return true;
+    }
+    try {
+      const nb::object decoded =
+          nb::steal(PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), "replace"));
+      if (!decoded.is_valid()) {
+        throw nb::python_error();
+      }
+      held->function(decoded);
+      return true;
+    } catch (nb::python_error& error) {
+      error.discard_as_unraisable(held->function);
+      held->function.reset();
+      return false;
+    }
+  };
+}
 
 std::shared_ptr<core::Callback> make_callback(const PyChannel& channel, nb::object function, nb::object endmarker) {
   return std::make_shared<PythonCallback>(channel.handle->connection(), channel.gateway, std::move(function),

@@ -12,6 +12,7 @@
 
 #include "bindings.hpp"
 #include "callback.hpp"
+#include "collected.hpp"
 #include "gil.hpp"
 #include "green.hpp"
 #include "imports.hpp"
@@ -194,27 +195,6 @@ nb::object remote_error(const PyChannel& channel, nb::handle module) {
   }
 }
 
-// A gateway may refer back to its channels, and so may what the program has set on one.
-int traverse(PyObject* self, visitproc visit, void* arg) {
-  Py_VISIT(Py_TYPE(self));
-  Py_VISIT(*_PyObject_GetDictPtr(self));
-  if (nb::inst_ready(self)) {
-    Py_VISIT(nb::inst_ptr<PyChannel>(self)->gateway.ptr());
-  }
-  return 0;
-}
-
-int clear(PyObject* self) {
-  Py_CLEAR(*_PyObject_GetDictPtr(self));
-  if (nb::inst_ready(self)) {
-    nb::inst_ptr<PyChannel>(self)->gateway.reset();
-  }
-  return 0;
-}
-
-const PyType_Slot kSlots[] = {
-    {Py_tp_traverse, reinterpret_cast<void*>(traverse)}, {Py_tp_clear, reinterpret_cast<void*>(clear)}, {0, nullptr}};
-
 }  // namespace
 
 nb::object make_channel(std::shared_ptr<core::ChannelHandle> handle, nb::handle gateway) {
@@ -256,7 +236,8 @@ nb::object decode_with_views(core::Connection& connection, nb::handle gateway, b
 }
 
 void bind_channel(nb::module_& module) {
-  nb::class_<PyChannel> type(module, "Channel", nb::dynamic_attr(), nb::is_weak_referenceable(), nb::type_slots(kSlots),
+  nb::class_<PyChannel> type(module, "Channel", nb::dynamic_attr(), nb::is_weak_referenceable(),
+                             nb::type_slots(Collected<PyChannel, &PyChannel::gateway>::kSlots),
                              "One end of a two-way stream of values between the two sides of a gateway. When the last\n"
                              "reference to it goes, it closes. Programs may set attributes of their own.\n\n"
                              "    channel = gateway.remote_exec(\"channel.send(channel.receive() + 1)\")\n"

@@ -54,10 +54,7 @@ void rest() {
     worker.end->complain_to(prepared()->crash_report);
   }
   const auto take_streams = [&worker](const core::WorkerSetup& setup) {
-    if (setup.null_stdout) {
-      throw_stdout_away();
-    }
-    take_stderr(transport::kStderrFd);
+    python::take_streams(setup.streams, transport::kStderrFd);
     worker.serves = true;
   };
   if (worker.end->rest(prepared()->info, take_streams) == core::WorkerEnd::Wanted::kForNothing) {

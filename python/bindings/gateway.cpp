@@ -11,6 +11,7 @@
 
 #include "bindings.hpp"
 #include "channel.hpp"
+#include "collected.hpp"
 #include "connection/value_message.hpp"
 #include "gateway/gateway_end.hpp"
 #include "gil.hpp"
@@ -120,10 +121,11 @@ nb::dict hello(const PyGateway& self) {
 
 void bind_gateway(nb::module_& module) {
   nb::class_<PyGateway> type(module, "Gateway", nb::dynamic_attr(), nb::is_weak_referenceable(),
+                             nb::type_slots(Collected<PyGateway, &PyGateway::spec>::kSlots),
                              "A Python interpreter somewhere, with a connection to it. Made by Group.makegateway();\n"
                              "lives until its group terminates it. Programs may set attributes of their own.");
   def_overridable(type, "id", [](const PyGateway& self) { return self.gateway.id(); });
-  def_overridable(type, "spec", [](const PyGateway& self) { return self.spec; });
+  def_overridable(type, "spec", [](const PyGateway& self) { return self.spec.is_valid() ? self.spec : nb::none(); });
   def_overridable(type, "execmodel", &execmodel);
   def_overridable(type, "pid", [](const PyGateway& self) { return self.gateway.pid(); });
   def_overridable(type, "returncode", [](const PyGateway& self) { return self.gateway.returncode(); });

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "bindings.hpp"
+#include "callback.hpp"
 #include "gateway.hpp"
 #include "gateway/gateway_end.hpp"
 #include "gil.hpp"
@@ -47,11 +48,28 @@ std::string in_bytes(nb::handle path) {
   return std::string(nb::borrow<nb::bytes>(bytes).c_str(), nb::len(bytes));
 }
 
+void begin_output(core::GatewayEnd& end, nb::object function) {
+  const base::Hub* const hub = wait_for(*end.connection()).hub;
+  auto take = make_output(std::move(function));
+  bool in_greenlet = false;
+  {
+    const WithoutGil nogil;
+    in_greenlet = end.begin_output(std::move(take), hub != nullptr);
+  }
+  if (in_greenlet) {
+    spawn_dispatcher(*hub, *end.connection());
+  }
+}
+
 nb::list start(const PyMembership& self, const nb::list& specs, const nb::list& commands) {
   sleep_at_end();
   std::vector<XSpec> wanted;
+  std::vector<nb::object> outputs;
+  std::vector<bool> is_taken;
   for (const nb::handle spec : specs) {
     wanted.push_back(spec_of(spec));
+    outputs.push_back(output_of(spec));
+    is_taken.push_back(outputs.back().is_valid());
   }
   std::vector<std::vector<std::string>> words;
   for (const nb::handle command : commands) {
@@ -66,14 +84,28 @@ nb::list start(const PyMembership& self, const nb::list& specs, const nb::list& 
   {
     const base::Wait wait = wait_for(hub);
     const WithoutGil nogil;
-    gateways = membership->start(std::move(wanted), wait, words);
+    gateways = membership->start(std::move(wanted), wait, words, is_taken);
   }
   nb::list started;
+  std::vector<std::shared_ptr<core::GatewayEnd>> ends;
   for (std::size_t i = 0; i < gateways.size(); ++i) {
     core::Connection& connection = *gateways[i]->connection();
     connection.set_hub(hub);
     connection.set_thread_scope(with_thread_state);
+    ends.push_back(gateways[i]);
     started.append(nb::cast(PyGateway{Gateway(std::move(gateways[i])), membership, nb::borrow(specs[i])}));
+  }
+  try {
+    for (std::size_t i = 0; i < ends.size(); ++i) {
+      if (outputs[i].is_valid()) {
+        begin_output(*ends[i], std::move(outputs[i]));
+      }
+    }
+  } catch (...) {  // for want of a thread
+    for (const auto& end : ends) {
+      membership->exit(*end);
+    }
+    throw;
   }
   return started;
 }

@@ -79,7 +79,10 @@
     socket: str | None
     ssh: str | None
     ssh_config: str | None
-    stdout: str | None
+    stderr: str | None
+    stdin: str | None
+    stdout: str | Callable[[str], object] | None
+    transport: str | None
     vagrant_ssh: str | None
     via: str | None
 

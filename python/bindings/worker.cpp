@@ -88,13 +88,22 @@ std::optional<std::string> set_up(const core::WorkerSetup& setup, core::Connecti
     }
     return wrong;
   }
-  if (setup.null_stdout) {
-    throw_stdout_away();
-  }
   if (setup.dont_write_bytecode) {
     sys.attr("dont_write_bytecode") = true;
   }
   return std::nullopt;
+}
+
+// As an interpreter has it that is started without them.
+void tell_of_closed(const core::StandardStreams& streams) {
+  const nb::object sys = nb::module_::import_("sys");
+  const std::pair<const char*, core::Standard> all[] = {
+      {"stdin", streams.in}, {"stdout", streams.out}, {"stderr", streams.err}};
+  for (const auto& [name, standard] : all) {
+    if (standard == core::Standard::kClose) {
+      sys.attr(name) = nb::none();
+    }
+  }
 }
 
 [[noreturn]] void exit_with(int status) {
@@ -214,7 +223,8 @@ void start_serving(nb::handle module, int stderr_fd) {
   if (const int report = report_crashes(); report >= 0) {
     worker.end->complain_to(report);
   }
-  take_stderr(stderr_fd);
+  take_streams(setup->streams, stderr_fd);
+  tell_of_closed(setup->streams);
   worker.end->say_hello(introduce());
   worker.serves = true;
 }

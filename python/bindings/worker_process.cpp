@@ -106,14 +106,12 @@ core::WorkerInfo introduce() {
   return info;
 }
 
-void throw_stdout_away() {
-  const base::Fd null(base::check("open", [] { return ::open("/dev/null", O_WRONLY | O_CLOEXEC); }, "/dev/null"));
-  base::check("dup2", [&] { return ::dup2(null.get(), STDOUT_FILENO); });
-}
-
-void take_stderr(int stderr_fd) {
-  const base::Fd inherited(stderr_fd);
-  base::check("dup2", [&] { return ::dup2(inherited.get(), STDERR_FILENO); });
+void take_streams(const core::StandardStreams& wanted, int stderr_fd) {
+  {
+    const base::Fd inherited(stderr_fd);
+    base::check("dup2", [&] { return ::dup2(inherited.get(), STDERR_FILENO); });
+  }
+  wanted.apply();
 }
 
 }  // namespace execnet::python

@@ -42,9 +42,7 @@ void make_package_importable(nanobind::handle module);
 int report_crashes();
 // What a HELLO says, without the pid: the process may be forked after this call.
 core::WorkerInfo introduce();
-// As Python has nothing to do with it: descriptor 1 becomes the null device.
-void throw_stdout_away();
-// Descriptor 2 becomes the coordinator's stderr.
-void take_stderr(int stderr_fd);
+// Descriptor 2 becomes the coordinator's stderr, then all three what is wanted.
+void take_streams(const core::StandardStreams& wanted, int stderr_fd);
 
 }  // namespace execnet::python

@@ -146,6 +146,18 @@ XSpec spec_of(nb::handle object) {
   return spec;
 }
 
+nb::object output_of(nb::handle object) {
+  const nb::dict own = attributes(object);
+  if (!own.contains("stdout") || nb::cast<const XSpec&>(object).get("stdout")) {  // a path, say, is text as well
+    return nb::object();
+  }
+  nb::object output = own["stdout"];
+  if (PyCallable_Check(output.ptr()) == 0) {
+    throw nb::type_error("XSpec.stdout must be text or a function that takes text");
+  }
+  return output;
+}
+
 void bind_xspec(nb::module_& module) {
   nb::class_<XSpec>(module, "XSpec", nb::dynamic_attr(), nb::type_slots(kSlots),
                     "A gateway specification: \"type[=value]//key[=value]//...\", with its keys as attributes. A bare\n"

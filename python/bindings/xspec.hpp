@@ -11,4 +11,8 @@ namespace execnet::python {
 // Throws python_error when its `env` is no dict of strings.
 XSpec spec_of(nanobind::handle object);
 
+// Its `stdout`, if that is a function and no text: what the worker prints is to be given to it. Else null. Throws
+// TypeError for what is neither.
+nanobind::object output_of(nanobind::handle object);
+
 }  // namespace execnet::python

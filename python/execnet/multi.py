@@ -185,7 +185,11 @@ class Group:
             preload=A,B          for a local `popen`: forks it from an interpreter that has imported these
             grace=SECONDS        that running code has after it was interrupted because this program is gone
             detached=keep        what its code starts in a session of its own lives on when the worker ends
-            stdout=null          discards what is printed there; =inherit, the default, does not
+            transport=socket     the stream is on a socket that is its descriptor 3, and nowhere else; =stdio: on its
+                                 standard input and output, and nothing else is passed on; by default on what there is
+            stdin=inherit        its standard input is this program's, and not empty; =devnull, the default, or =close
+            stdout=devnull       discards what is printed there; =close, =stderr, or =inherit, the default
+            stderr=devnull       the same of its standard error; =close, or =inherit, the default
             ssh_config=PATH      configuration for ssh
             connect_timeout=SECONDS  that it may take to start; a minute if not given, or as long as others still come
             execmodel=MODEL      what its code runs in; profile= is another name of it
@@ -193,6 +197,13 @@ class Group:
                                  the most that the other side may make this one keep; then the gateway ends
             window=SIZE          bytes (or 8K, 8M, 8G) that may be on their way on each of its channels, each way,
                                  before send() waits for the other side to receive
+
+        The attribute `stdout` of an XSpec may also be a function, for a local `popen`. It is called with the text that
+        is printed there, in whole lines, on the thread of the gateway's callbacks. What it raises goes to
+        sys.unraisablehook; then it is not called again.
+
+            spec = XSpec("popen")
+            spec.stdout = sys.stderr.write
 
         An XSpec becomes the gateway's `spec`, with `id` and `execmodel` filled in. Raises ValueError
         before anything is started, and HostNotFound, with the cause, when there is no usable interpreter.

@@ -1,6 +1,10 @@
 #include <execnet/group.hpp>
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <cstdio>
+#include <exception>
 #include <execnet/error.hpp>
 #include <iterator>
 #include <utility>
@@ -13,6 +17,21 @@ namespace {
 
 std::vector<Gateway> gateways(std::vector<std::shared_ptr<core::GatewayEnd>> ends) {
   return {std::make_move_iterator(ends.begin()), std::make_move_iterator(ends.end())};
+}
+
+core::WorkerOutput::Take taking(Output output, const std::string& id) {
+  return [output = std::move(output), id](std::string_view text) {
+    try {
+      if (!text.empty()) {
+        output(text);
+      }
+      return true;
+    } catch (const std::exception& error) {
+      ::dprintf(STDERR_FILENO, "execnet: the function for what gateway %s prints has failed: %s\n", id.c_str(),
+                error.what());
+      return false;
+    }
+  };
 }
 
 }  // namespace
@@ -61,15 +80,33 @@ void Group::set_grace(Seconds grace) { membership_->set_grace(grace); }
 
 void Group::allocate_id(XSpec& spec) { membership_->allocate_id(spec); }
 
-Gateway Group::makegateway(const std::optional<XSpec>& spec) {
-  return makegateways({spec.value_or(defaultspec())}).front();
+Gateway Group::makegateway(const std::optional<XSpec>& spec, Output output) {
+  return makegateways({spec.value_or(defaultspec())}, {std::move(output)}).front();
 }
 
-std::vector<Gateway> Group::makegateways(const std::vector<XSpec>& specs) {
+std::vector<Gateway> Group::makegateways(const std::vector<XSpec>& specs, std::vector<Output> outputs) {
+  outputs.resize(specs.size());
+  std::vector<bool> is_taken;
+  is_taken.reserve(outputs.size());
+  for (const Output& output : outputs) {
+    is_taken.push_back(output != nullptr);
+  }
   std::vector<Gateway> made;
   made.reserve(specs.size());  // while there are none whom the caller would not get
-  for (auto& end : membership_->start(specs, {})) {
+  for (auto& end : membership_->start(specs, {}, {}, is_taken)) {
     made.emplace_back(std::move(end));
+  }
+  try {
+    for (std::size_t i = 0; i < made.size(); ++i) {
+      if (outputs[i]) {
+        static_cast<void>(made[i].end()->begin_output(taking(std::move(outputs[i]), made[i].id()), false));
+      }
+    }
+  } catch (...) {  // for want of a thread
+    for (const Gateway& gateway : made) {
+      membership_->exit(*gateway.end());
+    }
+    throw;
   }
   return made;
 }

@@ -16,6 +16,7 @@
 #include <cstdlib>
 #include <execnet/execnet.hpp>
 #include <map>
+#include <stdexcept>
 #include <thread>
 
 #include "base/fd.hpp"
@@ -84,6 +85,37 @@ TEST(Group, StartsRunsAnswersAndTerminates) {
   group.terminate();
   EXPECT_EQ(group.size(), 0U);
   EXPECT_FALSE(is_running(pid));
+}
+
+TEST(Group, AFunctionTakesWhatAWorkerPrints) {
+  std::string said;
+  std::string others;
+  Group group;
+  const auto gateway = group.makegateway("popen//stdout=null", [&](std::string_view text) { said += text; });
+  const auto both = group.makegateways({"popen", "popen"}, {[&](std::string_view text) { others += text; }});
+  gateway.remote_exec("import os; print('one', 2); os.system('echo three'); os.write(1, b'last')").waitclose(60s);
+  both[0].remote_exec("print('heard')").waitclose(60s);
+  EXPECT_THROW(static_cast<void>(group.makegateway("popen//stdout=callback")), SpecError);
+  EXPECT_THROW(static_cast<void>(group.makegateway("ssh=host", [](std::string_view) {})), SpecError);
+  EXPECT_EQ(group.size(), 3U);
+  group.terminate(20s);
+  EXPECT_EQ(said, "one 2\nthree\nlast");
+  EXPECT_EQ(others, "heard\n");
+}
+
+TEST(Group, AFunctionThatThrowsIsNotCalledAgain) {
+  int calls = 0;
+  Group group;
+  const auto gateway = group.makegateway("popen", [&](std::string_view) {
+    ++calls;
+    throw std::runtime_error("no more, please");
+  });
+  ::testing::internal::CaptureStderr();
+  gateway.remote_exec("for i in range(100): print('x' * 9999)").waitclose(60s);
+  group.terminate(20s);
+  EXPECT_EQ(calls, 1);
+  EXPECT_NE(::testing::internal::GetCapturedStderr().find("what gateway gw0 prints has failed: no more, please"),
+            std::string::npos);
 }
 
 TEST(Group, LeavesNoDescriptorBehind) {

@@ -66,4 +66,17 @@ std::string to_utf8(std::string_view bytes) {
   return text;
 }
 
+std::size_t whole_characters(std::string_view text, std::size_t at_most) {
+  if (text.size() <= at_most) {
+    return text.size();
+  }
+  constexpr std::size_t kLongest = 4;
+  for (std::size_t size = at_most; size > 0 && at_most - size < kLongest; --size) {
+    if ((static_cast<unsigned char>(text[size]) & 0xc0U) != 0x80U) {
+      return size;
+    }
+  }
+  return at_most;  // that is no text
+}
+
 }  // namespace execnet::base

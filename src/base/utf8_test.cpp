@@ -23,5 +23,15 @@ TEST(Utf8, WhatIsNoneIsReplacedByteByByte) {
   EXPECT_TRUE(is_utf8(to_utf8("\xff\xfe\x80x\xf0\x9f")));
 }
 
+TEST(Utf8, IsCutBetweenCharacters) {
+  EXPECT_EQ(whole_characters("caf\u00e9", 10), 5U);
+  EXPECT_EQ(whole_characters("caf\u00e9", 5), 5U);
+  EXPECT_EQ(whole_characters("caf\u00e9", 4), 3U);
+  EXPECT_EQ(whole_characters("caf\u00e9", 3), 3U);
+  EXPECT_EQ(whole_characters("\U0001F600", 3), 3U) << "there is nothing before it";
+  EXPECT_EQ(whole_characters("ab\U0001F600", 5), 2U);
+  EXPECT_EQ(whole_characters(std::string(100, '\x80'), 50), 50U) << "that is no text";
+}
+
 }  // namespace
 }  // namespace execnet::base

@@ -136,7 +136,9 @@ void Dispatcher::run_one(Lock& lock, Call call) {
   std::shared_ptr<Callback> callback = channel.callback;
   if (call.item) {
     const StringConfig strings = channel.strings.value_or(connection_.strings(lock));
-    connection_.on_taken(lock, channel, call.item->size());
+    if (channel.id != 0) {  // else it is none of the connection's: what the worker prints (gateway/worker_output.hpp)
+      connection_.on_taken(lock, channel, call.item->size());
+    }
     if (channel.callback_failed) {
       return;
     }

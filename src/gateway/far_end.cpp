@@ -28,6 +28,7 @@ Value open_payload(const transport::Launch& launch) {
   return Tuple{std::move(argv),
                std::move(env),
                launch.stream_on_stdio,
+               launch.beside,
                launch.forks ? Value(Bytes(std::string(sources.view()))) : Value(),
                static_cast<std::int64_t>(launch.leniency.grace.count()),
                launch.leniency.keeps_detached};

@@ -186,7 +186,7 @@ void ForkServer::kill(std::uint32_t number) {
 
 // --- ForkServer: requests ---
 
-std::shared_ptr<ForkedProcess> ForkServer::fork(base::Fd stream) {
+std::shared_ptr<ForkedProcess> ForkServer::fork(base::Fd stream, base::Fd stdout_pipe) {
   auto [stderr_in, stderr_out] = base::make_pipe();
   const std::lock_guard lock(mutex_);
   const std::uint32_t number = ++last_number_;
@@ -196,7 +196,8 @@ std::shared_ptr<ForkedProcess> ForkServer::fork(base::Fd stream) {
     end_child(number, kEndedWithIt + *how_);
     return far_end;
   }
-  requests_.push_back({ForkRequestKind::kFork, number, std::move(stream), std::move(stderr_out)});
+  requests_.push_back(
+      {ForkRequestKind::kFork, number, std::move(stream), std::move(stderr_out), std::move(stdout_pipe)});
   send_requests();
   return far_end;
 }
@@ -225,7 +226,8 @@ bool ForkServer::send(const Request& request) {
   message.msg_iovlen = 1;
   // What the worker of a fresh interpreter would be given now; see transport::start.
   const auto standard = [&](int fd) { return base::has_standard(fd) ? fd : null_.get(); };
-  const std::array<int, kForkDescriptors> fds{request.stream.get(), request.stderr_pipe.get(), standard(STDOUT_FILENO),
+  const std::array<int, kForkDescriptors> fds{request.stream.get(), request.stderr_pipe.get(),
+                                              request.stdout_pipe ? request.stdout_pipe.get() : standard(STDOUT_FILENO),
                                               standard(STDERR_FILENO)};
   alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof fds)> ancillary{};
   if (request.kind == ForkRequestKind::kFork) {

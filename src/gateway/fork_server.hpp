@@ -41,8 +41,8 @@ class ForkServer final : public std::enable_shared_from_this<ForkServer> {
   ForkServer(const ForkServer&) = delete;
   ForkServer& operator=(const ForkServer&) = delete;
 
-  // Asks for a worker; `stream` is its end of the gateway's stream.
-  std::shared_ptr<ForkedProcess> fork(base::Fd stream);
+  // Asks for a worker; `stream` is its end of the gateway's stream, and `stdout_pipe`, if any, its stdout.
+  std::shared_ptr<ForkedProcess> fork(base::Fd stream, base::Fd stdout_pipe = {});
   // Nobody waits for the worker of that number any more. If it is not forked yet it need not be, and a fork server
   // that nobody waits for and that still imports is ended: it may do so for ever.
   void give_up(std::uint32_t number);
@@ -65,8 +65,9 @@ class ForkServer final : public std::enable_shared_from_this<ForkServer> {
   struct Request {
     ForkRequestKind kind;
     std::uint32_t number;
-    base::Fd stream;  // these two for a fork only
+    base::Fd stream;  // these three for a fork only
     base::Fd stderr_pipe;
+    base::Fd stdout_pipe = {};  // none: the worker has our stdout
   };
   struct Child {
     std::shared_ptr<ForkedProcess> far_end;

@@ -45,11 +45,12 @@ std::vector<std::string> surroundings() {
 
 }  // namespace
 
-std::shared_ptr<ForkedProcess> ForkServers::Batch::fork(const transport::Launch& launch, base::Fd stream) {
+std::shared_ptr<ForkedProcess> ForkServers::Batch::fork(const transport::Launch& launch, base::Fd stream,
+                                                        base::Fd stdout_pipe) {
   if (surroundings_.empty()) {
     surroundings_ = surroundings();
   }
-  return servers_.server_for(surroundings_, launch)->fork(std::move(stream));
+  return servers_.server_for(surroundings_, launch)->fork(std::move(stream), std::move(stdout_pipe));
 }
 
 std::shared_ptr<ForkServer> ForkServers::server_for(Key key, const transport::Launch& launch) {

@@ -28,7 +28,8 @@ class ForkServers {
    public:
     explicit Batch(ForkServers& servers) : servers_(servers) {}
     // Asks the fork server that fits, or a new one, for a worker. Waits for neither. Throws HostNotFound.
-    std::shared_ptr<ForkedProcess> fork(const transport::Launch& launch, base::Fd stream);
+    // With `stdout_pipe`, the worker prints into that.
+    std::shared_ptr<ForkedProcess> fork(const transport::Launch& launch, base::Fd stream, base::Fd stdout_pipe = {});
 
    private:
     ForkServers& servers_;

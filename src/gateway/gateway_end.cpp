@@ -8,6 +8,7 @@
 #include <exception>
 #include <execnet/error.hpp>
 #include <string_view>
+#include <tuple>
 #include <utility>
 
 #include "base/printable.hpp"
@@ -56,7 +57,10 @@ base::Buffer hello(const XSpec& spec, const TraceOutput* trace) {
   keys["env"] = std::move(env);
   keys["dont_write_bytecode"] = spec.has("dont_write_bytecode");
   // Who asks for main_thread_only runs a test runner there or the like, whose own output is for nobody.
-  keys["stdout"] = spec.get("stdout").value_or(execmodel == "main_thread_only" ? "null" : "inherit");
+  const std::string out = spec.get("stdout").value_or(execmodel == "main_thread_only" ? "devnull" : "inherit");
+  keys["stdin"] = spec.get("stdin").value_or("inherit");  // of what has started it, which has given it none
+  keys["stdout"] = out == "null" ? "devnull" : out;
+  keys["stderr"] = spec.get("stderr").value_or("inherit");
   keys["grace"] = static_cast<std::int64_t>(spec.grace().count());
   keys["detached"] = spec.get("detached").value_or("kill");
   keys["window"] = window ? Value(static_cast<std::int64_t>(*window)) : Value();
@@ -82,6 +86,7 @@ std::shared_ptr<GatewayEnd> GatewayEnd::start(const XSpec& spec, const std::vect
   loop->start();  // what can fail for want of descriptors or threads does before there is a process
   transport::Launch launch;
   base::Fd stream;
+  base::Fd stdout_pipe;
   std::shared_ptr<FarEnd> far_end;
   base::Buffer first;
   bool hello_follows = true;
@@ -101,6 +106,11 @@ std::shared_ptr<GatewayEnd> GatewayEnd::start(const XSpec& spec, const std::vect
   } else {
     launch = command.empty() ? transport::launch_for(spec, other ? other->python_for_others(python) : python, may_ask)
                              : transport::launch_of(spec, python, command);
+    if (other && spec.needs_socket() && !launch.forks && !other->is_native()) {
+      throw SpecError("transport=socket in \"" + launch.spec + "\", and its proxy '" + other->id() +
+                      "' is a pure worker, which gives what it starts no more than standard input and output; leave "
+                      "out transport=");
+    }
     if (!command.empty()) {
       first.append(transport::stdin_line(hello_frame(spec, trace.get())));
       hello_follows = false;
@@ -110,7 +120,11 @@ std::shared_ptr<GatewayEnd> GatewayEnd::start(const XSpec& spec, const std::vect
     if (launch.forks && !other) {
       auto [ours, theirs] = base::socket_pair();
       stream = std::move(ours);
-      far_end = forks.fork(launch, std::move(theirs));
+      base::Fd stdout_out;
+      if (launch.captures_stdout) {
+        std::tie(stdout_pipe, stdout_out) = base::make_pipe();
+      }
+      far_end = forks.fork(launch, std::move(theirs), std::move(stdout_out));
     } else if (other) {
       auto [ours, relayed] = base::socket_pair();
       stream = std::move(ours);
@@ -122,6 +136,7 @@ std::shared_ptr<GatewayEnd> GatewayEnd::start(const XSpec& spec, const std::vect
     } else {
       transport::Link link = transport::open(launch);
       stream = std::move(link.stream);
+      stdout_pipe = std::move(link.stdout_pipe);
       far_end = std::make_shared<LocalProcess>(std::move(link.process), std::move(link.stderr_pipe), loop);
     }
   }
@@ -132,13 +147,16 @@ std::shared_ptr<GatewayEnd> GatewayEnd::start(const XSpec& spec, const std::vect
   if (rings) {
     end->connection_->offer_rings();
   }
+  if (stdout_pipe) {
+    end->output_ = std::make_shared<WorkerOutput>(std::move(stdout_pipe), end->connection_);
+  }
   end->run(std::move(first), hello_follows, trace);
   return end;
 }
 
 // The interpreter of a plain `popen` that is started where this worker is.
 transport::LocalPython GatewayEnd::python_for_others(const transport::LocalPython& ours) const {
-  const bool native = info_->implementation == "native";
+  const bool native = is_native();
   return {.executable = info_->executable,
           .native_module = native ? ours.native_module : "",
           .options = native ? ours.options : std::vector<std::string>(),
@@ -201,6 +219,7 @@ GatewayEnd::~GatewayEnd() {
   loop_->unwatch(end_watch_);
   try {
     far_end_->let_go();
+    finish_output();
     connection_->finish("gateway " + id_ + " was dropped");
   } catch (const std::exception&) {  // no memory to say so
     connection_->shut_down();
@@ -370,6 +389,7 @@ void GatewayEnd::finish() {
   } catch (const std::exception& error) {
     text += std::string(", and why cannot be found out: ") + error.what();
   }
+  finish_output();
   connection_->finish(text);
 }
 
@@ -476,7 +496,19 @@ void GatewayEnd::join(const base::Wait& wait) {
   }
 }
 
+// Before the connection is: the dispatcher runs what there is to be run until then.
+void GatewayEnd::finish_output() noexcept {
+  try {
+    if (output_) {
+      output_->finish();
+    }
+  } catch (const std::exception&) {
+    // For want of memory: the function is not called any more.
+  }
+}
+
 void GatewayEnd::finish_terminated() {
+  finish_output();
   connection_->finish("gateway " + id_ + " (" + launch_.spec + ") was terminated by this side");
 }
 

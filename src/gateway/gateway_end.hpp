@@ -10,6 +10,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include <execnet/remote_info.hpp>
 #include <execnet/xspec.hpp>
@@ -20,6 +21,7 @@
 #include "connection/connection.hpp"
 #include "gateway/far_end.hpp"
 #include "gateway/fork_servers.hpp"
+#include "gateway/worker_output.hpp"
 #include "loop/loop.hpp"
 #include "transport/transport.hpp"
 
@@ -74,6 +76,12 @@ class GatewayEnd final : public ConnectionOwner, public std::enable_shared_from_
   Dict remote_status(const base::Wait& wait);
   void reconfigure(StringConfig strings);
 
+  // Has what the worker prints given to `take`: see WorkerOutput::begin. REQUIRES: its specification has
+  // stdout=callback, and the call is the first.
+  [[nodiscard]] bool begin_output(WorkerOutput::Take take, bool in_greenlet) {
+    return output_->begin(std::move(take), in_greenlet);
+  }
+
   // Tells the worker to end. Once; never waits.
   void exit();
   [[nodiscard]] bool hasreceiver() const;
@@ -95,10 +103,12 @@ class GatewayEnd final : public ConnectionOwner, public std::enable_shared_from_
   GatewayEnd(const XSpec& spec, const std::shared_ptr<GatewayEnd>& leader, transport::Launch launch,
              std::shared_ptr<FarEnd> far_end, base::Fd stream, std::shared_ptr<loop::Loop> loop);
   void run(base::Buffer first, bool hello_follows, const std::shared_ptr<const TraceOutput>& trace);
+  [[nodiscard]] bool is_native() const { return info_->implementation == "native"; }
   [[nodiscard]] transport::LocalPython python_for_others(const transport::LocalPython& ours) const;
   void on_far_end_ended();
   void unwatch_end();
   void finish();
+  void finish_output() noexcept;
   // "gateway gw0 (popen) is gone: killed by SIGKILL; last on its stderr: ..."
   [[nodiscard]] std::string cause();
   [[noreturn]] void fail_start(const std::string& why, const base::Wait& wait);
@@ -110,6 +120,7 @@ class GatewayEnd final : public ConnectionOwner, public std::enable_shared_from_
   const std::shared_ptr<loop::Loop> loop_;
   const std::shared_ptr<FarEnd> far_end_;
   const std::shared_ptr<Connection> connection_;
+  std::shared_ptr<WorkerOutput> output_;  // constant from run() on; null: nobody takes what the worker prints
   loop::Loop::Id end_watch_ = 0;
 
   // Guarded by the connection's mutex until wait_started has returned; constant after that.

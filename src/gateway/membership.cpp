@@ -40,6 +40,16 @@ std::string to_text(base::Seconds seconds) {
   return {text.data(), std::to_chars(text.data(), text.data() + text.size(), seconds.count()).ptr};
 }
 
+// Whether a function of the program takes what its worker prints.
+void set_output(XSpec& spec, bool is_taken) {
+  if (is_taken) {
+    spec.set("stdout", transport::kCallback);
+  } else if (spec.get("stdout") == transport::kCallback) {
+    throw SpecError("stdout=callback in specification \"" + transport::without_secrets(spec.text()) +
+                    "\", and no function: in Python set it as spec.stdout, in C++ give it to makegateway()");
+  }
+}
+
 bool can_share_carrier(const XSpec& a, const XSpec& b) {
   return a.get("ssh") == b.get("ssh") && a.get("ssh_config") == b.get("ssh_config") &&
          a.get("python") == b.get("python") && a.grace() == b.grace() && a.keeps_detached() == b.keeps_detached();
@@ -194,7 +204,15 @@ std::shared_ptr<GatewayEnd> Membership::carrier(const XSpec& spec, bool may_ask,
 }
 
 Gateways Membership::start(std::vector<XSpec> requested, const base::Wait& wait,
-                           const std::vector<std::vector<std::string>>& commands) {
+                           const std::vector<std::vector<std::string>>& commands, const std::vector<bool>& outputs) {
+  for (std::size_t i = 0; i < requested.size(); ++i) {
+    set_output(requested[i], i < outputs.size() && outputs[i]);
+    if (i < commands.size() && !commands[i].empty() && requested[i].needs_socket()) {
+      throw SpecError("\"" + transport::without_secrets(requested[i].text()) +
+                      "\" wants its stream on a socket, and a command line that a program has made takes it from "
+                      "standard input: leave out transport=socket and stdin=inherit");
+    }
+  }
   const auto [specs, terminations] = reserve(std::move(requested));
   const auto all_specs = std::cref(specs);  // a structured binding cannot be captured
   std::exception_ptr failure;
@@ -216,7 +234,7 @@ Gateways Membership::start(std::vector<XSpec> requested, const base::Wait& wait,
   const bool may_ask = may_ask_at_once(specs);
   Starting starting(specs, may_ask, launch, announce, wait);
   try {
-    base::make_room_for_descriptors(specs.size() * kDescriptors + kForOneStart);
+    base::make_room_for_descriptors(specs.size() * kDescriptors + outputs.size() + kForOneStart);
     base::expect_descriptors(specs.size() *
                              kExpectedOfEach);  // before the loop's thread is there, if these are the first
     const auto servers = fork_servers();

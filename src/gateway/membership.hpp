@@ -40,8 +40,11 @@ class Membership {
   void allocate_id(XSpec& spec);
   // `commands`, if there are any, is a command line for each specification, in place of ours; an empty one is none. It
   // is to run transport::kBootstrapLine. REQUIRES of a specification that has one: no via, no socket, no preload.
+  // `outputs`, if there are any, says for each whether GatewayEnd::begin_output() will be called: until then its worker
+  // can print no more than a pipe holds.
   std::vector<std::shared_ptr<GatewayEnd>> start(std::vector<XSpec> specs, const base::Wait& wait,
-                                                 const std::vector<std::vector<std::string>>& commands = {});
+                                                 const std::vector<std::vector<std::string>>& commands = {},
+                                                 const std::vector<bool>& outputs = {});
   // Those that are just being started, too: start() throws then.
   bool terminate(std::optional<base::Seconds> timeout, const base::Wait& wait);
   // Terminates what is left, in about a second: for the owner, when it goes.

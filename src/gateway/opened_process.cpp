@@ -20,8 +20,8 @@ constexpr std::size_t kMostSources = std::size_t{128} * 1024;
 
 transport::Launch launch_of(const base::Buffer& payload) {
   const Tuple request = decode_value(payload.view()).as<Tuple>();
-  if (request.size() != 6) {
-    throw wire::ProtocolError("OPEN without (argv, env, stream on stdio, sources, grace, keeps detached)");
+  if (request.size() != 7) {
+    throw wire::ProtocolError("OPEN without (argv, env, stream on stdio, beside, sources, grace, keeps detached)");
   }
   transport::Launch launch;
   for (const Value& word : request[0].as<std::vector<Value>>()) {
@@ -31,10 +31,14 @@ transport::Launch launch_of(const base::Buffer& payload) {
     launch.env.emplace_back(name.as<Bytes>().view(), value.as<Bytes>().view());
   }
   launch.stream_on_stdio = request[2].as<bool>();
+  launch.beside = request[3].as<bool>();
+  if (!launch.stream_on_stdio && !launch.beside) {
+    throw wire::ProtocolError("OPEN without a stream");
+  }
   launch.native = true;  // what comes before the first frame comes from the coordinator
-  if (!request[3].is_none()) {
+  if (!request[4].is_none()) {
     launch.forks = true;
-    launch.sources = request[3].as<Bytes>().view();
+    launch.sources = request[4].as<Bytes>().view();
     if (launch.sources.empty() || launch.sources.size() > kMostSources) {
       throw wire::ProtocolError("OPEN with sources of " + std::to_string(launch.sources.size()) + " bytes");
     }
@@ -42,8 +46,8 @@ transport::Launch launch_of(const base::Buffer& payload) {
   if (launch.argv.empty()) {
     throw wire::ProtocolError("OPEN without a program");
   }
-  launch.leniency = {.grace = std::chrono::milliseconds(request[4].as<std::int64_t>()),
-                     .keeps_detached = request[5].as<bool>()};
+  launch.leniency = {.grace = std::chrono::milliseconds(request[5].as<std::int64_t>()),
+                     .keeps_detached = request[6].as<bool>()};
   if (launch.leniency.grace < std::chrono::milliseconds(0) || launch.leniency.grace > XSpec::kMostSeconds) {
     throw wire::ProtocolError("OPEN with a grace of " + std::to_string(launch.leniency.grace.count()) + " ms");
   }

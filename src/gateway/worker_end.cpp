@@ -95,7 +95,7 @@ void WorkerEnd::on_hello(Lock& lock, base::Buffer payload) {
   if (setup.grace < std::chrono::milliseconds(0) || setup.grace > XSpec::kMostSeconds) {
     throw wire::ProtocolError("HELLO with a grace of " + std::to_string(setup.grace.count()) + " ms");
   }
-  setup.null_stdout = hello.at("stdout").as<std::string>() == "null";
+  setup.streams = StandardStreams::from_hello(hello);
   if (const auto window = optional<std::int64_t>(hello.at("window"))) {
     if (*window < 1) {
       throw wire::ProtocolError("HELLO with a window of " + std::to_string(*window) + " bytes");

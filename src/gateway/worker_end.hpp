@@ -27,6 +27,7 @@
 #include "connection/channel_handle.hpp"
 #include "connection/connection.hpp"
 #include "gateway/opened_process.hpp"
+#include "gateway/standard_streams.hpp"
 #include "loop/loop.hpp"
 
 namespace execnet::core {
@@ -40,14 +41,14 @@ struct WorkerSetup {
   std::map<std::string, std::string> env;
   bool dont_write_bytecode = false;
   std::chrono::milliseconds grace{0};  // for code that was interrupted since the coordinator is gone
-  bool null_stdout = false;            // what is written to descriptor 1 is for nobody
+  StandardStreams streams;
   TraceTo trace = TraceTo::kNowhere;
 
   // Whether tasks run in greenlets of the main thread.
   [[nodiscard]] bool in_greenlets() const { return execmodel == "gevent" || execmodel == "eventlet"; }
   // Whether it takes the interpreter to make the process what is wanted.
   [[nodiscard]] bool changes_interpreter() const {
-    return chdir || nice || !env.empty() || dont_write_bytecode ||
+    return chdir || nice || !env.empty() || dont_write_bytecode || streams.any_closed() ||
            (execmodel != "thread" && execmodel != "main_thread_only");
   }
 };

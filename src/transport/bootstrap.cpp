@@ -144,6 +144,12 @@ std::string stdin_line(std::string_view hello) {
                         "run_on_stdio(" + base64(hello) + "," + base64(worker_source_gz()) + "," + beside() + ")");
 }
 
+std::string pure_socket_line(const std::optional<WorkerCode>& code) {
+  const std::string stream = std::to_string(kStreamFd);
+  return kWithoutDirectory + ("import os;i=os.fdopen(" + stream + ",\"rb\");") + run_worker(code) + "g[\"serve\"](i," +
+         stream + "," + std::to_string(kStderrFd) + ")";
+}
+
 std::string pure_line(const std::optional<WorkerCode>& code) {
   // Duplicates: the worker gives 0 and 1 to the code it runs and keeps these.
   return kWithoutDirectory + std::string("import os;i=os.fdopen(os.dup(0),\"rb\");") + run_worker(code) +

@@ -27,6 +27,9 @@ std::string fork_server_line(const std::vector<std::string>& modules, std::strin
 // quote.
 std::string pure_line(const std::optional<WorkerCode>& code = {});
 
+// The same on kStreamFd only.
+std::string pure_socket_line(const std::optional<WorkerCode>& code = {});
+
 // The line for a `socketserver.py` of the released execnet: worker/line_worker.py, and a call of it. Nothing may
 // follow the line until the worker answers, because the server's buffered reader might swallow that. So it also
 // contains `hello`, the coordinator's HELLO frame. If the server can fork, a child runs the worker.

@@ -177,6 +177,26 @@ TEST(PopenLaunch, OnlyANativeWorkerHasTheStreamBesideItsStandardDescriptors) {
   EXPECT_TRUE(launch("popen").stream_on_stdio);
 }
 
+TEST(PopenLaunch, TransportSaysWhereTheStreamIs) {
+  const LocalPython local{.executable = "/opt/python3", .native_module = "/opt/_core.so"};
+  const Launch stdio = launch("popen//transport=stdio", local);
+  EXPECT_TRUE(stdio.stream_on_stdio);
+  EXPECT_FALSE(stdio.beside);
+  EXPECT_FALSE(stdio.native) << "which needs a socket, and there may be pipes between";
+  EXPECT_EQ(stdio.argv.back(), pure_line());
+  for (const char* spec : {"popen//python=py//transport=socket", "popen//python=py//stdin=inherit"}) {
+    const Launch socket = launch(spec, local);
+    EXPECT_FALSE(socket.stream_on_stdio) << spec;
+    EXPECT_TRUE(socket.beside) << spec;
+    EXPECT_EQ(socket.argv.back(), pure_socket_line()) << spec;
+  }
+  EXPECT_EQ(launch("popen//transport=socket", local).argv, launch("popen", local).argv);
+  EXPECT_TRUE(launch("popen//stdin=inherit", local).inherits_stdin);
+  EXPECT_FALSE(launch("popen", local).inherits_stdin);
+  EXPECT_TRUE(launch("popen//stdout=callback").captures_stdout);
+  EXPECT_FALSE(launch("popen//stdout=inherit").captures_stdout);
+}
+
 TEST(Launch, ItsGuardHasTheGraceOfTheSpecAndKeepsWhatIsDetachedHere) {
   EXPECT_EQ(launch("popen").leniency.grace, XSpec::kGrace);
   EXPECT_FALSE(launch("popen").leniency.keeps_detached);

@@ -4,8 +4,10 @@
 #include <algorithm>
 #include <cctype>
 #include <execnet/error.hpp>
+#include <tuple>
 
 #include "base/syscall.hpp"
+#include "base/utf8.hpp"
 #include "process/spawn.hpp"
 #include "transport/bootstrap.hpp"
 #include "transport/fork_server_source.hpp"
@@ -58,11 +60,7 @@ std::string command_line(const Launch& launch) {
     line += (line.empty() ? "" : " ") + shell_quote(word);
   }
   if (line.size() > kCommandLength) {
-    std::size_t size = kCommandLength - 3;
-    while (size > 0 && (static_cast<unsigned char>(line[size]) & 0xc0U) == 0x80U) {
-      --size;  // Not inside of a UTF-8 sequence.
-    }
-    line = line.substr(0, size) + "...";
+    line = line.substr(0, base::whole_characters(line, kCommandLength - 3)) + "...";
   }
   for (char& c : line) {
     if (std::iscntrl(static_cast<unsigned char>(c)) != 0) {
@@ -91,25 +89,37 @@ Link start(const Launch& launch) {
   auto [ours, theirs] = base::socket_pair();
   auto [stderr_in, stderr_out] = base::make_pipe();
   const base::Fd null(base::check("open", [] { return ::open("/dev/null", O_RDWR | O_CLOEXEC); }, "/dev/null"));
-  const auto standard = [&](int fd) { return base::has_standard(fd) ? fd : null.get(); };
+  base::Fd stdout_in;
+  base::Fd stdout_out;
+  if (launch.captures_stdout && !launch.forks) {
+    std::tie(stdout_in, stdout_out) = base::make_pipe();
+  }
+  const auto standard = [&](int fd) {
+    return fd == STDOUT_FILENO && stdout_out ? stdout_out.get() : base::has_standard(fd) ? fd : null.get();
+  };
   process::SpawnRequest request{.argv = launch.argv,
                                 .set_env = launch.env,
-                                .fds = {{launch.stream_on_stdio ? theirs.get() : null.get(), STDIN_FILENO},
-                                        {stderr_out.get(), STDERR_FILENO},
-                                        {theirs.get(), kStreamFd},
-                                        {standard(STDERR_FILENO), kStderrFd}},
+                                .fds = {{launch.stream_on_stdio  ? theirs.get()
+                                         : launch.inherits_stdin ? standard(STDIN_FILENO)
+                                                                 : null.get(),
+                                         STDIN_FILENO},
+                                        {stderr_out.get(), STDERR_FILENO}},
                                 .isolate = launch.isolate,
                                 .leniency = launch.leniency};
-  if (launch.stream_on_stdio && !launch.forks) {  // a fork server writes to its standard input, a socket
-    request.fds.insert(request.fds.end(), {{theirs.get(), STDOUT_FILENO}, {standard(STDOUT_FILENO), kStdoutFd}});
-  } else {
-    request.fds.emplace_back(standard(STDOUT_FILENO), STDOUT_FILENO);
+  const bool stdout_is_stream = launch.stream_on_stdio && !launch.forks;  // a fork server writes to its 0, a socket
+  request.fds.emplace_back(stdout_is_stream ? theirs.get() : standard(STDOUT_FILENO), STDOUT_FILENO);
+  if (launch.beside) {
+    request.fds.insert(request.fds.end(), {{theirs.get(), kStreamFd}, {standard(STDERR_FILENO), kStderrFd}});
+    if (stdout_is_stream) {
+      request.fds.emplace_back(standard(STDOUT_FILENO), kStdoutFd);
+    }
   }
 
   Link link;
   link.process = process::spawn(request);
   link.stream = std::move(ours);
   link.stderr_pipe = std::move(stderr_in);
+  link.stdout_pipe = std::move(stdout_in);
   return link;
 }
 

@@ -78,6 +78,26 @@ TEST(Open, ARemoteOneHasTheStreamOnStandardInputAndOutput) {
   EXPECT_EQ(link.process->wait(soon()), process::ExitStatus{});
 }
 
+TEST(Open, WithNothingBesideTheStreamIsOnStandardInputAndOutputOnly) {
+  Launch launch = shell_launch("for n in 3 4 5; do test -e /dev/fd/$n && echo $n >&2; done; exec cat", true);
+  launch.beside = false;
+  const Link link = open(launch);
+  say(link, "ping");
+  EXPECT_EQ(read_all(link.stream.get()), "ping");
+  EXPECT_EQ(read_all(link.stderr_pipe.get()), "");
+}
+
+TEST(Open, WhatIsPrintedComesThroughAPipeWhereThatIsWanted) {
+  for (const bool on_stdio : {false, true}) {
+    Launch launch = shell_launch(on_stdio ? "echo printed >&5" : "echo printed", on_stdio);
+    launch.captures_stdout = true;
+    const Link link = open(launch);
+    EXPECT_EQ(read_all(link.stdout_pipe.get()), "printed\n");
+    EXPECT_EQ(read_all(link.stream.get()), "");
+  }
+  EXPECT_FALSE(open(shell_launch("true", false)).stdout_pipe);
+}
+
 TEST(Open, OnlyThePureWorkerIsSentItsSource) {
   Launch launch = shell_launch("exec cat >/dev/null", true);
   EXPECT_TRUE(preamble(launch).empty());

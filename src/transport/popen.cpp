@@ -69,7 +69,11 @@ Launch popen_launch(const XSpec& spec, const LocalPython& python) {
   }
   launch.isolate = spec.has("isolate");
   launch.leniency.keeps_detached = spec.keeps_detached();  // ssh, say, is not to leave anything
-  launch.native = !chosen && !python.executable.empty() && !python.native_module.empty();
+  // What a native worker speaks over has to be a socket, and what stands before the interpreter may relay with pipes.
+  launch.beside = spec.get("transport") != "stdio";
+  launch.native = !chosen && launch.beside && !python.executable.empty() && !python.native_module.empty();
+  launch.inherits_stdin = spec.get("stdin") == "inherit";
+  launch.captures_stdout = spec.get("stdout") == kCallback;
   // Who is told -P is to stay without the working directory.
   const bool left_out = std::find(launch.argv.begin(), launch.argv.end(), "-P") != launch.argv.end();
   if ((!launch.native || python.imports_first) && !left_out && !spec.env().contains(kSafePath) && !is_set(kSafePath)) {
@@ -81,7 +85,7 @@ Launch popen_launch(const XSpec& spec, const LocalPython& python) {
   }
   launch.argv.emplace_back("-c");
   launch.forks = spec.has("preload");
-  launch.stream_on_stdio = launch.forks || !launch.native;
+  launch.stream_on_stdio = launch.forks || !(launch.native || spec.needs_socket());
   // Not for a fork server, which compiles once for all: its sources are to fit into a socket.
   const std::optional<WorkerCode> code = launch.native || launch.forks ? std::nullopt : python.worker_code;
   launch.worker_code = code ? code->code_gz : "";
@@ -89,7 +93,9 @@ Launch popen_launch(const XSpec& spec, const LocalPython& python) {
     launch.argv.push_back(
         fork_server_line(preloaded_modules(spec), launch.native ? python.native_module : "", spec.grace()));
   } else {
-    launch.argv.push_back(launch.native ? native_line(python.native_module) : pure_line(code));
+    launch.argv.push_back(launch.native            ? native_line(python.native_module)
+                          : launch.stream_on_stdio ? pure_line(code)
+                                                   : pure_socket_line(code));
   }
   return launch;
 }

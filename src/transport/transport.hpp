@@ -39,6 +39,9 @@ struct Launch {
   std::vector<std::string> argv;
   std::vector<std::pair<std::string, std::string>> env;
   bool stream_on_stdio = false;  // the protocol is on descriptors 0 and 1, too, else on kStreamFd only
+  bool beside = true;            // with it on 0 and 1: kStreamFd, kStderrFd and kStdoutFd are there as well
+  bool captures_stdout = false;  // what the worker prints comes here, through a pipe
+  bool inherits_stdin = false;   // descriptor 0 is this program's, else empty, if the protocol is not there
   bool isolate = false;          // in a PID namespace of its own
   process::Leniency leniency;    // of its guard
   bool native = false;           // the worker is our extension; else worker.py is sent first
@@ -57,6 +60,9 @@ struct Launch {
 inline constexpr int kStreamFd = 3;
 inline constexpr int kStderrFd = 4;
 inline constexpr int kStdoutFd = 5;
+
+// The value of the key stdout in the specification of a worker whose output a function of the program takes.
+inline constexpr const char* kCallback = "callback";
 
 // From 3.13 on, Python imports `linecache` for what is on the command line, before it runs that, and with the working
 // directory on the path. A variable, of 3.11, leaves the directory out. So it is in the environment of a new
@@ -97,6 +103,7 @@ Launch launch_of(const XSpec& spec, const LocalPython& python, std::vector<std::
 struct Link {
   base::Fd stream;       // stream socket; both directions
   base::Fd stderr_pipe;  // read end of what the started process writes to its stderr
+  base::Fd stdout_pipe;  // the same of its stdout, with Launch::captures_stdout; of a fork server there is none
   std::shared_ptr<process::Process> process;
 };
 

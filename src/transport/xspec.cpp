@@ -36,7 +36,10 @@ constexpr std::string_view kKeys[] = {"popen",
                                       "dont_write_bytecode",
                                       "ssh_config",
                                       "execmodel",
+                                      "transport",
+                                      "stdin",
                                       "stdout",
+                                      "stderr",
                                       "window",
                                       "isolate",
                                       "preload",
@@ -184,6 +187,45 @@ std::string XSpec::type() const {
   return given[0];
 }
 
+void XSpec::validate_choice(const std::string& key, std::initializer_list<std::string_view> choices) const {
+  const auto value = get(key);
+  if (!value || std::find(choices.begin(), choices.end(), *value) != choices.end()) {
+    return;
+  }
+  std::string forms;
+  for (const std::string_view choice : choices) {
+    forms += (forms.empty() ? "" : " or ") + key + "=" + std::string(choice);
+  }
+  refuse("unknown " + key + "=" + *value, text_, "the form is " + forms);
+}
+
+void XSpec::validate_streams(const std::string& kind) const {
+  validate_choice("transport", {"socket", "stdio"});
+  validate_choice("stdin", {"inherit", "close", "devnull"});
+  if (get("stdout") != transport::kCallback) {
+    validate_choice("stdout", {"inherit", "close", "devnull", "null", "stderr"});
+  }
+  validate_choice("stderr", {"inherit", "close", "devnull"});
+  const auto way = get("transport");
+  if (way == "socket" && kind.ends_with("ssh")) {
+    refuse("transport=socket with " + kind + "=", text_,
+           "ssh passes on no more than standard input and output: leave out transport=");
+  }
+  if (way == "stdio" && (kind == "socket" || has("preload"))) {
+    refuse("transport=stdio with " + std::string(has("preload") ? "preload" : kind), text_,
+           "its worker is given a socket: leave out transport=");
+  }
+  const std::string elsewhere = kind != "popen" ? kind : has("via") ? "via=" : way == "stdio" ? "transport=stdio" : "";
+  if (get("stdin") == "inherit" && (!elsewhere.empty() || has("preload"))) {
+    refuse("stdin=inherit with " + (elsewhere.empty() ? "preload" : elsewhere), text_,
+           "only a popen worker that this program starts itself can have its standard input");
+  }
+  if (get("stdout") == transport::kCallback && !elsewhere.empty()) {
+    refuse("a function for stdout with " + elsewhere, text_,
+           "the output of popen workers that are started here, with more than standard input and output, can be had");
+  }
+}
+
 void XSpec::validate_socket() const {
   if (has("via")) {
     refuse("both socket and via=", text_, "sockets are connected from this machine: leave out via=");
@@ -273,9 +315,9 @@ std::optional<std::chrono::milliseconds> XSpec::connect_timeout() const { return
 void XSpec::validate() const {
   const std::string kind = type();
   static constexpr std::string_view kNeedValue[] = {
-      "ssh",        "vagrant_ssh", "id",        "python", "chdir",    "nice",
-      "ssh_config", "profile",     "execmodel", "stdout", "via",      "installvia",
-      "isolate",    "window",      "limits",    "grace",  "detached", "connect_timeout"};
+      "ssh",     "vagrant_ssh", "id",     "python",     "chdir",     "nice",     "ssh_config",
+      "profile", "execmodel",   "via",    "installvia", "transport", "stdin",    "stdout",
+      "stderr",  "isolate",     "window", "limits",     "grace",     "detached", "connect_timeout"};
   for (const std::string_view name : kNeedValue) {
     const std::string key(name);
     if (has(key) && get(key).value_or("").empty()) {
@@ -302,9 +344,7 @@ void XSpec::validate() const {
   static_cast<void>(limits());
   static_cast<void>(grace());
   static_cast<void>(connect_timeout());
-  if (const auto out = get("stdout"); out && *out != "inherit" && *out != "null") {
-    refuse("unknown stdout=" + *out, text_, "the form is stdout=inherit or stdout=null");
-  }
+  validate_streams(kind);
   if (const auto detached = get("detached"); detached && *detached != "kill" && *detached != "keep") {
     refuse("unknown detached=" + *detached, text_, "the form is detached=keep or detached=kill");
   }

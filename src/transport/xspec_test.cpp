@@ -203,6 +203,12 @@ TEST(XSpec, ValidateAcceptsWhatMakesSense) {
                            "ssh=-o 'ProxyCommand=nc %h %p' host//ssh_config=file",
                            "popen//anything=else",
                            "popen//via=gw0",
+                           "popen//transport=stdio",
+                           "popen//preload//transport=socket",
+                           "ssh=host//transport=stdio//stdin=close//stdout=stderr//stderr=devnull",
+                           "socket=host:8888//transport=socket",
+                           "popen//stdin=inherit//stdout=null",
+                           "popen//stdout=callback//preload",
                            "ssh=host//via=gw0",
                            "vagrant_ssh=box//ssh_config=file",
                            "socket=host:8888",
@@ -213,9 +219,10 @@ TEST(XSpec, ValidateAcceptsWhatMakesSense) {
 }
 
 TEST(XSpec, ValidateRefusesWhatCannotWork) {
-  for (const char* text : {"ssh", "ssh=", "popen//id", "popen//id=", "popen//python=", "popen//python",
-                           "popen//chdir=", "ssh=host//ssh_config=", "popen//nice", "popen//window",
-                           "popen//window=", "popen//grace", "popen//grace=", "popen//detached", "popen//detached="}) {
+  for (const char* text :
+       {"ssh", "ssh=", "popen//id", "popen//id=", "popen//python=", "popen//python", "popen//transport",
+        "popen//stdin=", "popen//stderr", "popen//stdout=", "popen//chdir=", "ssh=host//ssh_config=", "popen//nice",
+        "popen//window", "popen//window=", "popen//grace", "popen//grace=", "popen//detached", "popen//detached="}) {
     EXPECT_TRUE(contains(validate_refusal(text), "=value")) << text;
   }
   for (const char* text :
@@ -236,6 +243,19 @@ TEST(XSpec, ValidateRefusesWhatCannotWork) {
     EXPECT_TRUE(contains(validate_refusal(text), "the form is detached=keep or detached=kill")) << text;
   }
   EXPECT_TRUE(contains(validate_refusal("popen//detached=keep//isolate=pidns"), "detached=keep with isolate="));
+  for (const char* text : {"ssh=host//transport=socket", "vagrant_ssh=box//transport=socket",
+                           "socket=host:8888//transport=stdio", "popen//preload//transport=stdio"}) {
+    EXPECT_TRUE(contains(validate_refusal(text), "leave out transport=")) << text;
+  }
+  for (const char* text :
+       {"popen//transport=pipe", "popen//stdin=stderr", "popen//stdout=file", "popen//stderr=null"}) {
+    EXPECT_TRUE(contains(validate_refusal(text), "the form is ")) << text;
+  }
+  for (const char* text : {"ssh=host//stdin=inherit", "popen//via=gw0//stdin=inherit", "popen//preload//stdin=inherit",
+                           "popen//transport=stdio//stdin=inherit", "ssh=host//stdout=callback",
+                           "popen//via=gw0//stdout=callback", "popen//transport=stdio//stdout=callback"}) {
+    EXPECT_TRUE(contains(validate_refusal(text), " with ")) << text;
+  }
   EXPECT_TRUE(contains(validate_refusal("popen//python='a"), "no closing quote"));
   EXPECT_TRUE(contains(validate_refusal("popen//python=  "), "no program"));
   EXPECT_TRUE(contains(validate_refusal("ssh=-oProxyCommand=evil"), "no host"));

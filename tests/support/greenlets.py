@@ -372,6 +372,22 @@ def callbacks_get_the_end(group: execnet.Group) -> None:
     assert items == ["the end"]
 
 
+def output(group: execnet.Group) -> None:
+    """What a worker prints is taken in the thread of the hub, and who takes it may wait."""
+    calls: list[object] = []
+
+    def take(text: str) -> None:
+        turns(5)
+        calls.append((text, threading.get_native_id()))
+
+    spec = execnet.XSpec(popen())
+    spec.stdout = take
+    gateway = group.makegateway(spec)
+    gateway.remote_exec("print('printed'); channel.send(1)").receive(timeout=20)
+    group.terminate(timeout=20)
+    assert calls == [("printed\n", os.getpid())], calls
+
+
 def receive_queue(group: execnet.Group) -> None:
     gateway = group.makegateway(popen())
     channels = execnet.MultiChannel([gateway.remote_exec(f"channel.send({i})") for i in range(3)])
@@ -602,6 +618,7 @@ HERE = (
     lost_worker,
     callbacks,
     callbacks_get_the_end,
+    output,
     receive_queue,
     other_thread,
     forked,
@@ -613,6 +630,7 @@ MONKEY_PATCHED = (
     makegateway,
     terminate,
     callbacks,
+    output,
     receive_queue,
     other_thread,
 )

@@ -44,6 +44,8 @@ def groups(spec: execnet.XSpec) -> None:
     assert_type(group.makegateway(), execnet.Gateway)
     assert_type(group.makegateway(spec), execnet.Gateway)
     assert_type(group.makegateway("popen"), execnet.Gateway)
+    spec.stdout = print
+    spec.stdout = "devnull"
     assert_type(execnet.Group(grace=5).grace, float)
     group.grace = 5
     assert_type(group.execmodel.backend, str)

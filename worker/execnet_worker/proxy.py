@@ -24,7 +24,7 @@ class OpenedProcess(object):
 
     def __init__(self, connection, channel, request):
         self._connection, self._channel, self._state = connection, channel, channel._state
-        self._argv, self._env, _, self._sources, grace, self._keep_detached = request
+        self._argv, self._env, _, _, self._sources, grace, self._keep_detached = request
         self._grace = grace / 1000.0
         self._process = self._server = None
         self._stream = self._stderr = self._output = None
@@ -186,11 +186,11 @@ class OpenedProcess(object):
 
 def check_open(request):
     """Throws ProtocolError unless it is what OPEN has to carry for a pure worker."""
-    if type(request) is tuple and len(request) == 6:
-        argv, env, stdio, sources, grace, keep_detached = request
-        ending = type(grace) in INTEGERS and type(keep_detached) is bool
+    if type(request) is tuple and len(request) == 7:
+        argv, env, stdio, beside, sources, grace, keep_detached = request
+        ending = type(beside) is bool and type(grace) in INTEGERS and type(keep_detached) is bool
         if type(argv) is list and argv and type(env) is dict and stdio is True and ending:
             words = argv + list(env) + list(env.values()) + ([] if sources is None else [sources])
             if all(isinstance(word, bytes) for word in words) and len(sources or b"") <= MOST_SOURCES:
                 return
-    raise ProtocolError("OPEN without (argv, env, True, sources, grace, keeps detached)")
+    raise ProtocolError("OPEN without (argv, env, True, beside, sources, grace, keeps detached)")

@@ -30,6 +30,7 @@ from .greenlets import GREEN, Greenlets
 from .guard import fork_under_guard
 from .imports import INSTALLED, restore_working_directory
 from .sources import format_error
+from .standard_streams import names_no_stream, set_standard_streams
 from .system import (
     LOST_MOMENT,
     PY3,
@@ -56,7 +57,9 @@ HELLO_TYPES = {
     "nice": (int, type(None)),
     "env": (dict,),
     "dont_write_bytecode": (bool,),
+    "stdin": (str,),
     "stdout": (str,),
+    "stderr": (str,),
     "grace": INTEGERS,  # milliseconds
     "detached": (str,),
     "window": INTEGERS + (type(None),),
@@ -74,6 +77,9 @@ def read_hello(messages):
     for key, types in HELLO_TYPES.items():
         if type(hello) is not dict or type(hello.get(key)) not in types:
             raise ProtocolError("HELLO without a proper %r" % key)
+    wrong = names_no_stream(hello)
+    if wrong is not None:
+        raise ProtocolError("HELLO without a proper %r" % wrong)
     return hello
 
 
@@ -101,10 +107,6 @@ def apply_hello(hello):
         for name, value in hello["env"].items():
             step = "env:%s=***" % name  # it may be secret
             os.environ[name] = value
-        if hello["stdout"] == "null":
-            null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, 1)
-            os.close(null)
         sys.dont_write_bytecode = hello["dont_write_bytecode"] or sys.dont_write_bytecode
         step = "execmodel=%s" % hello["execmodel"]
         if hello["execmodel"] in GREEN:
@@ -174,6 +176,7 @@ def serve(stream, write_fd, stderr_fd, beside=()):
     """
     # Until the main thread is ready to be interrupted.
     sigint = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    has_stdout = True
     if stderr_fd is None:
         if beside and came_along(stream.fileno(), beside):
             os.close(write_fd)
@@ -182,6 +185,7 @@ def serve(stream, write_fd, stderr_fd, beside=()):
             stderr_fd, stdout_fd = beside[1:]
         else:
             stdout_fd = os.dup(2)
+            has_stdout = False
         # The code that runs here must not get at the stream.
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, 0)
@@ -203,6 +207,9 @@ def serve(stream, write_fd, stderr_fd, beside=()):
     if stderr_fd is None:  # before anything else runs here, and there is anything to be guarded
         fork_under_guard(stream.fileno(), grace, hello["detached"] == "keep")
     wrong = apply_hello(hello)
+    if hello["stdout"] == "callback" and not has_stdout:
+        wrong = "a function for stdout: what stands before this interpreter passes on no more than standard input and "
+        wrong += "output, and what is printed goes to stderr"
     if wrong is not None:
         connection.say_hello({u"protocol": PROTOCOL, u"error": portable(wrong)})
         sys.exit(1)
@@ -211,6 +218,7 @@ def serve(stream, write_fd, stderr_fd, beside=()):
         flush(sys.stderr)
         os.dup2(stderr_fd, 2)
         os.close(stderr_fd)
+    set_standard_streams(hello)
     if hello["window"] is not None:
         connection.window = hello["window"]
     connection.trace = open_trace(hello["debug"], hello["id"])

@@ -6,7 +6,7 @@ import sys
 
 from .system import PY3
 
-NAMES = {
+STANDARD_STREAMS = {
     "stdin": ("inherit", "devnull", "close"),
     "stdout": ("inherit", "devnull", "close", "stderr", "callback"),
     "stderr": ("inherit", "devnull", "close"),
@@ -15,7 +15,7 @@ NAMES = {
 
 def names_no_stream(hello):
     """Which of its keys has a value that is none of these, or None."""
-    wrong = [key for key in sorted(NAMES) if hello[key] not in NAMES[key]]
+    wrong = [key for key in sorted(STANDARD_STREAMS) if hello[key] not in STANDARD_STREAMS[key]]
     return wrong[0] if wrong else None
 
 

@@ -149,7 +149,8 @@ class Guarding(LiveTest):
 
     def run_guard(self, refuse):
         """Has a guard see to a process, and to an orphan of it in a session of its own, while `refuse()` has changed
-        what calls come to. Returns the guard's status, when all of them are gone."""
+        what calls come to. Returns the guard's status, when all of them are gone, and what it has said."""
+        said, complaint = os.pipe()
         held, hold = os.pipe()
         stream, end = os.pipe()
         guard = os.fork()
@@ -172,17 +173,20 @@ class Guarding(LiveTest):
                     time.sleep(1000)
                 os.read(ready, 1)
                 alive, keep = os.pipe()
+                os.dup2(complaint, 2)
                 refuse()
                 worker["Guard"](child, None, None).run({stream: 0.3}, keep)
             finally:
                 os._exit(99)
         os.close(hold)
         os.close(stream)
+        os.close(complaint)
         self.addCleanup(os.close, held)
+        self.addCleanup(os.close, said)
         os.close(end)
         self.assertEqual(select.select([held], [], [], PATIENCE)[0], [held], "something is left")
         self.assertEqual(os.read(held, 1), b"")
-        return os.waitpid(guard, 0)[1]
+        return os.waitpid(guard, 0)[1], os.read(said, 1000)
 
     @unittest.skipUnless(sys.platform.startswith("linux"), "there is no prctl()")
     def test_whatever_fails_in_a_guard_it_kills_all_and_ends(self):
@@ -216,8 +220,9 @@ class Guarding(LiveTest):
             + [fails(number, "waitpid") for number in (errno.EPERM, errno.EINTR, errno.ENOSYS)]
             + [fails(errno.EMFILE, "pipe"), fails(errno.EPERM, "read"), fails(errno.EMFILE, "listdir")]
         ):
-            status = self.run_guard(refuse)
-            self.assertIn(status, (signal.SIGKILL, 1 << 8))
+            self.assertIn(self.run_guard(refuse)[0], (signal.SIGKILL, 1 << 8))
+        complaint = self.run_guard(fails(errno.EMFILE, "pipe"))[1]
+        self.assertIn(b"what guards it cannot watch: [Errno 24] Too many open files", complaint)
 
     @unittest.skipUnless(sys.platform.startswith("linux"), "there are no PID namespaces")
     def test_strangers_with_numbers_of_another_namespace_survive(self):

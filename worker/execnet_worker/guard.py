@@ -78,6 +78,13 @@ def fork_under_guard(stream_fd, grace, keep_detached):
         os._exit(1)
 
 
+def close_if_open(fd):
+    try:
+        os.close(fd)
+    except EnvironmentError:
+        pass
+
+
 def highest_number():
     """Of processes."""
     try:
@@ -120,10 +127,13 @@ class Guard(object):
         try:
             try:
                 self._watch(ends, *self._equip(ends, keep))
+            except EnvironmentError as error:
+                os.write(2, ("execnet worker: what guards it cannot watch: %s\n" % error).encode("utf-8"))
+                raise
             finally:
                 self._kill_all()
         except BaseException:
-            pass  # nobody is there to be told
+            pass
         try:
             self._end_like_child()
         finally:
@@ -135,11 +145,8 @@ class Guard(object):
         import select
 
         for fd in range(256):
-            if fd not in ends and fd != keep:
-                try:
-                    os.close(fd)  # nobody is to wait for the end of what we hold
-                except EnvironmentError:
-                    pass
+            if fd not in ends and fd not in (2, keep):
+                close_if_open(fd)  # nobody is to wait for the end of what we hold
         wakeup, wake = os.pipe()
         fcntl.fcntl(wakeup, fcntl.F_SETFL, os.O_NONBLOCK)
         fcntl.fcntl(wake, fcntl.F_SETFL, os.O_NONBLOCK)
@@ -152,6 +159,7 @@ class Guard(object):
         poll.register(wakeup, select.POLLIN)
         for fd in ends:
             poll.register(fd, POLLRDHUP)
+        close_if_open(2)  # it was for a complaint
         return poll, wakeup
 
     def _watch(self, ends, poll, wakeup):

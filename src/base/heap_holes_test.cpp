@@ -49,7 +49,7 @@ TEST(HeapHoles, AreTakenSoThatWhatComesNextLiesSideBySide) {
   const std::vector<void*> used = make_holes();
   EXPECT_GT(pages_of(kBlocks), 2 * kTogether);
   EXPECT_GT(fill_heap_holes(), 1'000'000);
-  EXPECT_LE(pages_of(kBlocks), kTogether + 2);
+  EXPECT_LE(pages_of(kBlocks), kTogether * 3 / 2);  // what counts them lies among them
   for (void* block : used) {
     std::free(block);
   }

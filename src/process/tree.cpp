@@ -52,7 +52,7 @@ struct Victim {
   pid_t pid;
   unsigned long long start;
   std::size_t depth;
-  int root_pidfd;                      // -1 for descendants
+  int root_pidfd;                     // -1 for descendants
   std::optional<pid_t> kept_without;  // the session of a root that keeps what is detached: what is in it is not
 
   void signal(int number) const {

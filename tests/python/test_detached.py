@@ -110,7 +110,7 @@ def test_what_is_detached_outlives_the_worker_over_ssh(
 
 
 # Its session is that of a process in another namespace: it has no number there, and getsid() says 0.
-UNNUMBERED_SESSION = "unshare --user --map-root-user --pid --fork --mount-proc --kill-child".split()
+UNNUMBERED_SESSION = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc", "--kill-child"]
 IN_A_NAMESPACE = """
 import os, sys, execnet, test_detached
 assert os.getsid(0) == 0

@@ -143,7 +143,7 @@ def test_a_worker_ends_while_threads_of_its_are_in_calls(group: execnet.Group, s
         gateway.exit()
         gateway.join(timeout=60)
         # Its stream ends first. What a busy machine takes longer than a second for is not waited for.
-        with pytest.raises(execnet.GatewayGone, match="is gone: (exit status 0|it closed the connection);"):
+        with pytest.raises(execnet.GatewayGone, match=r"is gone: (exit status 0|it closed the connection);"):
             gateway.remote_exec("pass")
 
 

@@ -1,10 +1,10 @@
 """How long a call takes, less the time that the machine was late meanwhile.
 
-A bound of some 0.2 s cannot be told on a machine whose CPUs are taken. There all that sleeps wakes up late, and all that
-computes takes longer. So beside the call a thread on each CPU does nothing but sleep for ten milliseconds at a time. What
-they wake up too late, by more than a millisecond, is one part of the allowance. The other is what this process computes
-meanwhile: it takes as many times as long as there are runnable threads for each CPU, which are counted after each nap. On
-an idle machine both are next to nothing.
+A bound of some 0.2 s cannot be told on a machine whose CPUs are taken. There all that sleeps wakes up late, and all
+that computes takes longer. So beside the call a thread on each CPU does nothing but sleep for ten milliseconds at a
+time. What they wake up too late, by more than a millisecond, is one part of the allowance. The other is what this
+process computes meanwhile: it takes as many times as long as there are runnable threads for each CPU, which are counted
+after each nap. On an idle machine both are next to nothing.
 
     with Stopwatch() as watch:
         group.terminate(timeout=1.0)

@@ -13,7 +13,7 @@ import pytest
 import interpreters
 
 WORKER = Path(__file__).parents[2] / "worker"
-OLD = ("python2.7", "python3.6", "python3.7", "python3.8", "python3.9", "pypy3")
+OLD = ("python2.7", "python3.6", "python3.7", "python3.8", "python3.9")
 
 
 @pytest.mark.skipif("EXECNET_TEST_WORKERS" in os.environ, reason="the first interpreter's tests do it")

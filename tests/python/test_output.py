@@ -12,20 +12,15 @@ import pytest
 
 import execnet
 from belongings import eventually
+from kinds import KINDS
 from lateness import Stopwatch
 
-PYTHON = shlex.quote(sys.executable)
-KINDS = {
-    "native": "popen",
-    "pure": f"popen//python={PYTHON}",
-    "forked": "popen//preload=json",
-    "forked pure": f"popen//preload=json//python={PYTHON}",
-}
+LOCAL = ("native", "pure", "forked", "forked-pure")
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=LOCAL)
 def spec(request: pytest.FixtureRequest) -> str:
-    return KINDS[request.param]
+    return KINDS[request.param][0]
 
 
 def make(group: execnet.Group, text: str, stdout: object) -> execnet.Gateway:
@@ -243,7 +238,7 @@ def test_one_may_use_its_gateway(group: execnet.Group) -> None:
 @pytest.mark.parametrize("relays", ['bash -c \'exec 3<&-; exec "$0" "$@"\'', 'bash -c \'exec 5<&-; exec "$0" "$@"\''])
 def test_what_passes_on_standard_input_and_output_only_is_told(group: execnet.Group, relays: str) -> None:
     with pytest.raises(execnet.HostNotFound, match="a function for stdout: what stands before this interpreter"):
-        make(group, f"popen//python={relays} {PYTHON}", print)
+        make(group, f"popen//python={relays} {shlex.quote(sys.executable)}", print)
 
 
 @pytest.mark.parametrize(

@@ -484,6 +484,28 @@ TEST(Group, AForkedCopyIsToldWhoseItIs) {
   EXPECT_EQ(status, 0);
 }
 
+TEST(Group, EndsInAProgramThatHasClosedAllDescriptors) {
+  for (const char* spec : {"popen", "popen//preload=json"}) {
+    const pid_t child = ::fork();
+    if (child == 0) {
+      ::alarm(20);
+      Group group{spec, "popen//id=proxy", "popen//via=proxy"};
+      const MultiChannel channels = group.remote_exec("channel.send(1); channel.receive()");
+      for (std::size_t i = 0; i < group.size(); ++i) {
+        static_cast<void>(channels[i].receive(20s));
+      }
+      std::thread waits([&] { EXPECT_THROW(channels[2].receive(20s), GatewayGone); });
+      ::close_range(3, ~0U, 0);
+      group.terminate(1s);
+      waits.join();
+      ::_exit(::testing::Test::HasFailure() ? 1 : 0);
+    }
+    int status = -1;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    EXPECT_EQ(status, 0) << spec;
+  }
+}
+
 TEST(Group, ProfileIsTheExecutionModelToo) {
   Group group{"popen//profile=main_thread_only"};
   EXPECT_EQ(group[0].remote_status().at("execmodel"), Value("main_thread_only"));

@@ -46,7 +46,7 @@ class FdSet {
   std::vector<unsigned long> words_;
 };
 
-int select_once(std::span<pollfd> fds, const timespec* left) {
+int select_once(std::span<pollfd> fds, const timespec* left, const sigset_t* blocked) {
   int highest = 0;
   int invalid = 0;
   for (pollfd& one : fds) {
@@ -70,7 +70,7 @@ int select_once(std::span<pollfd> fds, const timespec* left) {
       writes.add(one.fd);
     }
   }
-  const int ready = ::pselect(highest + 1, reads.get(), writes.get(), nullptr, left, nullptr);
+  const int ready = ::pselect(highest + 1, reads.get(), writes.get(), nullptr, left, blocked);
   if (ready > 0) {
     for (pollfd& one : fds) {
       const bool readable = one.fd >= 0 && reads.has(one.fd);
@@ -116,7 +116,7 @@ Deadline deadline_after(std::optional<Seconds> seconds) {
 
 bool has_passed(const Deadline& deadline) { return deadline && Clock::now() >= *deadline; }
 
-int poll_once(std::span<pollfd> fds, const Deadline& deadline) {
+int poll_once(std::span<pollfd> fds, const Deadline& deadline, const sigset_t* blocked) {
   timespec left{};
   if (deadline) {
     const auto nanos = std::max<std::chrono::nanoseconds>(*deadline - Clock::now(), std::chrono::nanoseconds(0));
@@ -124,8 +124,8 @@ int poll_once(std::span<pollfd> fds, const Deadline& deadline) {
     left.tv_nsec = static_cast<long>(nanos.count() % 1'000'000'000);
   }
   const timespec* const until = deadline ? &left : nullptr;
-  const int ready = ::ppoll(fds.data(), fds.size(), until, nullptr);
-  return ready < 0 && errno == EINVAL ? select_once(fds, until) : ready;
+  const int ready = ::ppoll(fds.data(), fds.size(), until, blocked);
+  return ready < 0 && errno == EINVAL ? select_once(fds, until, blocked) : ready;
 }
 
 Woken Sleep::until_ready(std::span<pollfd> fds) {

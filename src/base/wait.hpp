@@ -8,6 +8,7 @@
 #include <poll.h>
 
 #include <chrono>
+#include <csignal>
 #include <optional>
 #include <span>
 
@@ -61,8 +62,8 @@ struct Wait {
 };
 
 // poll(2), once, until the deadline: its result, and errno. Also where the program has set its limit of descriptors
-// below the number of `fds`, which poll(2) refuses.
-int poll_once(std::span<pollfd> fds, const Deadline& deadline);
+// below the number of `fds`, which poll(2) refuses. With `blocked` these signals are blocked meanwhile, and no others.
+int poll_once(std::span<pollfd> fds, const Deadline& deadline, const sigset_t* blocked = nullptr);
 
 enum class Woken { kReady, kTimedOut, kSignal };
 

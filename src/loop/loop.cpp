@@ -3,6 +3,7 @@
 #include <poll.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -25,6 +26,9 @@ namespace {
 constexpr Loop::Id kWakeup = 0;
 constexpr int kMostAtOnce = 64;
 constexpr int kLooksAround = 20;  // milliseconds: so often, when it cannot be woken
+
+// What interrupts the loop thread where nothing else can. The last one, SIGRTMAX, is taken by debuggers.
+int interrupting_signal() { return SIGRTMAX - 1; }
 
 std::uint32_t to_epoll(std::uint32_t interest) {
   std::uint32_t events = 0;
@@ -76,6 +80,19 @@ void report(const char* what) {
                               {const_cast<char*>(what), std::strlen(what)},
                               {const_cast<char*>("\n"), 1}}};
   static_cast<void>(!::writev(STDERR_FILENO, parts.data(), static_cast<int>(parts.size())));
+}
+
+// Makes a wait of this thread end with EINTR, now or when it begins next.
+void interrupt(pid_t thread) {
+  const int signal = interrupting_signal();
+  struct sigaction action{};
+  if (::sigaction(signal, nullptr, &action) == 0 &&
+      (action.sa_handler == SIG_DFL || action.sa_handler == SIG_IGN)) {  // any handler will do
+    action = {};
+    action.sa_handler = [](int) {};
+    ::sigaction(signal, &action, nullptr);
+  }
+  ::syscall(SYS_tgkill, ::getpid(), thread, signal);
 }
 
 // Signals are for the threads of the program: its handlers must never run on this one.
@@ -259,7 +276,12 @@ void Loop::wake() {
     return;
   }
   const std::uint64_t one = 1;
-  static_cast<void>(!::write(wakeup_.get(), &one, sizeof one));  // full means: already awake
+  if (::write(wakeup_.get(), &one, sizeof one) < 0 && errno == EBADF) {  // full means: already awake
+    deaf_ = true;
+    if (const pid_t thread = thread_id_; thread != 0) {  // else it sees that it is deaf before it waits
+      interrupt(thread);
+    }
+  }
 }
 
 int Loop::until_next_timer() {
@@ -320,7 +342,7 @@ void Loop::wait() {
     return;
   }
   std::array<epoll_event, kMostAtOnce> events;
-  const int count = ::epoll_wait(epoll_.get(), events.data(), kMostAtOnce, until_next_timer());
+  const int count = ::epoll_pwait(epoll_.get(), events.data(), kMostAtOnce, until_next_timer(), &while_waiting_);
   if (count < 0 && errno != EINTR) {
     leave_epoll();
   }
@@ -345,7 +367,7 @@ void Loop::wait_with_poll() {
   }
   const int timeout = until_next_timer();
   const auto deadline = timeout < 0 ? base::Deadline() : base::Clock::now() + std::chrono::milliseconds(timeout);
-  if (base::poll_once(fds, deadline) <= 0) {
+  if (base::poll_once(fds, deadline, &while_waiting_) <= 0) {
     return;
   }
   deaf_ = deaf_ || (fds[1].revents & POLLNVAL) != 0;
@@ -383,6 +405,9 @@ bool Loop::stopping() {
 }
 
 void Loop::run() {
+  thread_id_ = static_cast<pid_t>(::syscall(SYS_gettid));
+  sigfillset(&while_waiting_);
+  sigdelset(&while_waiting_, interrupting_signal());
   while (!stopping()) {  // looked at after the wake-up was taken, not before: it may be that of stop()
     try {
       wait();

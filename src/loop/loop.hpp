@@ -18,8 +18,11 @@
 // any time - also while this thread sleeps in epoll_wait. Libraries own their descriptors.
 #pragma once
 
+#include <sys/types.h>
+
 #include <atomic>
 #include <chrono>
+#include <csignal>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -104,6 +107,8 @@ class Loop {
   Id next_id_ = 1;
   std::unordered_map<Id, Watch> watches_;
   std::atomic<bool> deaf_{false};       // the program has closed wakeup_: it looks around now and then
+  std::atomic<pid_t> thread_id_{0};     // 0: it does not run yet
+  sigset_t while_waiting_{};            // the loop thread's: the signals blocked while it waits
   std::vector<Ready> ready_;            // the loop thread's
   std::atomic<std::size_t> polled_{0};  // of them, those with an interest that epoll does not have
   std::multimap<base::Clock::time_point, std::pair<Id, Task>> timers_;

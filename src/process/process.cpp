@@ -212,7 +212,8 @@ void Process::signal(int number) {
     const bool ours = !status_ && ::waitid(P_PID, static_cast<id_t>(guard_), &info, WEXITED | WNOHANG | WNOWAIT) == 0;
     return ours ? ::kill(guard_, number) : 0;
   };
-  if (send() < 0 && errno != ESRCH) {
+  // EBADF: the program has closed all descriptors. Then who has started the process ends, and everything with it.
+  if (send() < 0 && errno != ESRCH && (guard_ != 0 || errno != EBADF)) {
     base::throw_system_error(errno, guard_ == 0 ? "pidfd_send_signal" : "kill",
                              "pid " + std::to_string(pid_) + ", signal " + std::to_string(number));
   }

@@ -74,7 +74,7 @@ class Process {
   std::optional<ExitStatus> poll();
   // Waits for the end; none when the deadline passed first.
   std::optional<ExitStatus> wait(const base::Wait& wait);
-  // Sends a signal; nothing happens if the process has ended.
+  // Sends a signal; nothing happens if the process has ended, or if the program has closed our descriptor of it.
   void signal(int number);
   // SIGKILL to the process and all that it has started; see tree.hpp. The end is still to be waited for.
   void kill_tree();

@@ -21,6 +21,8 @@ import pytest
 
 import ends
 import execnet
+from belongings import ends_gone
+from kinds import KINDS
 
 SEED = int(os.environ.get("EXECNET_SOAK_SEED", "1"))
 AT_ONCE = 4  # programs, most of which wait
@@ -91,6 +93,43 @@ sys.exit(1)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (1, ""), done
+
+
+CLOSES_ALL_DESCRIPTORS = """
+import execnet, os, sys, threading
+
+group = execnet.default_group if sys.argv[1] == "at exit" else execnet.Group()
+for spec in sys.argv[2:]:
+    group.makegateway(spec)
+channels = group.remote_exec("import os; channel.send(os.getpid()); channel.receive()")
+print(*[pid for _, pid in channels.receive_each(True)])
+
+def receive():
+    try:
+        channels[-1].receive()
+    except execnet.GatewayGone:
+        print("gone")
+
+waits = threading.Thread(target=receive)
+waits.start()
+os.closerange(3, 256)
+if sys.argv[1] == "terminate":
+    group.terminate(timeout=1)
+    waits.join()
+"""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("how", ["terminate", "at exit"])
+def test_a_program_that_has_closed_all_descriptors_ends(kind: str, how: str) -> None:
+    """Before that, every thread of the library sleeps: there is nothing left to wake it with but a signal."""
+    done = subprocess.run(
+        [sys.executable, "-c", CLOSES_ALL_DESCRIPTORS, how, *KINDS[kind]], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done
+    pids, *received = done.stdout.splitlines()
+    assert received == ["gone"]
+    assert ends_gone([int(pid) for pid in pids.split()])
 
 
 # --- The worker's end ---

@@ -34,6 +34,7 @@ Figures = dict[str, float]
 BARE = f"{GATEWAYS} bare interpreters at once"
 PIPE = "os.pipe between bare interpreters"
 COPY = "64 MiB copied to fresh memory"
+LINES = {"over 20 Mbit": "20e6", "over ssh on loopback": "0"}  # bits per second
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ ROWS = [
     ),
     Row("pytest -n 8, 3,000 empty tests", 1),
     Row("pytest -n 8 with preload", 1.5, released="pytest -n 8, 3,000 empty tests"),
+    *(Row(f"RSync of source files, {name}", 1) for name in LINES),
     Row("memory of an idle worker, popen"),
     Row("memory of an idle worker, popen//preload", 4, released="memory of an idle worker, popen"),
     Row("memory of the coordinator for it, popen//preload", below=50_000, released=""),
@@ -114,6 +116,14 @@ def run(python: str, script: str, parts: list[str], environ: dict[str, str]) -> 
     return figures
 
 
+def run_over_lines(python: str, environ: dict[str, str]) -> Figures:
+    return {
+        f"{figure}, {name}": seconds
+        for name, bits in LINES.items()
+        for figure, seconds in run(python, "measure_line.py", [bits, "rsync"], environ).items()
+    }
+
+
 def run_core(programs: Path, environ: dict[str, str]) -> Figures:
     found = output([str(programs / "core_bench"), "--benchmark_format=json"], environ)
     return {each["name"].removesuffix("/real_time"): each["real_time"] * 1e-9 for each in found["benchmarks"]}
@@ -134,6 +144,8 @@ def one_round(peers: dict[str, str], package: Path) -> dict[str, Figures]:
     for part in OF_BOTH:
         found["released"].update(run(peers["released"], "measure.py", [part], plain))
         found["here"].update(run(sys.executable, "measure.py", [part], with_package))
+    found["released"].update(run_over_lines(peers["released"], plain))
+    found["here"].update(run_over_lines(sys.executable, with_package))
     for part in OF_THIS:
         rings = {"EXECNET_RINGS": "0"} if part == "sockets" else {}
         found["here"].update(run(sys.executable, "measure.py", [part], {**with_package, **rings}))

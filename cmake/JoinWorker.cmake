@@ -3,8 +3,8 @@ set(EXECNET_JOIN_SCRIPT ${CMAKE_CURRENT_LIST_DIR}/join_worker_script.cmake)
 set(EXECNET_WORKER_DIR ${CMAKE_CURRENT_LIST_DIR}/../worker/execnet_worker)
 
 # Each after those it imports from.
-set(EXECNET_WORKER_MODULES __init__ imports system errors values frames trace locks incoming channels sources connection processes
-    fork_servers proxy guard execution ending greenlets gateway standard_streams serve)
+set(EXECNET_WORKER_MODULES __init__ imports system errors values frames trace locks incoming channels sources deflating connection
+    processes fork_servers proxy guard execution ending greenlets gateway standard_streams serve)
 
 file(GLOB worker_files RELATIVE ${EXECNET_WORKER_DIR} CONFIGURE_DEPENDS ${EXECNET_WORKER_DIR}/*.py)
 list(TRANSFORM worker_files REPLACE "[.]py$" "")

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "target.hpp"
+#include "wire/deflate.hpp"
 #include "wire/frame.hpp"
 
 namespace execnet::fuzz {
@@ -26,13 +27,51 @@ struct Outcome {
   bool operator==(const Outcome&) const = default;
 };
 
+void take_frame(wire::Frame&& frame, wire::MessageAssembler& assembler, Outcome& outcome) {
+  require(frame.payload.size() - frame.earlier == frame.header.length, "a frame is as long as its header says");
+  if (auto message = assembler.add(std::move(frame))) {
+    outcome.messages.push_back({message->type, message->channel, std::string(message->payload.view())});
+  }
+}
+
+// The units of a stream.
+struct Units {
+  wire::Inflater inflater;
+  wire::FrameParser parser;
+
+  // How many bytes it has become.
+  std::size_t take(wire::Frame&& unit, wire::MessageAssembler& assembler, bool in_place, Outcome& outcome) {
+    const std::size_t size = unit.header.credit;
+    require(size <= wire::kMaxInflated, "a unit does not become more than is allowed");
+    std::size_t inflated = 0;
+    inflater.begin(std::move(unit.payload), size);
+    while (const std::size_t count = inflater.read(parser.space())) {
+      inflated += count;
+      require(inflated <= size, "a unit does not become more than it says");
+      parser.received(count);
+      while (auto frame = parser.next(in_place ? &assembler : nullptr)) {
+        if (frame->header.type == wire::FrameType::kDeflated) {
+          throw wire::ProtocolError("a unit within a unit");
+        }
+        take_frame(std::move(*frame), assembler, outcome);
+      }
+    }
+    require(inflated == size, "a unit becomes what it says");
+    if (parser.within_frame()) {
+      throw wire::ProtocolError("a unit that ends within a frame");
+    }
+    return inflated;
+  }
+};
+
 // With `in_place`, large chunks are read directly behind the chunks before them.
-void take_frames(wire::FrameParser& parser, wire::MessageAssembler& assembler, bool in_place, std::size_t received,
-                 Outcome& outcome) {
+void take_frames(wire::FrameParser& parser, wire::MessageAssembler& assembler, Units& units, bool in_place,
+                 std::size_t& received, Outcome& outcome) {
   while (auto frame = parser.next(in_place ? &assembler : nullptr)) {
-    require(frame->payload.size() - frame->earlier == frame->header.length, "a frame is as long as its header says");
-    if (auto message = assembler.add(std::move(*frame))) {
-      outcome.messages.push_back({message->type, message->channel, std::string(message->payload.view())});
+    if (frame->header.type == wire::FrameType::kDeflated) {
+      received += units.take(std::move(*frame), assembler, in_place, outcome);
+    } else {
+      take_frame(std::move(*frame), assembler, outcome);
     }
     require(assembler.pending() <= received, "no more is kept than came");
   }
@@ -43,6 +82,8 @@ template <typename NextCut>
 Outcome read(std::string_view stream, bool in_place, NextCut next_cut) {
   wire::FrameParser parser;
   wire::MessageAssembler assembler;
+  Units units;
+  std::size_t received = 0;  // those that units have become included
   Outcome outcome;
   try {
     for (std::size_t at = 0; at < stream.size();) {
@@ -53,7 +94,8 @@ Outcome read(std::string_view stream, bool in_place, NextCut next_cut) {
       std::memcpy(space.data(), stream.data() + at, count);
       parser.received(count);
       at += count;
-      take_frames(parser, assembler, in_place, at, outcome);
+      received += count;
+      take_frames(parser, assembler, units, in_place, received, outcome);
     }
   } catch (const wire::ProtocolError& error) {
     outcome.error = error.what();

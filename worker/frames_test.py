@@ -39,7 +39,8 @@ class Frames(unittest.TestCase):
 
     def test_what_is_not_of_the_protocol_is_an_error(self):
         self.reject(frame(0, 1), "unknown frame type 0")
-        self.reject(frame(13, 1), "unknown frame type 13")
+        self.reject(frame(13, 0), "unknown frame type 13")
+        self.reject(frame(17, 1), "unknown frame type 17")
         self.reject(frame(DATA, 1, flags=4), "reserved")
         self.reject(frame(DATA, 1, flags=MORE | ABORT), "reserved")
         self.reject(frame(DATA, 1, reserved=1), "reserved")

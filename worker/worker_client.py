@@ -38,7 +38,8 @@ worker = {"__name__": "execnet_worker"}
 exec(compile(SOURCE, "worker.py", "exec"), worker)
 coordinator = {"__name__": "execnet_worker"}
 exec(compile(SOURCE, "worker.py", "exec"), coordinator)
-HELLO, EXEC, DATA, CLOSE, CLOSE_ERROR, LAST, TERMINATE, STATUS, RECONFIGURE, CREDIT, OPEN, WINDOW, RINGS = range(1, 14)
+(HELLO, EXEC, DATA, CLOSE, CLOSE_ERROR, LAST, TERMINATE, STATUS, RECONFIGURE, CREDIT, OPEN, WINDOW, RINGS, DEFLATED,
+ PROBE, PASSED) = range(1, 17)
 MORE, ABORT = 1, 2
 CHUNK = 256 * 1024
 dump = coordinator["dump"]
@@ -97,6 +98,7 @@ def hello(**changes):
         u"grace": 1000,
         u"detached": u"kill",
         u"window": None,
+        u"deflate": False,
         u"debug": 0,
     }
     fields.update((text_type(key), value) for key, value in changes.items())

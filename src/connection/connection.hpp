@@ -110,6 +110,16 @@ class Connection final : public std::enable_shared_from_this<Connection>,
   // the two sides of a gateway nothing.
   void use_rings(Lock& lock);
 
+  // --- Compressing (connection/deflating.hpp) ---
+
+  // The other side may compress what it sends. By whoever reads, or before start().
+  void expect_deflated() { reading_.expect_deflated(); }
+  // It can inflate what is sent from now on.
+  void deflate(Lock& lock) {
+    static_cast<void>(lock);
+    writing_.deflate();
+  }
+
   // --- Waiting (connection/reading.hpp, connection/waits.hpp) ---
 
   // Waits until `ready` (called with the lock held) says so; false if the deadline passed first. `topic` is what

@@ -122,6 +122,8 @@ void Connection::dispatch(Lock& lock, wire::Message&& message) {
     case wire::FrameType::kCredit: on_credit(lock, id, message.credit); break;
     case wire::FrameType::kWindow: on_window(lock, id, message.payload); break;
     case wire::FrameType::kRings: on_rings(lock); break;
+    case wire::FrameType::kProbe: writing_.post_passed(lock, message.credit); break;
+    case wire::FrameType::kPassed: writing_.on_passed(message.credit); break;
     default: break;
   }
 }

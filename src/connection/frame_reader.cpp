@@ -12,6 +12,7 @@ namespace {
 
 constexpr std::size_t kMostNoise = std::size_t{64} * 1024;
 constexpr std::size_t kNoiseShown = 400;
+constexpr std::size_t kMostInflated = std::size_t{1} << 20;  // by one read; about
 
 }  // namespace
 
@@ -21,6 +22,8 @@ Incoming FrameReader::read() {
     if (noise_) {
       std::array<char, 4096> bytes;
       look_for_magic({bytes.data(), receive_into(bytes, incoming)}, incoming);
+    } else if (more_) {
+      parse(incoming);
     } else {
       parser_.received(receive_into(parser_.space(), incoming));
       parse(incoming);
@@ -43,17 +46,57 @@ std::size_t FrameReader::receive_into(std::span<char> space, Incoming& incoming)
 }
 
 void FrameReader::parse(Incoming& incoming) {
-  const Trace* const trace = trace_;
+  std::size_t inflated = 0;
+  more_ = false;
   while (auto frame = parser_.next(&assembler_)) {
-    if (trace != nullptr) {
-      trace->received(frame->header, frame->earlier == 0 ? frame->payload.view() : std::string_view());
+    if (frame->header.type != wire::FrameType::kDeflated) {
+      take(std::move(*frame), incoming);
+      continue;
     }
-    if (auto message = assembler_.add(std::move(*frame))) {
-      incoming.messages.push_back(std::move(*message));
+    inflated += frame->header.credit;
+    inflate(std::move(*frame), incoming);
+    if (inflated >= kMostInflated) {
+      more_ = true;
+      break;
     }
   }
   incoming.unfinished = assembler_.count();
   incoming.unfinished_bytes = assembler_.pending();
+}
+
+void FrameReader::take(wire::Frame&& frame, Incoming& incoming) {
+  if (const Trace* const trace = trace_) {
+    trace->received(frame.header, frame.earlier == 0 ? frame.payload.view() : std::string_view());
+  }
+  if (auto message = assembler_.add(std::move(frame))) {
+    incoming.messages.push_back(std::move(*message));
+  }
+}
+
+void FrameReader::inflate(wire::Frame&& unit, Incoming& incoming) {
+  if (!expects_deflated_) {
+    throw wire::ProtocolError("a DEFLATED frame came, which was not agreed on");
+  }
+  if (const Trace* const trace = trace_) {
+    trace->received(unit.header, {});
+  }
+  if (!units_) {
+    units_ = std::make_unique<Units>();
+  }
+  wire::FrameParser& parser = units_->parser;
+  units_->inflater.begin(std::move(unit.payload), unit.header.credit);
+  while (const std::size_t count = units_->inflater.read(parser.space())) {
+    parser.received(count);
+    while (auto frame = parser.next(&assembler_)) {
+      if (frame->header.type == wire::FrameType::kDeflated || frame->header.type == wire::FrameType::kRings) {
+        throw wire::ProtocolError("a " + std::string(wire::name(frame->header.type)) + " frame within a DEFLATED one");
+      }
+      take(std::move(*frame), incoming);
+    }
+  }
+  if (parser.within_frame()) {
+    throw wire::ProtocolError("a DEFLATED frame that ends within a frame");
+  }
 }
 
 void FrameReader::look_for_magic(std::string_view bytes, Incoming& incoming) {
@@ -73,7 +116,9 @@ void FrameReader::look_for_magic(std::string_view bytes, Incoming& incoming) {
     std::copy_n(rest.begin(), size, space.begin());
     rest.remove_prefix(size);
     parser_.received(size);
-    parse(incoming);
+    do {
+      parse(incoming);
+    } while (more_);
   }
   noise_.reset();
 }

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <string>
+#include <vector>
 
 #include "base/syscall.hpp"
 
@@ -14,6 +15,16 @@ std::string frame(wire::FrameType type, std::uint32_t channel, std::string_view 
   const auto header = wire::pack(
       {.type = type, .flags = flags, .channel = channel, .length = static_cast<std::uint32_t>(payload.size())});
   return std::string(header.data(), header.size()).append(payload);
+}
+
+// A DEFLATED frame that becomes these bytes, and says that it becomes so many more.
+std::string unit(wire::Deflater& deflater, std::string_view bytes, int lie = 0) {
+  base::Buffer payload;
+  deflater.deflate(bytes, wire::Deflater::kFast, payload);
+  const auto header = wire::pack({.type = wire::FrameType::kDeflated,
+                                  .length = static_cast<std::uint32_t>(payload.size()),
+                                  .credit = static_cast<std::uint32_t>(static_cast<int>(bytes.size()) + lie)});
+  return std::string(header.data(), header.size()).append(payload.view());
 }
 
 class FrameReaderTest : public ::testing::Test {
@@ -102,6 +113,77 @@ TEST_F(FrameReaderTest, CountsMessagesOfWhichOnlyAPartHasCome) {
   EXPECT_EQ(incoming.messages[0].payload.view(), "begun and ended");
   EXPECT_EQ(incoming.unfinished, 1U);
   EXPECT_EQ(incoming.unfinished_bytes, 0U);
+}
+
+TEST_F(FrameReaderTest, InflatesWhatComesCompressedAmongOtherFrames) {
+  FrameReader reader(link_, false);
+  reader.expect_deflated();
+  wire::Deflater deflater;
+  const std::string large(100'000, 'x');
+  const std::string first =
+      unit(deflater, frame(wire::FrameType::kData, 1, " and within") + frame(wire::FrameType::kData, 3, large));
+  const std::string second = unit(deflater, frame(wire::FrameType::kData, 7, large));
+  say(frame(wire::FrameType::kData, 1, "before", wire::kMore) + first + frame(wire::FrameType::kData, 5, "after") +
+      second);
+  const Incoming incoming = reader.read();
+  EXPECT_EQ(incoming.error, "");
+  ASSERT_EQ(incoming.messages.size(), 4U);
+  EXPECT_EQ(incoming.messages[0].payload.view(), "before and within");
+  EXPECT_EQ(incoming.messages[1].payload.view(), large);
+  EXPECT_EQ(incoming.messages[2].payload.view(), "after");
+  EXPECT_EQ(incoming.messages[3].payload.view(), large);
+}
+
+TEST_F(FrameReaderTest, EndsWithTheReasonWhereAUnitIsNone) {
+  const std::string whole = frame(wire::FrameType::kData, 1, "payload");
+  const auto error = [&](const std::string& bytes, bool expected = true) {
+    auto [here, there] = base::socket_pair();
+    Link link(std::move(here));
+    FrameReader reader(link, false);
+    if (expected) {
+      reader.expect_deflated();
+    }
+    EXPECT_EQ(::write(there.get(), bytes.data(), bytes.size()), static_cast<ssize_t>(bytes.size()));
+    return reader.read().error;
+  };
+  const auto of = [&](std::string_view bytes, int lie = 0) {
+    wire::Deflater deflater;
+    return error(unit(deflater, bytes, lie));
+  };
+  wire::Deflater deflater;
+  EXPECT_NE(error(unit(deflater, whole), false).find("not agreed on"), std::string::npos);
+  EXPECT_EQ(of(whole), "");
+  EXPECT_NE(of(whole, 1).find("fewer bytes than it says"), std::string::npos);
+  EXPECT_NE(of(whole, -1).find("more bytes than it says"), std::string::npos);
+  EXPECT_NE(of(whole.substr(0, 20)).find("ends within a frame"), std::string::npos);
+  EXPECT_NE(of(whole + whole.substr(0, 9)).find("ends within a frame"), std::string::npos);
+  EXPECT_NE(of(frame(wire::FrameType::kRings, 0, "")).find("RINGS frame within"), std::string::npos);
+  EXPECT_NE(of(std::string(16, '\xff')).find("unknown frame type"), std::string::npos);
+  wire::Deflater other;
+  EXPECT_NE(of(unit(other, whole)).find("DEFLATED frame within"), std::string::npos);
+}
+
+// A kilobyte becomes a megabyte of messages: a read ends, and there is more without anything to read.
+TEST_F(FrameReaderTest, MakesNoMoreThanAMegabyteAtATime) {
+  FrameReader reader(link_, false);
+  reader.expect_deflated();
+  std::string frames;
+  while (frames.size() < wire::kMaxInflated) {
+    frames += frame(wire::FrameType::kClose, 1, "");
+  }
+  wire::Deflater deflater;
+  std::string all;
+  for (int i = 0; i < 3; ++i) {
+    all += unit(deflater, frames);
+  }
+  ASSERT_LT(all.size(), 40'000U);
+  say(all);
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(reader.read().messages.size(), frames.size() / 16) << i;
+    EXPECT_TRUE(reader.has_more());
+  }
+  EXPECT_TRUE(reader.read().messages.empty());
+  EXPECT_FALSE(reader.has_more());
 }
 
 }  // namespace

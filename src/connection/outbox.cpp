@@ -7,18 +7,12 @@
 #include <utility>
 
 namespace execnet::core {
-namespace {
 
-// Chunks that are cut ahead cannot be taken back and delay other channels, so only a few are cut.
-constexpr std::size_t kAhead = wire::kChunk;
-
-}  // namespace
-
-void Outbox::cut_next() {
+void Outbox::cut_next(std::size_t chunk) {
   std::shared_ptr<Outgoing> message = std::move(queue_.front());
   queue_.pop_front();
   const std::size_t left = message->payload.size() - message->cut;
-  const std::size_t size = message->raw ? left : std::min(left, wire::kChunk);
+  const std::size_t size = message->raw ? left : std::min(left, chunk);
   Piece piece{message, {}, 0, message->cut, size, size == left};
   wire::FrameHeader header;
   if (!message->raw) {
@@ -32,6 +26,7 @@ void Outbox::cut_next() {
   }
   message->cut += size;
   pieces_bytes_ += piece.header_size + size;
+  cut_ever_ += piece.header_size + size;
   const bool more = !piece.last;
   pieces_.push_back(std::move(piece));
   if (more) {
@@ -59,9 +54,17 @@ void Outbox::requeue(std::shared_ptr<Outgoing> message) {
   queue_.insert(later, std::move(message));
 }
 
-std::size_t Outbox::gather(std::span<iovec> parts) {
-  while (!queue_.empty() && pieces_bytes_ < kAhead && pieces_.size() * 2 + 2 <= parts.size()) {
-    cut_next();
+// Urgent ones keep their order: answers to probes have that of the probes.
+void Outbox::push(std::shared_ptr<Outgoing> message) {
+  const auto end = message->urgent
+                       ? std::find_if(queue_.begin(), queue_.end(), [](const auto& m) { return !m->urgent; })
+                       : queue_.end();
+  queue_.insert(end, std::move(message));
+}
+
+std::size_t Outbox::gather(std::span<iovec> parts, Cut cut) {
+  while (!queue_.empty() && pieces_bytes_ < cut.ahead && pieces_.size() * 2 + 2 <= parts.size()) {
+    cut_next(cut.chunk);
   }
   std::size_t count = 0;
   std::size_t skip = offset_;
@@ -78,6 +81,21 @@ std::size_t Outbox::gather(std::span<iovec> parts) {
     piece.message->payload.runs(piece.begin, piece.size, add);
   }
   return count;
+}
+
+bool Outbox::copy_whole(base::Buffer& bytes, Cut cut, std::size_t least, std::size_t most) {
+  while (!queue_.empty() && pieces_bytes_ < cut.ahead) {
+    cut_next(cut.chunk);
+  }
+  if (pieces_bytes_ < least || pieces_bytes_ > most) {
+    return false;
+  }
+  bytes.reserve(bytes.size() + pieces_bytes_);
+  for (const Piece& piece : pieces_) {
+    bytes.append({piece.header.data(), piece.header_size});
+    piece.message->payload.runs(piece.begin, piece.size, [&](std::string_view run) { bytes.append(run); });
+  }
+  return true;
 }
 
 std::vector<std::shared_ptr<Outgoing>> Outbox::written(std::size_t count) {

@@ -55,6 +55,27 @@ std::vector<wire::Message> parse(std::string_view stream) {
   return messages;
 }
 
+TEST(Outbox, WhatIsUrgentComesFirstAndInOrder) {
+  Outbox outbox;
+  outbox.push(message(1, "not urgent"));
+  for (std::uint32_t number = 1; number <= 3; ++number) {
+    auto urgent = message(0, "");
+    urgent->type = wire::FrameType::kPassed;
+    urgent->credit = number;
+    urgent->urgent = true;
+    outbox.push(std::move(urgent));
+  }
+  outbox.push(message(1, "not urgent either"));
+  const auto messages = parse(drain(outbox, std::size_t{1} << 20));
+  ASSERT_EQ(messages.size(), 5U);
+  for (std::uint32_t number = 1; number <= 3; ++number) {
+    EXPECT_EQ(messages[number - 1].type, wire::FrameType::kPassed);
+    EXPECT_EQ(messages[number - 1].credit, number);
+  }
+  EXPECT_EQ(messages[3].payload.view(), "not urgent");
+  EXPECT_EQ(messages[4].payload.view(), "not urgent either");
+}
+
 TEST(Outbox, WhatGoesInComesOutWhateverTheKernelTakesAtOnce) {
   const std::string big(3 * wire::kChunk + 17, 'b');
   for (const std::size_t at_once : {std::size_t{1000}, std::size_t{4097}, std::size_t{1} << 20}) {

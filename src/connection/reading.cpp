@@ -172,7 +172,7 @@ void Reading::Thread::look() {
 // other side rings the bell for what comes next. The calling thread has the reading, and not the lock.
 bool Reading::comes_soon(bool spins) {
   if (!link_.reads_ring()) {
-    return false;
+    return frames_.has_more();
   }
   link_.is_awake();
   return (spins && spin_.until([&] { return link_.readable(); })) || !link_.may_sleep_reading();
@@ -220,7 +220,7 @@ void Reading::tick() {
 void Reading::arm() {
   roles_.reader = Reader::kArmed;
   roles_.update_interest();
-  if (!link_.may_sleep_reading()) {  // The socket does not tell of what is in the ring already.
+  if (!link_.may_sleep_reading() || frames_.has_more()) {  // The socket does not tell of what was taken from it.
     roles_.call_after(std::chrono::milliseconds(0), [this](Lock& lock) { on_readable(lock); });
   }
 }
@@ -244,7 +244,8 @@ void Reading::on_readable(Lock& lock) {
   int reads = 0;
   do {
     read_as_loop(lock);
-  } while (roles_.reader == Reader::kNone && !waits_.has_readers() && link_.readable() && ++reads < kReadsInARow);
+  } while (roles_.reader == Reader::kNone && !waits_.has_readers() && (link_.readable() || frames_.has_more()) &&
+           ++reads < kReadsInARow);
   if (roles_.reader == Reader::kNone) {
     if (!waits_.has_readers()) {
       arm();

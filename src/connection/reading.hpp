@@ -84,6 +84,8 @@ class Reading {
   bool wait_until(Lock& lock, const void* topic, const base::Wait& wait, const std::function<bool()>& ready);
 
   void set_trace(const Trace* trace) { frames_.set_trace(trace); }
+  // As FrameReader: by whoever reads, or before that.
+  void expect_deflated() { frames_.expect_deflated(); }
 
   // Has the loop watch the stream.
   void arm();

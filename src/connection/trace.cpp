@@ -145,7 +145,7 @@ void Trace::sends_raw(std::string_view bytes) const noexcept {
       rest.remove_prefix(wire::kMagic.size());
     }
     const bool may_be_frame = rest.size() >= wire::kHeaderSize && rest.front() > 0 &&
-                              rest.front() <= static_cast<char>(wire::FrameType::kRings);
+                              rest.front() <= static_cast<char>(wire::FrameType::kPassed);
     if (may_be_frame) {
       frame("->", wire::unpack(std::span(rest).first<wire::kHeaderSize>()), rest.substr(wire::kHeaderSize));
     } else {
@@ -171,6 +171,10 @@ void Trace::frame(const char* direction, const wire::FrameHeader& header, std::s
     line += " abort";
   } else if (header.type == wire::FrameType::kCredit) {
     line += " credit " + std::to_string(header.credit);
+  } else if (header.type == wire::FrameType::kDeflated) {
+    line += " inflated " + std::to_string(header.credit);
+  } else if (header.type == wire::FrameType::kProbe || header.type == wire::FrameType::kPassed) {
+    line += " number " + std::to_string(header.credit);
   } else if (const std::string text = about(header.type, payload); !text.empty()) {
     line += " " + one_line(text);
   }

@@ -8,6 +8,8 @@
 #include <string_view>
 #include <utility>
 
+#include "connection/deflating.hpp"
+
 namespace execnet::core {
 namespace {
 
@@ -26,6 +28,11 @@ std::shared_ptr<Outgoing> outgoing(wire::FrameType type, std::uint32_t channel, 
 }
 
 }  // namespace
+
+Writing::Writing(Link& link, Roles& roles, Waits& waits, Reading& reading, Sender& sender)
+    : link_(link), roles_(roles), waits_(waits), reading_(reading), sender_(sender) {}
+
+Writing::~Writing() = default;
 
 // --- Sending ---
 
@@ -209,6 +216,28 @@ void Writing::post_credit(Lock& lock, std::uint32_t channel, std::uint32_t bytes
   push(lock, std::move(message));
 }
 
+void Writing::post_passed(Lock& lock, std::uint32_t number) {
+  auto message = outgoing(wire::FrameType::kPassed, 0);
+  message->credit = number;
+  message->reply = message->urgent = true;
+  ++replies_;
+  outbox_.push(std::move(message));
+  if (roles_.writer == Writer::kNone) {
+    write_without_waiting(lock);
+  }
+}
+
+// --- Compressing ---
+
+void Writing::deflate() { deflating_ = std::make_unique<Deflating>(); }
+
+void Writing::on_passed(std::uint32_t number) {
+  if (!deflating_) {
+    throw wire::ProtocolError("PASSED came, and there are no probes");
+  }
+  deflating_->passed(number);
+}
+
 // --- Rings ---
 
 // What fits, and has nothing before it, needs no queue: two copies and no system call. With a trace it takes the queue,
@@ -279,7 +308,15 @@ bool Writing::write_batch(Lock& lock) {
     return false;
   }
   std::array<iovec, kMostParts> parts;
-  const std::size_t gathered = outbox_.gather(parts);
+  std::size_t gathered = 0;
+  if (deflating_ == nullptr) {
+    gathered = outbox_.gather(parts);
+  } else if (deflating_->prepare(outbox_)) {
+    return write_unit(lock);
+  } else {
+    gathered = outbox_.gather(parts, deflating_->cut(outbox_));
+    deflating_->on_gathered(outbox_);
+  }
   if (gathered == 0) {
     return false;
   }
@@ -294,6 +331,24 @@ bool Writing::write_batch(Lock& lock) {
     return false;
   }
   for (const auto& done : outbox_.written(static_cast<std::size_t>(count))) {
+    on_done(*done);
+  }
+  return true;
+}
+
+// The same for a part of a unit.
+bool Writing::write_unit(Lock& lock) {
+  later_ = 0;
+  lock.unlock();
+  const ssize_t count = deflating_->write(link_, trace_);
+  lock.lock();
+  if (count <= 0) {
+    if (count < 0) {
+      fail();
+    }
+    return false;
+  }
+  for (const auto& done : deflating_->written(outbox_)) {
     on_done(*done);
   }
   return true;
@@ -344,6 +399,9 @@ void Writing::release(Lock& lock) {
 // still arrived.
 void Writing::fail() {
   failed_ = true;
+  if (deflating_) {
+    deflating_->drop();
+  }
   for (const auto& dropped : outbox_.clear()) {
     on_done(*dropped);
   }

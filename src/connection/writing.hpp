@@ -26,6 +26,8 @@
 
 namespace execnet::core {
 
+class Deflating;
+
 class Writing {
  public:
   // Who is told when a message is taken back: the other side will never have it.
@@ -36,8 +38,10 @@ class Writing {
     virtual void on_taken_back(Lock& lock, const Outgoing& message) = 0;
   };
 
-  Writing(Link& link, Roles& roles, Waits& waits, Reading& reading, Sender& sender)
-      : link_(link), roles_(roles), waits_(waits), reading_(reading), sender_(sender) {}
+  Writing(Link& link, Roles& roles, Waits& waits, Reading& reading, Sender& sender);
+  ~Writing();
+  Writing(const Writing&) = delete;
+  Writing& operator=(const Writing&) = delete;
 
   enum class Sent : std::uint8_t {
     kYes,
@@ -57,6 +61,8 @@ class Writing {
   // The same for bytes that are frames already, or come before the first frame.
   void post_raw(Lock& lock, base::Buffer bytes);
   void post_credit(Lock& lock, std::uint32_t channel, std::uint32_t bytes);
+  // The same for the answer to a probe, which is before all that is not on its way yet.
+  void post_passed(Lock& lock, std::uint32_t number);
   // Answers that the other side has not read.
   [[nodiscard]] std::size_t unread_replies() const { return replies_; }
 
@@ -65,6 +71,11 @@ class Writing {
     trace_ = trace;
     outbox_.set_trace(trace);
   }
+
+  // From now on what follows is compressed where it pays (connection/deflating.hpp).
+  void deflate();
+  // The other side has a probe. Throws ProtocolError.
+  void on_passed(std::uint32_t number);
 
   // What follows is to go into the ring: as soon as nothing is on its way out, the frame RINGS says so on the socket.
   void switch_to_ring();
@@ -110,6 +121,7 @@ class Writing {
   void push(Lock& lock, std::shared_ptr<Outgoing> message);
   bool write_to_ring_at_once(wire::FrameType type, std::uint32_t channel, const base::Rope& payload);
   bool write_batch(Lock& lock);
+  bool write_unit(Lock& lock);
   void write_without_waiting(Lock& lock);
   void release(Lock& lock);
   [[nodiscard]] const loop::Waiter* waiting_sender() const;
@@ -123,6 +135,7 @@ class Writing {
   Reading& reading_;
   Sender& sender_;
   Outbox outbox_;
+  std::unique_ptr<Deflating> deflating_;  // null unless it is agreed on
   const Trace* trace_ = nullptr;
   std::vector<const Outgoing*> sending_;     // messages of the threads inside send(), in the order they came
   Waits::Thread* waits_for_room_ = nullptr;  // the thread that writes, while the ring is full

@@ -13,6 +13,7 @@
 
 #include "base/printable.hpp"
 #include "base/syscall.hpp"
+#include "connection/deflating.hpp"
 #include "connection/value_message.hpp"
 #include "gateway/socket_start.hpp"
 #include "transport/bootstrap.hpp"
@@ -37,10 +38,16 @@ bool rings_are_wanted() {
   return setting == nullptr || std::string_view(setting) != "0";
 }
 
+// Where the transport wants it. EXECNET_DEFLATE=0 turns it off.
+bool deflating_is_wanted() {
+  const char* setting = std::getenv("EXECNET_DEFLATE");
+  return setting == nullptr || std::string_view(setting) != "0";
+}
+
 Value optional_text(const std::optional<std::string>& text) { return text ? Value(*text) : Value(); }
 
 // The coordinator's HELLO.
-base::Buffer hello(const XSpec& spec, const TraceOutput* trace) {
+base::Buffer hello(const XSpec& spec, bool deflates, const TraceOutput* trace) {
   Dict env;
   for (const auto& [name, value] : spec.env()) {
     env[name] = value;
@@ -64,13 +71,14 @@ base::Buffer hello(const XSpec& spec, const TraceOutput* trace) {
   keys["grace"] = static_cast<std::int64_t>(spec.grace().count());
   keys["detached"] = spec.get("detached").value_or("kill");
   keys["window"] = window ? Value(static_cast<std::int64_t>(*window)) : Value();
+  keys["deflate"] = deflates;
   keys["debug"] = static_cast<std::int64_t>(trace != nullptr ? trace->to() : TraceTo::kNowhere);
   return encode_value(Value(std::move(keys)));
 }
 
 // The same with its header, for who gets it in a line.
-std::string hello_frame(const XSpec& spec, const TraceOutput* trace) {
-  const base::Buffer payload = hello(spec, trace);
+std::string hello_frame(const XSpec& spec, bool deflates, const TraceOutput* trace) {
+  const base::Buffer payload = hello(spec, deflates, trace);
   const auto header =
       wire::pack({.type = wire::FrameType::kHello, .length = static_cast<std::uint32_t>(payload.size())});
   return std::string(header.data(), header.size()) + std::string(payload.view());
@@ -91,8 +99,8 @@ std::shared_ptr<GatewayEnd> GatewayEnd::start(const XSpec& spec, const std::vect
   base::Buffer first;
   bool hello_follows = true;
   if (spec.type() == "socket") {
-    SocketStart socket =
-        other ? install_server(spec, *other, wait) : connect_to_server(spec, hello_frame(spec, trace.get()), wait);
+    SocketStart socket = other ? install_server(spec, *other, wait)
+                               : connect_to_server(spec, hello_frame(spec, false, trace.get()), wait);
     launch = std::move(socket.launch);
     launch.spec = transport::without_secrets(spec.text());
     stream = std::move(socket.stream);
@@ -111,8 +119,9 @@ std::shared_ptr<GatewayEnd> GatewayEnd::start(const XSpec& spec, const std::vect
                       "' is a pure worker, which gives what it starts no more than standard input and output; leave "
                       "out transport=");
     }
+    launch.deflates = launch.deflates && deflating_is_wanted();
     if (!command.empty()) {
-      first.append(transport::stdin_line(hello_frame(spec, trace.get())));
+      first.append(transport::stdin_line(hello_frame(spec, launch.deflates, trace.get())));
       hello_follows = false;
     } else if (!launch.forks) {
       first = transport::preamble(launch);
@@ -192,6 +201,9 @@ void GatewayEnd::run(base::Buffer first, bool hello_follows, const std::shared_p
     auto lock = connection_->lock();
     connection_->set_window(lock, *window);
   }
+  if (launch_.deflates) {
+    connection_->expect_deflated();
+  }
   connection_->start(weak_from_this());
   {
     const std::lock_guard lock(mutex_);
@@ -211,7 +223,7 @@ void GatewayEnd::run(base::Buffer first, bool hello_follows, const std::shared_p
     connection_->post_raw(lock, std::move(first));
   }
   if (hello_follows) {
-    connection_->post(lock, wire::FrameType::kHello, 0, hello(spec_, trace.get()));
+    connection_->post(lock, wire::FrameType::kHello, 0, hello(spec_, launch_.deflates, trace.get()));
   }
 }
 
@@ -250,8 +262,14 @@ void GatewayEnd::on_hello(Connection::Lock& lock, base::Buffer payload) {
   info.pid = hello.at("pid").as<std::int64_t>();
   info_ = std::move(info);
   const auto features = hello.at("features").as<std::vector<std::string>>();
-  if (std::find(features.begin(), features.end(), kRings) != features.end()) {
+  const auto has = [&](const char* feature) {
+    return std::find(features.begin(), features.end(), feature) != features.end();
+  };
+  if (has(kRings)) {
     connection_->agree_on_rings(lock);
+  }
+  if (launch_.deflates && has(kDeflate)) {
+    connection_->deflate(lock);
   }
 }
 

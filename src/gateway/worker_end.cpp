@@ -11,6 +11,7 @@
 #include <system_error>
 #include <utility>
 
+#include "connection/deflating.hpp"
 #include "connection/value_message.hpp"
 
 namespace execnet::core {
@@ -102,6 +103,10 @@ void WorkerEnd::on_hello(Lock& lock, base::Buffer payload) {
     }
     connection_->set_window(lock, static_cast<std::uint64_t>(*window));
   }
+  setup.deflates = hello.at("deflate").as<bool>();
+  if (setup.deflates) {
+    connection_->expect_deflated();
+  }
   setup.trace = static_cast<TraceTo>(hello.at("debug").as<std::uint8_t>());
   setup_ = std::move(setup);
   if (rest_ != nullptr) {
@@ -140,7 +145,15 @@ void WorkerEnd::say_hello(Lock& lock, const WorkerInfo& info) {
   hello["platform"] = info.platform;
   hello["cwd"] = info.cwd;
   hello["pid"] = static_cast<std::int64_t>(::getpid());
-  hello["features"] = connection_->has_rings() ? List{kRings} : List{};
+  List features;
+  if (connection_->has_rings()) {
+    features.emplace_back(kRings);
+  }
+  if (setup_->deflates) {
+    features.emplace_back(kDeflate);
+    connection_->deflate(lock);
+  }
+  hello["features"] = std::move(features);
   post_hello(*connection_, lock, std::move(hello));
 }
 

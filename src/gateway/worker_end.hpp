@@ -42,6 +42,7 @@ struct WorkerSetup {
   bool dont_write_bytecode = false;
   std::chrono::milliseconds grace{0};  // for code that was interrupted since the coordinator is gone
   StandardStreams streams;
+  bool deflates = false;  // both ends may compress what they send
   TraceTo trace = TraceTo::kNowhere;
 
   // Whether tasks run in greenlets of the main thread.

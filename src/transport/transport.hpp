@@ -43,6 +43,7 @@ struct Launch {
   bool captures_stdout = false;  // what the worker prints comes here, through a pipe
   bool inherits_stdin = false;   // descriptor 0 is this program's, else empty, if the protocol is not there
   bool isolate = false;          // in a PID namespace of its own
+  bool deflates = false;         // the stream may go over a slow line: where it pays it is compressed
   process::Leniency leniency;    // of its guard
   bool native = false;           // the worker is our extension; else worker.py is sent first
   bool forks = false;            // a fork server: it makes workers when asked to, and is none itself

@@ -35,13 +35,16 @@ bool may_have_payload(FrameType type) {
     case FrameType::kCloseError:
     case FrameType::kReconfigure:
     case FrameType::kOpen:
-    case FrameType::kWindow: return true;
+    case FrameType::kWindow:
+    case FrameType::kDeflated: return true;
     case FrameType::kClose:
     case FrameType::kLast:
     case FrameType::kTerminate:
     case FrameType::kStatus:
     case FrameType::kCredit:
-    case FrameType::kRings: break;
+    case FrameType::kRings:
+    case FrameType::kProbe:
+    case FrameType::kPassed: break;
   }
   return false;
 }
@@ -50,7 +53,10 @@ bool is_channel_allowed(FrameType type, std::uint32_t channel) {
   switch (type) {
     case FrameType::kHello:
     case FrameType::kTerminate:
-    case FrameType::kRings: return channel == 0;
+    case FrameType::kRings:
+    case FrameType::kDeflated:
+    case FrameType::kProbe:
+    case FrameType::kPassed: return channel == 0;
     case FrameType::kReconfigure: return true;
     default: return channel != 0;
   }
@@ -73,6 +79,9 @@ std::string_view name(FrameType type) {
     case FrameType::kOpen: return "OPEN";
     case FrameType::kWindow: return "WINDOW";
     case FrameType::kRings: return "RINGS";
+    case FrameType::kDeflated: return "DEFLATED";
+    case FrameType::kProbe: return "PROBE";
+    case FrameType::kPassed: return "PASSED";
   }
   return "unknown";
 }
@@ -93,7 +102,7 @@ FrameHeader unpack(std::span<const char, kHeaderSize> bytes) {
       .length = get_int4(&bytes[8]),
       .credit = get_int4(&bytes[12]),
   };
-  if (header.type < FrameType::kHello || header.type > FrameType::kRings) {
+  if (header.type < FrameType::kHello || header.type > FrameType::kPassed) {
     throw ProtocolError("unknown frame type " + std::to_string(static_cast<unsigned>(header.type)));
   }
   if ((header.flags & ~(kMore | kAbort)) != 0 || header.flags == (kMore | kAbort)) {
@@ -117,6 +126,16 @@ FrameHeader unpack(std::span<const char, kHeaderSize> bytes) {
   }
   if (!is_channel_allowed(header.type, header.channel)) {
     throw ProtocolError("unexpected " + describe(header));
+  }
+  if (header.type == FrameType::kDeflated) {
+    if (header.flags != 0 || header.length == 0) {
+      throw ProtocolError("flags " + std::to_string(header.flags) + " and length " + std::to_string(header.length) +
+                          " in a " + describe(header));
+    }
+    if (header.credit == 0 || header.credit > kMaxInflated) {
+      throw ProtocolError("a " + describe(header) + " that becomes " + std::to_string(header.credit) + " bytes; 1 to " +
+                          std::to_string(kMaxInflated) + " are allowed");
+    }
   }
   return header;
 }

@@ -24,6 +24,7 @@ namespace execnet::wire {
 inline constexpr std::size_t kHeaderSize = 16;
 inline constexpr std::size_t kMaxFramePayload = std::size_t{1} << 20;  // a longer one is refused
 inline constexpr std::size_t kChunk = std::size_t{256} << 10;          // a longer payload is sent in chunks
+inline constexpr std::size_t kMaxInflated = std::size_t{1} << 20;      // what a DEFLATED frame may become
 inline constexpr std::uint8_t kProtocolVersion = 1;
 // What a worker sends first; the last byte is the protocol version.
 inline constexpr std::string_view kMagic{"EXECNET\x01", 8};
@@ -48,6 +49,9 @@ enum class FrameType : std::uint8_t {
   kOpen = 11,
   kWindow = 12,
   kRings = 13,
+  kDeflated = 14,
+  kProbe = 15,
+  kPassed = 16,
 };
 
 // "DATA"
@@ -61,7 +65,9 @@ struct FrameHeader {
   std::uint8_t flags = 0;
   std::uint32_t channel = 0;
   std::uint32_t length = 0;  // of the payload, in bytes
-  std::uint32_t credit = 0;  // of CREDIT: bytes of this channel's items that were taken since the last
+  // Of CREDIT: bytes of this channel's items that were taken since the last. Of DEFLATED: how many bytes it becomes. Of
+  // PROBE and PASSED: a number.
+  std::uint32_t credit = 0;
   friend bool operator==(const FrameHeader&, const FrameHeader&) = default;
 };
 

@@ -66,7 +66,7 @@ def machine(tmp_path: Path) -> Machine:
 def test_all_that_is_missing_is_named_at_once(machine: Machine) -> None:
     named = machine.named("demo")
     assert named == machine.named("test")
-    assert {"g++", "libssl-dev", "libgtest-dev", "valgrind", "strace"} <= named
+    assert {"g++", "libssl-dev", "zlib1g-dev", "libgtest-dev", "valgrind", "strace"} <= named
 
 
 def test_without_a_python_its_packages_are_named(machine: Machine) -> None:
@@ -79,7 +79,7 @@ def test_with_a_python_that_is_too_old_packages_are_named_too(machine: Machine) 
 
 
 def test_the_library_alone_needs_no_python(machine: Machine) -> None:
-    assert machine.named("library") == {"g++", "libssl-dev", "cmake", "ninja-build"}
+    assert machine.named("library") == {"g++", "libssl-dev", "zlib1g-dev", "cmake", "ninja-build"}
 
 
 def test_the_library_alone_is_set_up_without_a_python(machine: Machine, build_tools: Callable[[str], str]) -> None:

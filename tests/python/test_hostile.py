@@ -60,6 +60,7 @@ HELLO_OF_A_COORDINATOR = {
     "grace": 1000,
     "detached": "kill",
     "window": None,
+    "deflate": False,
     "debug": 0,
 }
 

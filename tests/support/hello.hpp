@@ -21,6 +21,7 @@ inline base::Buffer coordinator_hello() {
                                        {"grace", 1000},
                                        {"detached", "kill"},
                                        {"window", Value()},
+                                       {"deflate", false},
                                        {"debug", 0}}));
 }
 

@@ -8,6 +8,8 @@ Inside ``in_front()`` the program ``ssh`` is a wrapper that knows these hosts:
 ``localhost``   a login in an empty home directory, with `python3` (the one given) in its PATH
 ``nopython``    the same without any Python
 ``refused``     the same server, but a key that it does not accept
+``slow``        as localhost, over a line of EXECNET_TEST_BITS per second that counts what goes over it in the file
+                EXECNET_TEST_COUNTS (slow_line.py)
 
 Every other name, ``unknown.invalid`` say, is looked up as usual. Keys are made afresh, the server
 listens on a free loopback port, and all of it is in one temporary directory. It works as root and as
@@ -231,6 +233,16 @@ Host {host}
 """
             for host in ("localhost", "nopython", "refused")
         )
+        slow_line = shlex.join([sys.executable, str(Path(__file__).with_name("slow_line.py")), "%h", "%p"])
+        hosts += f"""\
+Host slow
+  HostName 127.0.0.1
+  Port {self._port}
+  User {_user()}
+  HostKeyAlias execnet-test
+  IdentityFile {self.directory}/localhost_key
+  ProxyCommand {slow_line} ${{EXECNET_TEST_BITS:-20e6}} $EXECNET_TEST_COUNTS
+"""
         config = self.directory / "ssh_config"
         config.write_text(
             f"""\

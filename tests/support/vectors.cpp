@@ -3,6 +3,7 @@
 #include <fstream>
 #include <stdexcept>
 
+#include "wire/deflate.hpp"
 #include "wire/frame.hpp"
 
 namespace execnet::testing {
@@ -15,6 +16,16 @@ std::string frame(wire::FrameType type, std::uint8_t flags, std::uint32_t channe
                                   .length = static_cast<std::uint32_t>(payload.size()),
                                   .credit = 0});
   return std::string(header.data(), header.size()).append(payload);
+}
+
+// As DEFLATED frames, of one stream.
+std::string deflated(wire::Deflater& deflater, const std::string& frames) {
+  base::Buffer unit;
+  deflater.deflate(frames, wire::Deflater::kFast, unit);
+  const auto header = wire::pack({.type = wire::FrameType::kDeflated,
+                                  .length = static_cast<std::uint32_t>(unit.size()),
+                                  .credit = static_cast<std::uint32_t>(frames.size())});
+  return std::string(header.data(), header.size()).append(unit.view());
 }
 
 }  // namespace
@@ -86,6 +97,13 @@ std::vector<std::string> frames_seeds() {
   seeds.push_back(first + frame(FrameType::kData, 0, 1, "last"));
   seeds.push_back(first + frame(FrameType::kData, wire::kAbort, 1, "") + frame(FrameType::kData, 0, 1, "whole"));
   seeds.push_back(first + frame(FrameType::kCloseError, 0, 1, "mixed up"));
+  wire::Deflater deflater;
+  const std::string units = deflated(deflater, first) + deflated(deflater, frame(FrameType::kData, 0, 1, "last"));
+  seeds.push_back(units);
+  seeds.push_back(units + units);
+  wire::Deflater other;
+  seeds.push_back(deflated(other, units));
+  seeds.push_back(deflated(other, std::string(kLongest, '\0')));
   return seeds;
 }
 

@@ -8,8 +8,9 @@ import sys
 from _weakref import ref
 
 from .channels import NO_ENDMARKER, UNBOUNDED, Channel, ChannelState
+from .deflating import Deflating
 from .errors import ProtocolError, RemoteError
-from .frames import ABORT, CHUNK, CLOSE, CLOSE_ERROR, CREDIT, DATA, HEADER, HELLO, LAST, MAGIC, MORE
+from .frames import ABORT, CHUNK, CLOSE, CLOSE_ERROR, CREDIT, DATA, HEADER, HELLO, LAST, MAGIC, MORE, PASSED
 from .incoming import Incoming
 from .locks import GreenLock, Mailbox, taken_lock
 from .sources import format_error
@@ -20,6 +21,7 @@ from .system import (
     get_ident,
     imap,
     native,
+    now,
     portable,
     printable,
     start_thread,
@@ -55,6 +57,7 @@ class Connection(object):
         self.lost = False  # the coordinator is gone, and has not told this worker to end
         self.gateway = None
         self.trace = None  # a Trace, if somebody debugs
+        self.deflating = None  # what compresses, if that is agreed on
         self.pending_calls = 0  # of callbacks
         self.on_call_done = None  # called by the dispatcher after each
         self.sources = {}  # file name -> (first line, source) of what was executed, for tracebacks
@@ -118,13 +121,15 @@ class Connection(object):
         `begun` is a list that gets an item when it is too late to take the message back.
         """
         size, begun = len(payload), [] if begun is None else begun
-        if size <= CHUNK:
+        if size <= (CHUNK if self.deflating is None else self.deflating.chunk()):
             with self._turn, self._out_lock:
                 self._put(HEADER.pack(kind, 0, 0, number, size, credit) + payload, begun)
             return
         try:
-            for at in range(0, size, CHUNK):
-                chunk, more = payload[at : at + CHUNK], at + CHUNK < size
+            at = 0
+            while at < size:
+                end = at + (CHUNK if self.deflating is None else self.deflating.chunk())
+                chunk, at, more = payload[at:end], end, end < size
                 with self._turn:
                     pass
                 with self._out_lock:
@@ -141,9 +146,13 @@ class Connection(object):
             raise IOError(self._gone)
         if self.trace is not None:
             self.trace.sends(frame)
+        if self.deflating is not None:
+            frame = self.deflating.pack(frame, self.trace)
         try:
             begun.extend(imap(self._out.write, (frame,)))  # no signal handler comes between the two
             self._out.flush()
+            if self.deflating is not None:
+                self.deflating.written()
         except EnvironmentError as error:
             if error.errno is None:  # not the system's, but raised by a signal handler
                 raise
@@ -343,6 +352,18 @@ class Connection(object):
             state.credited += credit
             if state.senders:
                 state.changed()
+
+    def deflate(self, zlib):
+        """From now on what is written is compressed where that pays."""
+        self.deflating = Deflating(zlib)
+
+    def on_probe(self, _, number):
+        self.posts.put((None, None, lambda: self.write(PASSED, 0, b"", number)))
+
+    def on_passed(self, _, number):
+        if self.deflating is None:
+            raise ProtocolError("PASSED came, and there are no probes")
+        self.deflating.pace.passed(number, now())
 
     def on_window(self, number, payload):
         window = load(payload, None)

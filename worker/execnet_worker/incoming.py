@@ -95,6 +95,10 @@ class Incoming(object):
             missing -= len(chunk)
         return b"".join(pieces)
 
+    def put_back(self, data):
+        """These bytes come next."""
+        self._data, self._at = data + self._data[self._at :], 0
+
     def on_item_awaited(self):
         """An item has come for the main thread. With the lock held."""
         self.awaited, self._due = None, self.LENDS

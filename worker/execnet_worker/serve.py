@@ -18,11 +18,14 @@ from .frames import (
     HELLO,
     LAST,
     OPEN,
+    PASSED,
+    PROBE,
     PROTOCOL,
     RECONFIGURE,
     STATUS,
     TERMINATE,
     WINDOW,
+    Inflater,
     read_messages,
 )
 from .gateway import Gateway
@@ -63,6 +66,7 @@ HELLO_TYPES = {
     "grace": INTEGERS,  # milliseconds
     "detached": (str,),
     "window": INTEGERS + (type(None),),
+    "deflate": (bool,),
     "debug": INTEGERS,
 }
 TERMINATE_GRACE = 5.0  # seconds for running code to end, before and after it is interrupted
@@ -119,7 +123,17 @@ def apply_hello(hello):
     return None
 
 
-def introduce():
+def find_zlib():
+    """The module, or None if this Python is built without."""
+    try:
+        with INSTALLED:
+            import zlib
+    except ImportError:
+        return None
+    return zlib
+
+
+def introduce(features):
     """The HELLO of this worker."""
     try:
         cwd = os.getcwd()
@@ -133,7 +147,7 @@ def introduce():
         u"platform": portable(sys.platform),
         u"cwd": portable(cwd),
         u"pid": os.getpid(),
-        u"features": [],
+        u"features": features,
     }
 
 
@@ -224,8 +238,12 @@ def serve(stream, write_fd, stderr_fd, beside=()):
     connection.trace = open_trace(hello["debug"], hello["id"])
     if connection.trace is not None:
         connection.incoming.LENDS = False  # the main thread reads past the trace
-        messages = read_messages(connection.incoming, connection.incoming.unfinished, connection.trace)
-    connection.say_hello(introduce())
+    zlib = find_zlib() if hello["deflate"] else None
+    incoming, inflater = connection.incoming, zlib and Inflater(zlib)
+    messages = read_messages(incoming, incoming.unfinished, connection.trace, inflater)
+    connection.say_hello(introduce([u"deflate"] if zlib else []))
+    if zlib:
+        connection.deflate(zlib)
 
     # Here, so that it knows the main thread, and after HELLO, which others wait for. At the end the code may have taken
     # all descriptors: what is imported then has to be there.
@@ -280,6 +298,8 @@ def receive_all(messages, connection, executor, select, grace, outcome):
         RECONFIGURE: connection.on_reconfigure,
         CREDIT: connection.on_credit,
         WINDOW: connection.on_window,
+        PROBE: connection.on_probe,
+        PASSED: connection.on_passed,
     }
     told, status, cause = False, 0, "the coordinator is gone"
     try:

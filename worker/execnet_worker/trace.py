@@ -3,13 +3,15 @@
 import os
 import time
 
-from .frames import ABORT, CREDIT, EXEC, HEADER, HELLO, MAGIC, MORE
+from .frames import ABORT, CREDIT, DEFLATED, EXEC, HEADER, HELLO, MAGIC, MORE, PASSED, PROBE
 from .system import close_on_exec, complain, portable, printable
 from .values import load
 
 FILE, STDERR = 1, 2  # as HELLO says it
 MOST_NAMES = 10000
-NAMES = "HELLO EXEC DATA CLOSE CLOSE_ERROR LAST TERMINATE STATUS RECONFIGURE CREDIT OPEN WINDOW RINGS".split()
+NAMES = (
+    "HELLO EXEC DATA CLOSE CLOSE_ERROR LAST TERMINATE STATUS RECONFIGURE CREDIT OPEN WINDOW RINGS DEFLATED PROBE PASSED"
+).split()
 
 
 def open_trace(where, gateway_id):
@@ -84,6 +86,10 @@ class Trace(object):
         text = "more" if flags == MORE else "abort" if flags == ABORT else about(kind, payload)
         if kind == CREDIT:
             text = "credit %d" % credit
+        elif kind == DEFLATED:
+            text = "inflated %d" % credit
+        elif kind in (PROBE, PASSED):
+            text = "number %d" % credit
         self._write(line + (text and u" " + one_line(text)))
 
     def _write(self, line):

@@ -92,7 +92,8 @@ void send_tree(const nb::bytes& source, const nb::list& targets, const nb::objec
   std::vector<core::RSyncTarget> to;
   for (const nb::handle target : targets) {
     const auto destination = nb::cast<nb::bytes>(target[1]);
-    const auto& channel = nb::cast<const PyChannel&>(target[0]);
+    const nb::handle object = target[0];
+    const auto& channel = nb::cast<const PyChannel&>(object);
     to.push_back({channel.handle,
                   nb::cast<std::string>(nb::handle(channel.gateway).attr("id")),
                   {.path = {destination.c_str(), destination.size()},

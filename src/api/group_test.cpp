@@ -494,10 +494,8 @@ TEST(Group, EndsInAProgramThatHasClosedAllDescriptors) {
       for (std::size_t i = 0; i < group.size(); ++i) {
         static_cast<void>(channels[i].receive(20s));
       }
-      std::thread waits([&] { EXPECT_THROW(channels[2].receive(20s), GatewayGone); });
       ::close_range(3, ~0U, 0);
       group.terminate(1s);
-      waits.join();
       ::_exit(::testing::Test::HasFailure() ? 1 : 0);
     }
     int status = -1;

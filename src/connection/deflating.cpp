@@ -21,7 +21,8 @@ bool Deflating::prepare(Outbox& outbox) {
   if (outbox.empty()) {
     return false;
   }
-  if (pace_.wants_probe()) {
+  const bool probes = pace_.wants_probe();
+  if (probes) {
     auto probe = std::make_shared<Outgoing>();
     probe->type = wire::FrameType::kProbe;
     probe->channel = 0;
@@ -30,7 +31,7 @@ bool Deflating::prepare(Outbox& outbox) {
     outbox.push(std::move(probe));
   }
   level_ = pace_.level();
-  if (level_ == 0 || outbox.within_piece()) {
+  if (level_ == 0 || probes || outbox.within_piece()) {  // a probe does not wait for a unit
     return false;
   }
   if (!outbox.copy_whole(frames_, {kUnit, kUnit}, kLeast, wire::kMaxInflated)) {
@@ -41,10 +42,10 @@ bool Deflating::prepare(Outbox& outbox) {
 }
 
 // Where a unit may follow, or a probe, no frame is begun that it would have to wait for.
-Outbox::Cut Deflating::cut(const Outbox& outbox) const {
-  return level_ != 0 && outbox.within_piece() ? Outbox::Cut{kUnit, 1}
-         : pace_.measures()                   ? Outbox::Cut{Pace::kSegment, Pace::kSegment}
-                                              : Outbox::Cut{};
+Outbox::Cut Deflating::cut() const {
+  return level_ != 0        ? Outbox::Cut{kUnit, 1}
+         : pace_.measures() ? Outbox::Cut{Pace::kSegment, Pace::kSegment}
+                            : Outbox::Cut{};
 }
 
 void Deflating::on_gathered(const Outbox& outbox) {

@@ -34,7 +34,7 @@ class Deflating {
   // Takes what is to be written next out of the outbox. True: it is a unit, or the rest of one, and to be written by
   // write(). Else the outbox is to be asked, with cut().
   bool prepare(Outbox& outbox);
-  [[nodiscard]] Outbox::Cut cut(const Outbox& outbox) const;
+  [[nodiscard]] Outbox::Cut cut() const;
   // What was cut by that goes out as it is.
   void on_gathered(const Outbox& outbox);
 

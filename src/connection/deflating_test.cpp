@@ -40,7 +40,7 @@ class DeflatingTest : public ::testing::Test {
           EXPECT_TRUE(done->written);
         }
       } else {
-        const std::size_t count = outbox_.gather(parts, deflating_.cut(outbox_));
+        const std::size_t count = outbox_.gather(parts, deflating_.cut());
         deflating_.on_gathered(outbox_);
         const ssize_t written = here_.write(std::span(parts).first(count));
         wire_bytes_ += std::max<ssize_t>(written, 0);
@@ -159,7 +159,7 @@ TEST_F(DeflatingTest, NoUnitComesWithinAFrame) {
       deflating_.write(here_, nullptr);
       deflating_.written(outbox_);
     } else {
-      const std::size_t count = outbox_.gather(parts, deflating_.cut(outbox_));
+      const std::size_t count = outbox_.gather(parts, deflating_.cut());
       deflating_.on_gathered(outbox_);
       ASSERT_GT(count, 0U);
       parts[0].iov_len = std::min<std::size_t>(parts[0].iov_len, 10'001);

@@ -77,9 +77,6 @@ void FrameReader::inflate(wire::Frame&& unit, Incoming& incoming) {
   if (!expects_deflated_) {
     throw wire::ProtocolError("a DEFLATED frame came, which was not agreed on");
   }
-  if (const Trace* const trace = trace_) {
-    trace->received(unit.header, {});
-  }
   if (!units_) {
     units_ = std::make_unique<Units>();
   }
@@ -96,6 +93,9 @@ void FrameReader::inflate(wire::Frame&& unit, Incoming& incoming) {
   }
   if (parser.within_frame()) {
     throw wire::ProtocolError("a DEFLATED frame that ends within a frame");
+  }
+  if (const Trace* const trace = trace_) {  // the sender, too, knows of it when its frames are known
+    trace->received(unit.header, {});
   }
 }
 

@@ -314,7 +314,7 @@ bool Writing::write_batch(Lock& lock) {
   } else if (deflating_->prepare(outbox_)) {
     return write_unit(lock);
   } else {
-    gathered = outbox_.gather(parts, deflating_->cut(outbox_));
+    gathered = outbox_.gather(parts, deflating_->cut());
     deflating_->on_gathered(outbox_);
   }
   if (gathered == 0) {

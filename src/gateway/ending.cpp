@@ -80,7 +80,7 @@ Gateways wait_for_ends(Gateways running, const base::Wait& wait) {
     for (const auto& gateway : running) {
       ends.push_back(&gateway->far_end());
     }
-    if (!wait_for_an_end(ends, wait)) {
+    if (!wait_for_an_end(ends, running.front()->loop(), wait)) {
       return running;
     }
   }

@@ -40,18 +40,27 @@ loop::Loop::Id FarEnd::watch_end(loop::Loop& loop, std::function<void()> handler
   return loop.watch(end_fd(), loop::kRead, [handler = std::move(handler)](std::uint32_t) { handler(); });
 }
 
-bool wait_for_an_end(std::span<FarEnd* const> far_ends, const base::Wait& wait) {
+bool wait_for_an_end(std::span<FarEnd* const> far_ends, loop::Loop& loop, const base::Wait& wait) {
   std::vector<pollfd> ends;
   ends.reserve(far_ends.size());
   base::Wait until = wait;
+  const auto look_soon = [&] {
+    until = wait.until(std::min(wait.deadline.value_or(base::Clock::time_point::max()), base::Clock::now() + kLook));
+  };
   for (FarEnd* const far_end : far_ends) {
     try {
       ends.push_back({far_end->end_fd(), POLLIN, 0});
     } catch (const std::system_error&) {  // no descriptor is left to see its end by
-      until = wait.until(std::min(wait.deadline.value_or(base::Clock::time_point::max()), base::Clock::now() + kLook));
+      look_soon();
     }
   }
-  return base::poll_until(ends, until) || until.deadline != wait.deadline;
+  bool ready = base::poll_until(ends, until);
+  if (std::erase_if(ends, [](const pollfd& end) { return (end.revents & POLLNVAL) != 0; }) > 0) {
+    loop.on_closed_descriptors();
+    look_soon();
+    ready = base::poll_until(ends, until);
+  }
+  return ready || until.deadline != wait.deadline;
 }
 
 // --- LocalProcess ---

@@ -59,8 +59,9 @@ class FarEnd {
   std::atomic<bool> killed_here_ = false;
 };
 
-// Sleeps until one of them may have ended: true; or to the deadline: false.
-bool wait_for_an_end(std::span<FarEnd* const> far_ends, const base::Wait& wait);
+// Sleeps until one of them may have ended: true; or to the deadline: false. If the program has closed their
+// descriptors, `loop`, which watches them, is told.
+bool wait_for_an_end(std::span<FarEnd* const> far_ends, loop::Loop& loop, const base::Wait& wait);
 
 // A process of this machine. Without a pipe, somebody else has its stderr.
 class LocalProcess final : public FarEnd {

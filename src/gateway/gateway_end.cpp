@@ -335,7 +335,7 @@ void GatewayEnd::fail_start(const std::string& why, const base::Wait& wait) {
   connection_->shut_down();
   FarEnd* const far_end = far_end_.get();
   const base::Wait end{.deadline = base::Clock::now() + kKilledWithin, .hub = wait.hub};
-  while (!far_end->ended() && wait_for_an_end(std::span(&far_end, 1), end)) {
+  while (!far_end->ended() && wait_for_an_end(std::span(&far_end, 1), *loop_, end)) {
   }
   std::string text = "no usable Python for '" + launch_.spec + "': " + why;
   failed_with_ = far_end_->said();

@@ -69,6 +69,7 @@ class GatewayEnd final : public ConnectionOwner, public std::enable_shared_from_
   [[nodiscard]] const RemoteInfo& info() const { return *info_; }
   [[nodiscard]] const std::shared_ptr<Connection>& connection() const { return connection_; }
   [[nodiscard]] FarEnd& far_end() const { return *far_end_; }
+  [[nodiscard]] loop::Loop& loop() const { return *loop_; }
 
   // Runs what the encoded EXEC payload says; the channel to it, with the gateway's window or without one.
   std::shared_ptr<ChannelHandle> exec(base::Rope payload, const base::Wait& wait, bool windowed = true);

@@ -25,7 +25,8 @@ namespace {
 
 constexpr Loop::Id kWakeup = 0;
 constexpr int kMostAtOnce = 64;
-constexpr int kLooksAround = 20;  // milliseconds: so often, when it cannot be woken
+constexpr std::chrono::milliseconds kEndsWithin{200};  // else it has not been woken
+constexpr int kLooksAround = 20;                       // milliseconds: so often, when it cannot be woken
 
 // What interrupts the loop thread where nothing else can. The last one, SIGRTMAX, is taken by debuggers.
 int interrupting_signal() { return SIGRTMAX - 1; }
@@ -157,7 +158,7 @@ void Loop::stop() {
   }
   if (thread_.joinable()) {  // no other is started from now on
     wake();
-    thread_.join();
+    join();
   }
   decltype(watches_) watches;
   decltype(timers_) timers;
@@ -166,6 +167,19 @@ void Loop::stop() {
     watches.swap(watches_);  // destroyed without the lock: a handler may own what calls back here
     timers.swap(timers_);
   }
+}
+
+// The descriptor that wakes it may be another's by now, if the program has closed all there were and has opened others.
+void Loop::join() {
+  {
+    std::unique_lock lock(mutex_);
+    while (!ended_.wait_for(lock, kEndsWithin, [this] { return has_ended_; })) {
+      if (const pid_t thread = thread_id_; thread != 0) {
+        interrupt(thread);
+      }
+    }
+  }
+  thread_.join();
 }
 
 Loop::Id Loop::watch(int fd, std::uint32_t interest, Handler handler) {
@@ -277,10 +291,14 @@ void Loop::wake() {
   }
   const std::uint64_t one = 1;
   if (::write(wakeup_.get(), &one, sizeof one) < 0 && errno == EBADF) {  // full means: already awake
-    deaf_ = true;
-    if (const pid_t thread = thread_id_; thread != 0) {  // else it sees that it is deaf before it waits
-      interrupt(thread);
-    }
+    on_closed_descriptors();
+  }
+}
+
+void Loop::on_closed_descriptors() {
+  deaf_ = true;
+  if (const pid_t thread = thread_id_; thread != 0) {  // else it sees that it is deaf before it waits
+    interrupt(thread);
   }
 }
 
@@ -424,6 +442,9 @@ void Loop::run() {
     }
     run_timers();
   }
+  const std::lock_guard lock(mutex_);
+  has_ended_ = true;
+  ended_.notify_one();
 }
 
 }  // namespace execnet::loop

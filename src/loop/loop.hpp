@@ -22,6 +22,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <csignal>
 #include <cstddef>
 #include <cstdint>
@@ -68,6 +69,9 @@ class Loop {
   Id call_after(std::chrono::milliseconds delay, Task task);
   void cancel(Id timer);
 
+  // The program has closed descriptors of ours, all there were most likely: whoever watches one is told.
+  void on_closed_descriptors();
+
   // Ends the loop thread and waits for it. Handlers are dropped; later calls do nothing.
   // REQUIRES: not called on the loop thread.
   void stop();
@@ -91,6 +95,7 @@ class Loop {
   void run();
   [[nodiscard]] bool stopping();
   void wake();
+  void join();
   void run_timers();
   void run_handler(Id watch, std::uint32_t ready);
   [[nodiscard]] int until_next_timer();
@@ -104,6 +109,8 @@ class Loop {
   base::Fd wakeup_;  // eventfd: a timer was added, or stop
   std::mutex mutex_;
   bool stopping_ = false;
+  bool has_ended_ = false;  // the loop thread
+  std::condition_variable ended_;
   Id next_id_ = 1;
   std::unordered_map<Id, Watch> watches_;
   std::atomic<bool> deaf_{false};       // the program has closed wakeup_: it looks around now and then

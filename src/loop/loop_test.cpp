@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -268,8 +269,8 @@ TEST(Loop, AHandlerThatThrowsIsCalledNoMoreAndTheOthersAre) {
 }
 
 // The status of a process that closes all descriptors, as daemons do, once its loop thread waits for `watched`. Whoever
-// has a watch is told once, and finds its descriptor closed.
-int status_without_descriptors(int watched) {
+// has a watch is told once, and finds its descriptor closed. Who opens others has the numbers of the loop's.
+int status_without_descriptors(int watched, bool opens_others = false) {
   const pid_t child = ::fork();
   if (child == 0) {
     ::alarm(20);
@@ -284,6 +285,13 @@ int status_without_descriptors(int watched) {
         std::this_thread::yield();
       }
       ::close_range(3, ~0U, 0);
+      if (opens_others) {
+        for (int i = 0; i < 20; ++i) {
+          calls += ::eventfd(0, 0) < 0 ? 100 : 0;
+        }
+        loop.stop();
+        ::_exit(calls);
+      }
       std::promise<void> late;
       auto future = late.get_future();
       loop.call_after(milliseconds(100), [&] { late.set_value(); });
@@ -300,6 +308,11 @@ int status_without_descriptors(int watched) {
 TEST(Loop, GoesOnWhenTheProgramHasClosedAllDescriptors) {
   const auto [read_end, write_end] = base::make_pipe();
   EXPECT_EQ(status_without_descriptors(read_end.get()), 0);
+}
+
+TEST(Loop, StopsWhenTheProgramHasClosedAllDescriptorsAndHasOpenedOthers) {
+  const auto [read_end, write_end] = base::make_pipe();
+  EXPECT_EQ(status_without_descriptors(read_end.get(), true), 0);
 }
 
 TEST(Loop, GoesOnWithoutDescriptorsWhenItIsNotInEpoll) {

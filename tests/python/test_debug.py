@@ -115,10 +115,14 @@ def test_both_ends_trace_the_same_frames(way: str, sshd: PrivateSshd, group: exe
     answer = next(index for index, text in enumerate(returned) if text.startswith(f"DATA {status.split()[1]} "))
     assert returned[: answer + 1] == gone_out[: answer + 1]
 
-    assert [text.split()[3:] for text in arrived if text.startswith("EXEC 1 ")] == [["more"], []]
+    # In two chunks, or in smaller ones while the line is measured.
+    chunks = [text.split()[3:] for text in arrived if text.startswith("EXEC 1 ")]
+    assert len(chunks) == 2 or (len(chunks) > 2 and way.endswith("ssh"))
+    assert chunks == [["more"]] * (len(chunks) - 1) + [[]]
     assert any(re.fullmatch(rf"EXEC 3 \d+ {re.escape(__file__)}:\d+ short_task", text) for text in arrived), arrived
     assert f"pid {gateway._rinfo().pid} " in returned[0]
-    assert len([text for text in returned if text.startswith("DATA 1 ")]) == 5  # the last in two chunks
+    data = [text for text in returned if text.startswith("DATA 1 ")]
+    assert len(data) == 5 or (len(data) > 5 and way.endswith("ssh"))  # the last in two chunks
     assert "secret" not in "".join(path.read_text() for path in traces.iterdir())
 
 

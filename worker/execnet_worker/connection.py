@@ -144,10 +144,10 @@ class Connection(object):
         # Called with _out_lock held.
         if self._gone is not None:
             raise IOError(self._gone)
-        if self.trace is not None:
-            self.trace.sends(frame)
         if self.deflating is not None:
             frame = self.deflating.pack(frame, self.trace)
+        elif self.trace is not None:
+            self.trace.sends(frame)
         try:
             begun.extend(imap(self._out.write, (frame,)))  # no signal handler comes between the two
             self._out.flush()

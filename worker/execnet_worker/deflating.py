@@ -200,6 +200,8 @@ class Deflating(object):
             probe = HEADER.pack(PROBE, 0, 0, 0, 0, self.pace.probe(now()))
             if trace is not None:
                 trace.sends(probe)
+        if trace is not None:
+            trace.sends(frame)
         if not level:
             self.pace.wrote(len(frame))
             return probe + frame

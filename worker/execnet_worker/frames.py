@@ -43,7 +43,7 @@ def read_messages(stream, unfinished=None, trace=None, inflater=None):
     `trace` is told of each frame, if there is one. What an Inflater makes is put back to the stream, an Incoming.
     """
     chunks = {} if unfinished is None else unfinished
-    inflated = 0  # bytes, of which the next frames are
+    inflated, unit = 0, None  # bytes, of which the next frames are, and the header of the DEFLATED one
     while True:
         if 0 < inflated < HEADER.size:
             raise ProtocolError("a DEFLATED frame ends within a header")
@@ -71,9 +71,13 @@ def read_messages(stream, unfinished=None, trace=None, inflater=None):
         if len(payload) < length:
             return
         if trace is not None:
-            trace.received(header, payload)
+            if kind != DEFLATED:
+                trace.received(header, payload)
+            if unit is not None and not inflated:  # the sender, too, knows of it when its frames are known
+                trace.received(unit, b"")
+                unit = None
         if kind == DEFLATED:
-            inflated = credit
+            inflated, unit = credit, header
             stream.put_back(inflater.inflate(payload, credit))
             continue
         if flags or channel in chunks:

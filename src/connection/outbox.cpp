@@ -55,10 +55,8 @@ void Outbox::requeue(std::shared_ptr<Outgoing> message) {
 }
 
 // Urgent ones keep their order: answers to probes have that of the probes.
-void Outbox::push(std::shared_ptr<Outgoing> message) {
-  const auto end = message->urgent
-                       ? std::find_if(queue_.begin(), queue_.end(), [](const auto& m) { return !m->urgent; })
-                       : queue_.end();
+void Outbox::push_urgent(std::shared_ptr<Outgoing> message) {
+  const auto end = std::find_if(queue_.begin(), queue_.end(), [](const auto& m) { return !m->urgent; });
   queue_.insert(end, std::move(message));
 }
 

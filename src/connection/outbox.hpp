@@ -41,7 +41,13 @@ class Outbox {
   void set_trace(const Trace* trace) { trace_ = trace; }
 
   [[nodiscard]] bool empty() const { return queue_.empty() && pieces_.empty(); }
-  void push(std::shared_ptr<Outgoing> message);
+  void push(std::shared_ptr<Outgoing> message) {
+    if (message->urgent) {
+      push_urgent(std::move(message));
+    } else {
+      queue_.push_back(std::move(message));
+    }
+  }
 
   // How messages become pieces. What is cut ahead cannot be taken back and delays other channels, so it is not much.
   struct Cut {
@@ -80,6 +86,7 @@ class Outbox {
     bool last;
   };
 
+  void push_urgent(std::shared_ptr<Outgoing> message);
   void cut_next(std::size_t chunk);
   void tell(const Piece& piece, const wire::FrameHeader& header) const;
   void requeue(std::shared_ptr<Outgoing> message);

@@ -218,7 +218,8 @@ def compile_cpp(source: str, directory: Path) -> Path:
     (directory / "program.cpp").write_text(source, encoding="utf-8")
     program = directory / "program"
     run(
-        [*COMPILER, f"-I{ROOT / 'include'}", "program.cpp", library(), "-lcrypto", "-pthread", "-o", program], directory
+        [*COMPILER, f"-I{ROOT / 'include'}", "program.cpp", library(), "-lcrypto", "-lz", "-pthread", "-o", program],
+        directory,
     )
     return program
 

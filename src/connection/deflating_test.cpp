@@ -14,17 +14,12 @@
 
 #include "base/syscall.hpp"
 #include "connection/frame_reader.hpp"
+#include "outgoing.hpp"
 
 namespace execnet::core {
 namespace {
 
-std::shared_ptr<Outgoing> message(std::uint32_t channel, std::string_view payload) {
-  auto made = std::make_shared<Outgoing>();
-  made->type = wire::FrameType::kData;
-  made->channel = channel;
-  made->payload = base::Buffer(payload);
-  return made;
-}
+using testing::data_message;
 
 class DeflatingTest : public ::testing::Test {
  protected:
@@ -88,7 +83,7 @@ class DeflatingTest : public ::testing::Test {
 
 TEST_F(DeflatingTest, LittleGoesOutAsItIsAndIsNotMeasured) {
   for (int i = 0; i < 10; ++i) {
-    outbox_.push(message(1, std::string(1000, 'x')));
+    outbox_.push(data_message(1, std::string(1000, 'x')));
     exchange();
   }
   EXPECT_EQ(messages_.size(), 10U);
@@ -100,9 +95,9 @@ TEST_F(DeflatingTest, LittleGoesOutAsItIsAndIsNotMeasured) {
 TEST_F(DeflatingTest, WhatIsCompressedArrivesAsItWas) {
   const std::string text(std::size_t{1} << 20, 'x');
   for (std::uint32_t channel = 1; channel < 5; channel += 2) {
-    outbox_.push(message(channel, text));
+    outbox_.push(data_message(channel, text));
   }
-  outbox_.push(message(7, "the last"));
+  outbox_.push(data_message(7, "the last"));
   exchange(false);
   EXPECT_EQ(probes_, 5);
   EXPECT_LT(wire_bytes_, 500'000);
@@ -116,7 +111,7 @@ TEST_F(DeflatingTest, WhatIsCompressedArrivesAsItWas) {
 }
 
 TEST_F(DeflatingTest, NoMoreIsCompressedOnCreditThanEightMegabytes) {
-  outbox_.push(message(1, std::string(std::size_t{16} << 20, 'x')));
+  outbox_.push(data_message(1, std::string(std::size_t{16} << 20, 'x')));
   exchange(false);
   EXPECT_GT(wire_bytes_, 7 << 20);
   EXPECT_LT(wire_bytes_, 9 << 20);
@@ -124,19 +119,19 @@ TEST_F(DeflatingTest, NoMoreIsCompressedOnCreditThanEightMegabytes) {
 }
 
 TEST_F(DeflatingTest, WhatIsSmallNeverWaitsForMore) {
-  outbox_.push(message(1, std::string(std::size_t{1} << 20, 'x')));
+  outbox_.push(data_message(1, std::string(std::size_t{1} << 20, 'x')));
   exchange(false);
   messages_.clear();
-  outbox_.push(message(3, "small"));
+  outbox_.push(data_message(3, "small"));
   exchange(false);
   ASSERT_EQ(messages_.size(), 1U);
   EXPECT_EQ(messages_[0].payload.view(), "small");
 }
 
 TEST_F(DeflatingTest, MessagesAreDoneWhenTheirUnitIsWritten) {
-  outbox_.push(message(1, std::string(std::size_t{1} << 20, 'x')));
+  outbox_.push(data_message(1, std::string(std::size_t{1} << 20, 'x')));
   exchange(false);
-  const auto last = message(3, std::string(1000, 'y'));
+  const auto last = data_message(3, std::string(1000, 'y'));
   outbox_.push(last);
   ASSERT_TRUE(deflating_.prepare(outbox_));
   EXPECT_FALSE(outbox_.retract(last));  // it will be delivered whole
@@ -149,7 +144,7 @@ TEST_F(DeflatingTest, MessagesAreDoneWhenTheirUnitIsWritten) {
 
 // A frame of which a part is out as it is goes on before anything compressed does.
 TEST_F(DeflatingTest, NoUnitComesWithinAFrame) {
-  outbox_.push(message(1, std::string(std::size_t{1} << 20, 'x')));
+  outbox_.push(data_message(1, std::string(std::size_t{1} << 20, 'x')));
   std::array<iovec, 64> parts;
   bool was_within = false;
   while (!outbox_.empty()) {

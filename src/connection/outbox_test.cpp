@@ -6,16 +6,12 @@
 #include <map>
 #include <string>
 
+#include "outgoing.hpp"
+
 namespace execnet::core {
 namespace {
 
-std::shared_ptr<Outgoing> message(std::uint32_t channel, std::string_view payload) {
-  auto made = std::make_shared<Outgoing>();
-  made->type = wire::FrameType::kData;
-  made->channel = channel;
-  made->payload = base::Buffer(payload);
-  return made;
-}
+using testing::data_message;
 
 // What a stream that takes at most `at_once` bytes a call would carry.
 std::string drain(Outbox& outbox, std::size_t at_once) {
@@ -57,15 +53,15 @@ std::vector<wire::Message> parse(std::string_view stream) {
 
 TEST(Outbox, WhatIsUrgentComesFirstAndInOrder) {
   Outbox outbox;
-  outbox.push(message(1, "not urgent"));
+  outbox.push(data_message(1, "not urgent"));
   for (std::uint32_t number = 1; number <= 3; ++number) {
-    auto urgent = message(0, "");
+    auto urgent = data_message(0, "");
     urgent->type = wire::FrameType::kPassed;
     urgent->credit = number;
     urgent->urgent = true;
     outbox.push(std::move(urgent));
   }
-  outbox.push(message(1, "not urgent either"));
+  outbox.push(data_message(1, "not urgent either"));
   const auto messages = parse(drain(outbox, std::size_t{1} << 20));
   ASSERT_EQ(messages.size(), 5U);
   for (std::uint32_t number = 1; number <= 3; ++number) {
@@ -80,9 +76,9 @@ TEST(Outbox, WhatGoesInComesOutWhateverTheKernelTakesAtOnce) {
   const std::string big(3 * wire::kChunk + 17, 'b');
   for (const std::size_t at_once : {std::size_t{1000}, std::size_t{4097}, std::size_t{1} << 20}) {
     Outbox outbox;
-    outbox.push(message(1, "first"));
-    outbox.push(message(1, big));
-    outbox.push(message(3, ""));
+    outbox.push(data_message(1, "first"));
+    outbox.push(data_message(1, big));
+    outbox.push(data_message(3, ""));
     const auto messages = parse(drain(outbox, at_once));
     ASSERT_EQ(messages.size(), 3U);
     std::map<std::uint32_t, std::vector<std::string>> by_channel;
@@ -96,8 +92,8 @@ TEST(Outbox, WhatGoesInComesOutWhateverTheKernelTakesAtOnce) {
 
 TEST(Outbox, AnotherChannelDoesNotWaitForTheEndOfABigMessage) {
   Outbox outbox;
-  outbox.push(message(1, std::string(20 * wire::kChunk, 'b')));
-  outbox.push(message(3, "small"));
+  outbox.push(data_message(1, std::string(20 * wire::kChunk, 'b')));
+  outbox.push(data_message(3, "small"));
   const auto messages = parse(drain(outbox, std::size_t{1} << 20));
   ASSERT_EQ(messages.size(), 2U);
   EXPECT_EQ(messages[0].channel, 3U);
@@ -106,8 +102,8 @@ TEST(Outbox, AnotherChannelDoesNotWaitForTheEndOfABigMessage) {
 
 TEST(Outbox, ALaterMessageOfTheSameChannelDoesWait) {
   Outbox outbox;
-  outbox.push(message(1, std::string(20 * wire::kChunk, 'b')));
-  outbox.push(message(1, "small"));
+  outbox.push(data_message(1, std::string(20 * wire::kChunk, 'b')));
+  outbox.push(data_message(1, "small"));
   const auto messages = parse(drain(outbox, std::size_t{1} << 20));
   ASSERT_EQ(messages.size(), 2U);
   EXPECT_EQ(messages[1].payload.view(), "small");
@@ -115,8 +111,8 @@ TEST(Outbox, ALaterMessageOfTheSameChannelDoesWait) {
 
 TEST(Outbox, AMessageTakenBackBeforeItWasBegunNeverGoesOut) {
   Outbox outbox;
-  const auto second = message(3, "second");
-  outbox.push(message(1, "first"));
+  const auto second = data_message(3, "second");
+  outbox.push(data_message(1, "first"));
   outbox.push(second);
   outbox.retract(second);
   EXPECT_EQ(parse(drain(outbox, 100)).size(), 1U);
@@ -124,7 +120,7 @@ TEST(Outbox, AMessageTakenBackBeforeItWasBegunNeverGoesOut) {
 
 TEST(Outbox, AMessageTakenBackHalfWayIsForgottenByTheOtherSide) {
   Outbox outbox;
-  const auto big = message(1, std::string(20 * wire::kChunk, 'b'));
+  const auto big = data_message(1, std::string(20 * wire::kChunk, 'b'));
   outbox.push(big);
   std::array<iovec, 64> parts;
   const std::size_t count = outbox.gather(parts);
@@ -133,7 +129,7 @@ TEST(Outbox, AMessageTakenBackHalfWayIsForgottenByTheOtherSide) {
   const std::string begun(static_cast<const char*>(parts[0].iov_base), parts[0].iov_len);
   outbox.written(begun.size());
   outbox.retract(big);
-  outbox.push(message(1, "next"));
+  outbox.push(data_message(1, "next"));
   const auto messages = parse(begun + drain(outbox, 1 << 20));
   ASSERT_EQ(messages.size(), 1U);
   EXPECT_EQ(messages[0].payload.view(), "next");
@@ -141,8 +137,8 @@ TEST(Outbox, AMessageTakenBackHalfWayIsForgottenByTheOtherSide) {
 
 TEST(Outbox, GivesBackAllThatIsDropped) {
   Outbox outbox;
-  outbox.push(message(1, "posted"));
-  outbox.push(message(1, "sent"));
+  outbox.push(data_message(1, "posted"));
+  outbox.push(data_message(1, "sent"));
   EXPECT_EQ(outbox.clear().size(), 2U);
   EXPECT_TRUE(outbox.empty());
 }

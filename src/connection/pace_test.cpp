@@ -7,6 +7,7 @@
 #include <chrono>
 #include <deque>
 #include <utility>
+#include <vector>
 
 #include "wire/deflate.hpp"
 #include "wire/frame.hpp"
@@ -50,6 +51,18 @@ class PaceTest : public ::testing::Test {
       sent += piece;
       answer();
     }
+  }
+
+  // Sends all that is measured this time, in no time; the numbers of its probes.
+  std::vector<std::uint32_t> send_measured() {
+    std::vector<std::uint32_t> numbers;
+    while (pace_.measures()) {
+      if (pace_.wants_probe()) {
+        numbers.push_back(pace_.probe(now_));
+      }
+      pace_.wrote(Pace::kSegment);
+    }
+    return numbers;
   }
 
   static Pace::Time::duration seconds(double count) {
@@ -184,37 +197,25 @@ TEST_F(PaceTest, WhatCannotBeCompressedGoesAsItIsForAWhile) {
 
 // A measurement of a fast line takes a few milliseconds, and in those a process may have no processor.
 TEST_F(PaceTest, AMomentWithoutAnswersIsNoSlowLine) {
-  const auto measure = [&](std::chrono::milliseconds pause) {
-    std::deque<std::uint32_t> numbers;
-    while (pace_.measures()) {
-      if (pace_.wants_probe()) {
-        numbers.push_back(pace_.probe(now_));
-      }
-      pace_.wrote(Pace::kSegment);
-    }
+  const auto answer_at_once_but_for = [&](std::chrono::milliseconds pause) {
+    const std::vector<std::uint32_t> numbers = send_measured();
     ASSERT_GE(numbers.size(), 5U);
     for (const std::uint32_t number : numbers) {
       now_ += number == numbers[2] ? pause : std::chrono::milliseconds(0);
       pace_.passed(number, now_);
     }
   };
-  measure(std::chrono::milliseconds(20));
+  answer_at_once_but_for(std::chrono::milliseconds(20));
   EXPECT_TRUE(pace_.measures());  // again, at once
-  measure(std::chrono::milliseconds(0));
-  measure(std::chrono::milliseconds(0));
+  answer_at_once_but_for(std::chrono::milliseconds(0));
+  answer_at_once_but_for(std::chrono::milliseconds(0));
   EXPECT_FALSE(pace_.measures());
   EXPECT_EQ(pace_.level(), 0);
 }
 
 // The same on a slow line: what has waited for the other side comes all at once.
 TEST_F(PaceTest, AnswersThatComeLateAndAllAtOnceAreNoFastLine) {
-  std::deque<std::uint32_t> numbers;
-  while (numbers.size() < 5) {
-    if (pace_.wants_probe()) {
-      numbers.push_back(pace_.probe(now_));
-    }
-    pace_.wrote(Pace::kSegment);
-  }
+  const std::vector<std::uint32_t> numbers = send_measured();
   now_ += std::chrono::milliseconds(50);
   for (const std::uint32_t number : numbers) {
     pace_.passed(number, now_);

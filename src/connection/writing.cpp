@@ -220,11 +220,7 @@ void Writing::post_passed(Lock& lock, std::uint32_t number) {
   auto message = outgoing(wire::FrameType::kPassed, 0);
   message->credit = number;
   message->reply = message->urgent = true;
-  ++replies_;
-  outbox_.push(std::move(message));
-  if (roles_.writer == Writer::kNone) {
-    write_without_waiting(lock);
-  }
+  push(lock, std::move(message));
 }
 
 // --- Compressing ---

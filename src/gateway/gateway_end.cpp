@@ -32,15 +32,9 @@ constexpr std::chrono::seconds kKilledWithin{2};
 constexpr const char* kSshFailed = "exit status 255";
 constexpr std::chrono::seconds kStartsWithin{60};
 
-// Between native ends on one host. EXECNET_RINGS=0 turns them off.
-bool rings_are_wanted() {
-  const char* setting = std::getenv("EXECNET_RINGS");
-  return setting == nullptr || std::string_view(setting) != "0";
-}
-
-// Where the transport wants it. EXECNET_DEFLATE=0 turns it off.
-bool deflating_is_wanted() {
-  const char* setting = std::getenv("EXECNET_DEFLATE");
+// EXECNET_RINGS=0 and EXECNET_DEFLATE=0 turn off what is used where it can be.
+bool is_wanted(const char* variable) {
+  const char* setting = std::getenv(variable);
   return setting == nullptr || std::string_view(setting) != "0";
 }
 
@@ -119,7 +113,7 @@ std::shared_ptr<GatewayEnd> GatewayEnd::start(const XSpec& spec, const std::vect
                       "' is a pure worker, which gives what it starts no more than standard input and output; leave "
                       "out transport=");
     }
-    launch.deflates = launch.deflates && deflating_is_wanted();
+    launch.deflates = launch.deflates && is_wanted("EXECNET_DEFLATE");
     if (!command.empty()) {
       first.append(transport::stdin_line(hello_frame(spec, launch.deflates, trace.get())));
       hello_follows = false;
@@ -149,7 +143,7 @@ std::shared_ptr<GatewayEnd> GatewayEnd::start(const XSpec& spec, const std::vect
       far_end = std::make_shared<LocalProcess>(std::move(link.process), std::move(link.stderr_pipe), loop);
     }
   }
-  const bool rings = launch.native && !other && rings_are_wanted();
+  const bool rings = launch.native && !other && is_wanted("EXECNET_RINGS");
   const std::shared_ptr<GatewayEnd> end(new GatewayEnd(spec, other, std::move(launch), std::move(far_end),
                                                        std::move(stream),
                                                        std::move(loop)));  // NOLINT: private constructor

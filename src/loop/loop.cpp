@@ -174,9 +174,7 @@ void Loop::join() {
   {
     std::unique_lock lock(mutex_);
     while (!ended_.wait_for(lock, kEndsWithin, [this] { return has_ended_; })) {
-      if (const pid_t thread = thread_id_; thread != 0) {
-        interrupt(thread);
-      }
+      on_closed_descriptors();
     }
   }
   thread_.join();

@@ -40,6 +40,14 @@ class Line:
         """(up, down), so far."""
         return bytes_of(self._counts)
 
+    def echo(self, channel: execnet.Channel, item: bytes) -> tuple[int, int]:
+        """The bytes that have gone (up, down) for an item that came back."""
+        before = self.bytes()
+        channel.send(item)
+        assert channel.receive(60) == item
+        after = self.bytes()
+        return after[0] - before[0], after[1] - before[1]
+
 
 @pytest.fixture
 def line(sshd: PrivateSshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Line]:
@@ -107,12 +115,9 @@ def test_small_items_are_compressed_as_well(line: Line, group: execnet.Group) ->
 
 def test_what_does_not_become_smaller_arrives(line: Line, group: execnet.Group) -> None:
     channel = group.makegateway(slow()).remote_exec(ECHO)
-    before = line.bytes()
-    channel.send(TEXT[:MIB] + NOISE + TEXT[:MIB])
-    assert channel.receive(60) == TEXT[:MIB] + NOISE + TEXT[:MIB]
-    after = line.bytes()
-    assert after[0] - before[0] < 2.6 * MIB
-    assert after[1] - before[1] < 2.6 * MIB
+    up, down = line.echo(channel, TEXT[:MIB] + NOISE + TEXT[:MIB])
+    assert up < 2.6 * MIB
+    assert down < 2.6 * MIB
 
 
 def test_a_window_does_not_hide_how_slow_the_line_is(line: Line, group: execnet.Group) -> None:
@@ -140,48 +145,28 @@ def test_rsync_is_compressed(line: Line, group: execnet.Group, tmp_path: Path) -
         assert (tmp_path / "target" / path.name).read_bytes() == path.read_bytes()
 
 
-@pytest.mark.parametrize("far", ["popen", f"popen//python={sys.executable}"])
-def test_what_goes_through_a_proxy_over_ssh_is_compressed_with_it(line: Line, group: execnet.Group, far: str) -> None:
-    group.makegateway(f"{slow()}//id=proxy")
-    channel = group.makegateway(f"{far}//via=proxy").remote_exec(ECHO)
-    before = line.bytes()
-    channel.send(TEXT)
-    assert channel.receive(60) == TEXT
-    after = line.bytes()
-    assert after[0] - before[0] < len(TEXT) / 2
-    assert after[1] - before[1] < len(TEXT) / 2
+BEYOND = {
+    "through a proxy": [f"{slow()}//id=proxy", "popen//via=proxy"],
+    "to a pure worker through a proxy": [f"{slow()}//id=proxy", f"popen//python={sys.executable}//via=proxy"],
+    "from a native proxy": ["popen//id=proxy", f"{slow()}//via=proxy"],
+    "forked": [f"{slow()}//preload=json"],
+}
 
 
-def test_a_gateway_over_ssh_from_a_native_proxy_is_compressed(line: Line, group: execnet.Group) -> None:
-    group.makegateway("popen//id=proxy")
-    channel = group.makegateway(f"{slow()}//via=proxy").remote_exec(ECHO)
-    before = line.bytes()
-    channel.send(TEXT)
-    assert channel.receive(60) == TEXT
-    after = line.bytes()
-    assert after[0] - before[0] < len(TEXT) / 2
-    assert after[1] - before[1] < len(TEXT) / 2
-
-
-def test_forked_workers_of_a_host_are_compressed(line: Line, group: execnet.Group) -> None:
-    channel = group.makegateway(f"{slow()}//preload=json").remote_exec(ECHO)
-    before = line.bytes()
-    channel.send(TEXT)
-    assert channel.receive(60) == TEXT
-    after = line.bytes()
-    assert after[0] - before[0] < len(TEXT) / 2
-    assert after[1] - before[1] < len(TEXT) / 2
+@pytest.mark.parametrize("specs", BEYOND.values(), ids=BEYOND)
+def test_what_goes_both_ways_is_compressed(line: Line, group: execnet.Group, specs: list[str]) -> None:
+    channel = [group.makegateway(spec) for spec in specs][-1].remote_exec(ECHO)
+    up, down = line.echo(channel, TEXT)
+    assert up < len(TEXT) / 2
+    assert down < len(TEXT) / 2
 
 
 def test_it_can_be_turned_off(line: Line, group: execnet.Group, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EXECNET_DEFLATE", "0")
     channel = group.makegateway(slow()).remote_exec(ECHO)
-    before = line.bytes()
-    channel.send(TEXT[:MIB])
-    assert channel.receive(60) == TEXT[:MIB]
-    after = line.bytes()
-    assert after[0] - before[0] > MIB
-    assert after[1] - before[1] > MIB
+    up, down = line.echo(channel, TEXT[:MIB])
+    assert up > MIB
+    assert down > MIB
 
 
 def test_a_python_without_zlib_does_without(line: Line, group: execnet.Group, tmp_path: Path) -> None:
@@ -192,12 +177,9 @@ def test_a_python_without_zlib_does_without(line: Line, group: execnet.Group, tm
     program.write_text(f'#!/bin/sh\nshift 2\nexec {sys.executable} -u -c "{lose}\n$1"\n')
     program.chmod(0o755)
     channel = group.makegateway(slow(str(program))).remote_exec(ECHO)
-    before = line.bytes()
-    channel.send(TEXT[:MIB])
-    assert channel.receive(60) == TEXT[:MIB]
-    after = line.bytes()
-    assert after[0] - before[0] > MIB
-    assert after[1] - before[1] > MIB
+    up, down = line.echo(channel, TEXT[:MIB])
+    assert up > MIB
+    assert down > MIB
 
 
 def test_the_trace_has_both_sizes(

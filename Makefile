@@ -25,7 +25,7 @@ FIXED_ADDRESSES = $(shell setarch -R true 2>/dev/null && echo setarch -R)
 help:
 	@awk -F ':.* ## ' '/^[a-z]+:.* ## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "PYTHON=... chooses the interpreter (3.10 to 3.13), PREFIX=... where to install."
+	@echo "PYTHON=... chooses the interpreter (3.10 to 3.15), PREFIX=... where to install."
 
 .PHONY: demo
 demo: ## the sessions of the reference page, live, and a job spread over gateways

@@ -1,6 +1,6 @@
 """Finds the interpreters of the other supported versions and makes an environment for each.
 
-Looks for python3.10 to python3.13 on PATH and among pyenv's versions. Of each version it takes the
+Looks for python3.10 to python3.15 on PATH and among pyenv's versions. Of each version it takes the
 first that runs (not all names that pyenv puts on PATH do) and can be built for. Writes a CMake cache file
 that lists the environments, and what was found and what was not, by name, to standard error.
 
@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-VERSIONS = ("3.10", "3.11", "3.12", "3.13")
+VERSIONS = ("3.10", "3.11", "3.12", "3.13", "3.14", "3.15")
 REQUIREMENTS = Path("tools/requirements-test.txt")
 
 PROBE = """

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-NAMES = ("python2.7", *(f"python3.{minor}" for minor in range(6, 14)), "pypy3")
+NAMES = ("python2.7", *(f"python3.{minor}" for minor in range(6, 16)), "pypy3")
 
 _PROBE = "import sys; print('%s %d.%d' % ((sys.subversion[0] if sys.version_info[0] == 2 else sys.implementation.name,)"
 _PROBE += " + tuple(sys.version_info[:2])))"

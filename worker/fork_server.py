@@ -30,6 +30,7 @@ import stat
 import sys
 import threading  # workers want it, too, and it has to know the main thread
 import time
+import warnings
 
 CONTROL, STDERR = 3, 4
 STREAM = 3  # in a worker, in the place of CONTROL
@@ -200,7 +201,7 @@ def answer_requests():
             # The kernel drops those for which it finds no room in this process.
             refusal = why_not_to_fork() if len(descriptors) == 4 else "it has no descriptors left"
             try:
-                pid = -1 if refusal else os.fork()
+                pid = -1 if refusal else fork()
             except OSError as error:
                 refusal, pid = "it cannot fork: %s" % error, -1
             if pid == 0:
@@ -219,6 +220,14 @@ def answer_requests():
     except OSError:
         pass  # the coordinator is gone
     return list(workers.values())
+
+
+def fork():
+    """os.fork() without its warning of threads that libraries have started. Where warnings are errors, Python 3.15 raises
+    that one in the parent, when the child is there already."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return os.fork()
 
 
 def take_descriptors(descriptors):

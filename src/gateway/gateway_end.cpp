@@ -312,8 +312,14 @@ void GatewayEnd::wait_started(const base::Wait& wait, std::chrono::milliseconds 
   fail_start(why, wait);
 }
 
+// Up to OpenSSH 9 the client says `kex_exchange_identification: Connection closed by remote host`, and then, as version 10
+// alone does, `Connection closed by 192.0.2.1 port 22`. It says the latter only of a login, never of a session.
 bool GatewayEnd::was_refused_for_now() const {
-  return launch_.kind.ends_with("Ssh") && failed_with_.find("exchange_identification: ") != std::string::npos;
+  static constexpr std::string_view kWords[] = {"exchange_identification: ", "Connection closed by ",
+                                                "Connection reset by "};
+  return launch_.kind.ends_with("Ssh") && std::ranges::any_of(kWords, [&](std::string_view words) {
+           return failed_with_.find(words) != std::string::npos;
+         });
 }
 
 bool GatewayEnd::wanted_answers() const {

@@ -15,7 +15,7 @@ import pytest
 
 import execnet
 import interpreters
-from belongings import ends_gone, eventually, has_ended, our_processes, pidfd, stop
+from belongings import children, ends_gone, eventually, has_ended, pidfd, stop
 from lateness import Stopwatch
 from preload import PURE, Preload, ask, end_with_their_coordinator, fork_server_of
 
@@ -26,10 +26,10 @@ from preload import PURE, Preload, ask, end_with_their_coordinator, fork_server_
     "names", ["", ",", "a,", ",a", "a,,b", "a b", "a-b", "1a", "a.", ".a", "a..b", "a.1", "a;b", "a/b"]
 )
 def test_what_is_no_list_of_modules_is_refused_before_anything_is_started(group: execnet.Group, names: str) -> None:
-    before = our_processes()
+    before = children()
     with pytest.raises(ValueError, match=r"preload=numpy,xml\.dom"):
         group.makegateway(f"popen//preload={names}")
-    assert our_processes() == before
+    assert children() == before
 
 
 @pytest.mark.parametrize(
@@ -121,6 +121,21 @@ def test_it_does_not_fork_while_threads_run_and_names_them(anywhere: Preload) ->
     )
     with pytest.raises(execnet.HostNotFound, match=r"threads run in it: 'my poller', 1 without a name;.*start"):
         anywhere.gateway("threaded")
+
+
+def test_it_forks_beside_threads_of_libraries_also_where_warnings_are_errors(anywhere: Preload) -> None:
+    """As those of a BLAS, which Python knows nothing of. Python 3.15 raises the warning when the child is there."""
+    anywhere.module(
+        "blas",
+        """
+        import ctypes
+        library, thread = ctypes.CDLL(None), ctypes.c_ulong()
+        assert library.pthread_create(ctypes.byref(thread), None, library.pause, None) == 0
+        """,
+    )
+    spec = f"{anywhere.spec}//preload=blas//env:PYTHONWARNINGS=error"
+    gateways = [anywhere.group.makegateway(spec) for _ in range(2)]
+    assert len({fork_server_of(gateway) for gateway in gateways}) == 1
 
 
 def test_when_the_fork_server_is_killed_all_that_wait_learn_why_and_the_next_is_a_new_one(anywhere: Preload) -> None:

@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import socket
 import subprocess
 import sys
@@ -53,7 +54,7 @@ def test_whom_a_server_refuses_for_now_is_tried_again(group: execnet.Group) -> N
             assert other.recv(4) == b"SSH-"  # from now on it is under way
 
             def let_go() -> None:
-                assert eventually(lambda: "past MaxStartups" in server.log)
+                assert eventually(lambda: "drop connection" in server.log)
                 other.close()
 
             helper = threading.Thread(target=let_go)
@@ -69,8 +70,33 @@ def test_a_program_that_is_refused_for_good_is_told_so(group: execnet.Group) -> 
         port = int(re.findall(r"Port (\d+)", (server.directory / "sshd_config").read_text())[0])
         with socket.create_connection(("127.0.0.1", port)) as other:
             assert other.recv(4) == b"SSH-"
-            with pytest.raises(execnet.HostNotFound, match="exchange_identification"):
+            with pytest.raises(execnet.HostNotFound, match="Connection closed by"):
                 group.makegateway("ssh=localhost//connect_timeout=1")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "kex_exchange_identification: Connection closed by remote host",  # OpenSSH 9
+        "Connection closed by 127.0.0.1 port 22",  # OpenSSH 10
+        "Connection reset by 127.0.0.1 port 22",
+        "Connection closed by UNKNOWN port 65535",  # through a jump host
+    ],
+)
+def test_a_refusal_is_known_by_the_words_of_each_version(
+    words: str, sshd: PrivateSshd, group: execnet.Group, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first time the client fails with these words, then it is the real one."""
+    real = shutil.which("ssh")
+    once = tmp_path / "ssh"
+    once.write_text(
+        f"#!/bin/sh\nmkdir {tmp_path}/refused 2>/dev/null && {{ echo '{words}' >&2; exit 255; }}\nexec {real} \"$@\"\n"
+    )
+    once.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    gateway = group.makegateway("ssh=localhost")
+    assert (tmp_path / "refused").exists()
+    assert gateway.remote_exec("channel.send(1)").receive(timeout=60) == 1
 
 
 def ssh_clients(config: Path) -> list[list[str]]:

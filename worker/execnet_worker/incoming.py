@@ -31,12 +31,11 @@ class Incoming(object):
     can be told for sure. All other threads see no such exceptions. Handlers of the program may do worse, as wait for
     what somebody has to read: where there are some, nothing is lent.
 
-    It takes CPython from 3.10 on, before which an exception can hit between the end of a `with` block and the release
-    of its lock, to 3.13, after which it can between the taking of the lock and the block. `stream` is a binary file;
-    one without read1(), as of Python 2, is never lent.
+    It takes CPython from 3.10 on. Before that an exception can hit between the end of a `with` block and the release
+    of its lock. `stream` is a binary file; one without read1(), as of Python 2, is never lent.
     """
 
-    LENDS = (3, 10) <= sys.version_info < (3, 14) and sys.implementation.name == "cpython"
+    LENDS = sys.version_info >= (3, 10) and sys.implementation.name == "cpython"
     SIZE = 65536  # bytes that are read at once
     TICK = 0.002  # seconds
 

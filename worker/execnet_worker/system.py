@@ -20,6 +20,37 @@ try:
 except ImportError:
     import signal  # noqa: F401
 
+if sys.version_info[:2] == (3, 14) and sys.implementation.name == "cpython":
+    from _operator import attrgetter
+    from _thread import allocate_lock as allocate_plain_lock
+
+    class allocate_lock(object):  # noqa: N801, F811 - in the place of the function
+        """A lock that no interrupt leaves taken.
+
+        In Python 3.14, and only there, the exception of a signal handler can come after `__enter__` of a lock and before
+        the block of its `with`. Then nobody lets go of the lock. An `__enter__` in Python returns without such a point.
+        In there one call into C takes the lock and notes that it has. `__exit__` is that of the lock: one in Python
+        could be interrupted before it does anything.
+        """
+
+        __slots__ = ("_lock", "acquire", "locked", "release")
+
+        def __init__(self):
+            self._lock = lock = allocate_plain_lock()
+            self.acquire, self.locked, self.release = lock.acquire, lock.locked, lock.release
+
+        def __enter__(self):
+            taken = []
+            try:
+                taken.extend(map(self.acquire, (True,)))
+            except BaseException:
+                if taken:
+                    self.release()
+                raise
+
+        __exit__ = property(attrgetter("_lock.__exit__"))
+
+
 PY3 = sys.version_info[0] >= 3
 unicode_type = type(u"")
 izip, imap = (zip, map) if PY3 else (itertools.izip, itertools.imap)

@@ -131,6 +131,10 @@ install: ## the C++ library, its headers and its CMake package, into PREFIX
 fresh: ## both commands on fresh machines: bare trees of Debian, as root and as a user without sudo; for root
 	tools/fresh
 
+.PHONY: newest
+newest: ## all tests on Python 3.14 and 3.15, in a bare tree of Debian sid; for root
+	FRESH_AS=root FRESH_COMMANDS=test FRESH_PACKAGES="python3.15-dev python3.15-venv" tools/fresh sid
+
 .PHONY: compilers
 compilers: ## compiles all with other compilers, the oldest and the newest, in bare trees of Debian; for root
 	tools/compilers

@@ -102,7 +102,7 @@ class ForkServer final : public std::enable_shared_from_this<ForkServer> {
   const bool keeps_detached_;  // by its workers
   const std::shared_ptr<process::Process> process_;
   const std::shared_ptr<StderrTail> stderr_;
-  const process::OomWatch oom_;
+  process::OomWatch oom_;
   process::Descent descent_;  // guarded by the mutex
   const base::Fd control_;
   const base::Fd null_;  // for a standard descriptor that this program does not have

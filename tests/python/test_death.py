@@ -188,6 +188,39 @@ def test_the_out_of_memory_killer_is_named(cramped: Path, way: str, group: execn
     assert "is gone: killed by SIGKILL; killed by the out-of-memory killer" in text
 
 
+# Numbers of processes are others there than in the kernel's log: so it says nothing, as to a user who may not read it.
+LAST_WORDS_IN_A_NAMESPACE = """
+import sys
+import execnet
+group = execnet.Group(sys.argv[2:])
+try:
+    print(group[-1].remote_exec(sys.argv[1]).receive(timeout=60))
+except EOFError as error:
+    print(error)
+group.terminate(timeout=5)
+"""
+
+
+@not_sanitized
+@pytest.mark.parametrize("way", ["popen", "via-native", "preload"])
+def test_a_control_group_that_a_wrapper_has_moved_it_to_is_asked(cramped: Path, way: str, tmp_path: Path) -> None:
+    """As cgexec and systemd-run do."""
+    wrapper = tmp_path / "cramped-python"
+    wrapper.write_text(f'#!/bin/sh\necho $$ > {cramped}/cgroup.procs && exec {sys.executable} "$@"\n')
+    wrapper.chmod(0o755)
+    specs = {
+        "popen": [f"popen//python={wrapper}"],
+        "via-native": ["popen//id=proxy", f"popen//via=proxy//python={wrapper}"],
+        "preload": [f"popen//python={wrapper}//preload=json"],
+    }[way]
+    namespace = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    if subprocess.run([*namespace, "true"], capture_output=True, timeout=30).returncode:
+        pytest.skip("no new namespaces here")
+    program = [sys.executable, "-c", LAST_WORDS_IN_A_NAMESPACE, EAT, *specs]
+    done = subprocess.run([*namespace, *program], capture_output=True, text=True, timeout=120)
+    assert "killed by SIGKILL; killed by the out-of-memory killer, as its control group " in done.stdout, done
+
+
 # --- Everybody learns it ---
 
 

@@ -152,7 +152,7 @@ Children::Left Children::collect(int options) {
 }
 
 // Nobody but us collects our children. Until we have collected one, no other process can have its number.
-bool Children::is_child(pid_t pid) {
+bool Children::is_child(pid_t pid, Count& count) {
   siginfo_t info{};
   if (::waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOHANG | WNOWAIT) == 0) {
     return true;
@@ -162,8 +162,11 @@ bool Children::is_child(pid_t pid) {
   }
   int status = 0;
   const pid_t ended = ::waitpid(pid, &status, WNOHANG);
-  if (ended == pid && pid == child_) {
-    status_ = status;
+  if (ended == pid) {
+    ++count.collected;
+    if (pid == child_) {
+      status_ = status;
+    }
   }
   if (ended >= 0 || errno == ECHILD) {
     return ended == 0;
@@ -182,7 +185,7 @@ bool Children::is_kept(pid_t pid) const {
 }
 
 void Children::kill_one(pid_t pid, Count& count) {
-  if (!is_child(pid)) {
+  if (!is_child(pid, count)) {
     return;
   }
   if (is_kept(pid)) {
@@ -273,6 +276,9 @@ void Children::kill_all() {
       kill_in_table(count);
     }
     if (count.killed + count.refused + count.kept == 0) {
+      if (count.collected > 0) {
+        continue;  // there are numbers to go by
+      }
       kill_by_number(count);
     }
     if (count.killed == 0 && status_ == kStillRuns) {

@@ -41,9 +41,10 @@ class Children {
     int killed = 0;
     int refused = 0;  // they run as somebody else
     int kept = 0;
+    int collected = 0;  // they have ended, and only collecting them has told that they were children
   };
 
-  [[nodiscard]] bool is_child(pid_t pid);
+  [[nodiscard]] bool is_child(pid_t pid, Count& count);
   [[nodiscard]] bool is_kept(pid_t pid) const;
   void kill_one(pid_t pid, Count& count);
   bool kill_listed(Count& count);

@@ -223,8 +223,8 @@ def answer_requests():
 
 
 def fork():
-    """os.fork() without its warning of threads that libraries have started. Where warnings are errors, Python 3.15 raises
-    that one in the parent, when the child is there already."""
+    """os.fork() without its warning of threads that libraries have started. Where warnings are errors, Python 3.15
+    raises that one in the parent, when the child is there already."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return os.fork()

@@ -80,9 +80,8 @@ void LocalProcess::on_serving(std::optional<pid_t> worker) {
   if (stderr_) {
     stderr_->pass_on();
   }
-  // What stood before the interpreter may have started it as another process, or moved it to another control group.
   const std::lock_guard lock(mutex_);
-  oom_ = process::OomWatch(worker.value_or(process_->pid()));
+  oom_.follow(worker.value_or(process_->pid()));
 }
 
 std::optional<std::string> LocalProcess::ended() {

@@ -319,7 +319,7 @@ void ForkServer::on_ready(const std::string& its_pid_namespace) {
     refuse_all("it runs in another PID namespace, where its workers cannot be seen to: leave out preload");
     return;
   }
-  oom_ = process::OomWatch(process_->pid());  // what stood before it may have moved it to another control group
+  oom_.follow(process_->pid());
   ready_ = true;
   stderr_->pass_on();
 }

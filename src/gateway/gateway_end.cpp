@@ -312,8 +312,8 @@ void GatewayEnd::wait_started(const base::Wait& wait, std::chrono::milliseconds 
   fail_start(why, wait);
 }
 
-// Up to OpenSSH 9 the client says `kex_exchange_identification: Connection closed by remote host`, and then, as version 10
-// alone does, `Connection closed by 192.0.2.1 port 22`. It says the latter only of a login, never of a session.
+// Up to OpenSSH 9 the client says `kex_exchange_identification: Connection closed by remote host` first, and then, as
+// version 10 alone does, `Connection closed by 192.0.2.1 port 22`. It says that only of a login, never of a session.
 bool GatewayEnd::was_refused_for_now() const {
   static constexpr std::string_view kWords[] = {"exchange_identification: ", "Connection closed by ",
                                                 "Connection reset by "};

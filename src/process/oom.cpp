@@ -115,6 +115,13 @@ OomWatch::OomWatch(pid_t pid, KernelFiles files)
   since_ = std::int64_t{now.tv_sec} * 1'000'000 + now.tv_nsec / 1000;
 }
 
+void OomWatch::follow(pid_t pid) {
+  pid_ = pid;
+  if (std::vector<OomCount> counts = oom_counts(pid, files_.proc); !counts.empty()) {
+    counts_ = std::move(counts);
+  }
+}
+
 OomWatch OomWatch::of(pid_t pid) const {
   OomWatch other = *this;
   other.pid_ = pid;

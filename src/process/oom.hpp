@@ -37,6 +37,10 @@ class OomWatch {
   // the process was in it when it died. What cannot be read is left out; nothing is thrown for that.
   explicit OomWatch(pid_t pid, KernelFiles files = {});
 
+  // From now on it is about this process, and the control group that it is in now: what stood before an interpreter may
+  // have started it as another process, or moved it to another group. What cannot be read stays as it was.
+  void follow(pid_t pid);
+
   // The same for a process of the same control group that started later.
   [[nodiscard]] OomWatch of(pid_t pid) const;
 

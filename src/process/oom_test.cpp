@@ -71,6 +71,21 @@ TEST_F(Oom, IsReadFromAGroupOfVersion1ThatIsMountedInAContainer) {
   EXPECT_EQ(watch.verdict(), "killed by the out-of-memory killer, as its control group /docker/1/jobs has counted");
 }
 
+TEST_F(Oom, IsReadFromTheGroupThatItWasMovedToAndTheOldOneStaysIfItIsGone) {
+  write("proc/self/mountinfo", mount("/", "cgroup", "cgroup2 cgroup rw"));
+  write("proc/4711/cgroup", "0::/old\n");
+  write("cgroup/old/memory.events", "oom_kill 5\n");
+  write("cgroup/new/memory.events", "oom_kill 0\n");
+  OomWatch watch(kPid, files_);
+  write("proc/4711/cgroup", "0::/new\n");
+  watch.follow(kPid);
+  EXPECT_EQ(watch.verdict(), std::nullopt);
+  std::filesystem::remove_all(root_ / "proc/4711");
+  watch.follow(kPid);
+  write("cgroup/new/memory.events", "oom_kill 1\n");
+  EXPECT_EQ(watch.verdict(), "killed by the out-of-memory killer, as its control group /new has counted");
+}
+
 TEST_F(Oom, IsReadFromTheLogUnlessItIsOlderThanTheProcess) {
   log_at(now());
   const OomWatch watch(kPid, files_);

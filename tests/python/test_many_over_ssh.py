@@ -70,7 +70,7 @@ def test_a_program_that_is_refused_for_good_is_told_so(group: execnet.Group) -> 
         port = int(re.findall(r"Port (\d+)", (server.directory / "sshd_config").read_text())[0])
         with socket.create_connection(("127.0.0.1", port)) as other:
             assert other.recv(4) == b"SSH-"
-            with pytest.raises(execnet.HostNotFound, match="Connection (closed|reset) by"):
+            with pytest.raises(execnet.HostNotFound, match=r"Connection (closed|reset) by"):
                 group.makegateway("ssh=localhost//connect_timeout=1")
 
 

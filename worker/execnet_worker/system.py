@@ -27,10 +27,10 @@ if sys.version_info[:2] == (3, 14) and sys.implementation.name == "cpython":
     class allocate_lock(object):  # noqa: N801, F811 - in the place of the function
         """A lock that no interrupt leaves taken.
 
-        In Python 3.14, and only there, the exception of a signal handler can come after `__enter__` of a lock and before
-        the block of its `with`. Then nobody lets go of the lock. An `__enter__` in Python returns without such a point.
-        In there one call into C takes the lock and notes that it has. `__exit__` is that of the lock: one in Python
-        could be interrupted before it does anything.
+        In Python 3.14, and only there, the exception of a signal handler can come after `__enter__` of a lock and
+        before the block of its `with`. Then nobody lets go of the lock. An `__enter__` in Python returns without such a
+        point. In there one call into C takes the lock and notes that it has. `__exit__` is that of the lock: one in
+        Python could be interrupted before it does anything.
         """
 
         __slots__ = ("_lock", "acquire", "locked", "release")

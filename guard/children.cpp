@@ -262,11 +262,11 @@ void Children::kill_by_number(Count& count) {
 
 // Whether there were some.
 bool Children::kill_numbers(pid_t from, pid_t to, Count& count) {
-  const Count before = count;
+  const int before = count.seen();
   for (pid_t pid = from; pid <= to && can_wait_; ++pid) {
     kill_one(pid, count);
   }
-  return count.killed + count.refused + count.kept > before.killed + before.refused + before.kept;
+  return count.seen() > before;
 }
 
 void Children::kill_all() {
@@ -275,10 +275,7 @@ void Children::kill_all() {
     if (!kill_listed(count)) {
       kill_in_table(count);
     }
-    if (count.killed + count.refused + count.kept == 0) {
-      if (count.collected > 0) {
-        continue;  // there are numbers to go by
-      }
+    if (count.seen() == 0) {
       kill_by_number(count);
     }
     if (count.killed == 0 && status_ == kStillRuns) {

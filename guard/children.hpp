@@ -42,6 +42,8 @@ class Children {
     int refused = 0;  // they run as somebody else
     int kept = 0;
     int collected = 0;  // they have ended, and only collecting them has told that they were children
+
+    [[nodiscard]] int seen() const { return killed + refused + kept + collected; }
   };
 
   [[nodiscard]] bool is_child(pid_t pid, Count& count);

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import interpreters
 
 HERE = Path(__file__).parents[2]
 CMAKE = Path(sys.executable).with_name("cmake")
@@ -18,7 +19,7 @@ def test_a_build_that_cannot_succeed_ends_with_a_sentence(where: str, tmp_path: 
     implementation, _, system = where.split()
     options = [f"-DCMAKE_SYSTEM_NAME={system}"]
     if implementation == "pypy":
-        pypy = shutil.which("pypy3") or pytest.skip("no PyPy on this machine")
+        pypy = interpreters.find("pypy3") or pytest.skip("pypy3: not found")
         options = [f"-DPython_EXECUTABLE={pypy}"]
     # As pip runs it. A compiler that is not there would be named, if it were looked for.
     command = [CMAKE, "-S", HERE, "-B", tmp_path, "-DSKBUILD=2", "-DCMAKE_CXX_COMPILER=/no/such/compiler", *options]

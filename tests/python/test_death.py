@@ -173,17 +173,23 @@ def cramped() -> Iterator[Path]:
         group.rmdir()
 
 
-@not_sanitized
-@pytest.mark.parametrize("way", ["popen", "via-native"])
-def test_the_out_of_memory_killer_is_named(cramped: Path, way: str, group: execnet.Group, tmp_path: Path) -> None:
+@pytest.fixture
+def cramped_python(cramped: Path, tmp_path: Path) -> Path:
+    """Starts an interpreter in that group, as cgexec and systemd-run do."""
     wrapper = tmp_path / "cramped-python"
     wrapper.write_text(f'#!/bin/sh\necho $$ > {cramped}/cgroup.procs && exec {sys.executable} "$@"\n')
     wrapper.chmod(0o755)
+    return wrapper
+
+
+@not_sanitized
+@pytest.mark.parametrize("way", ["popen", "via-native"])
+def test_the_out_of_memory_killer_is_named(cramped_python: Path, way: str, group: execnet.Group) -> None:
     if way == "popen":
-        gateway = group.makegateway(f"popen//python={wrapper}")
+        gateway = group.makegateway(f"popen//python={cramped_python}")
     else:
         group.makegateway("popen//id=proxy")
-        gateway = group.makegateway(f"popen//via=proxy//python={wrapper}")
+        gateway = group.makegateway(f"popen//via=proxy//python={cramped_python}")
     text = last_words(gateway, EAT)
     assert "is gone: killed by SIGKILL; killed by the out-of-memory killer" in text
 
@@ -203,15 +209,11 @@ group.terminate(timeout=5)
 
 @not_sanitized
 @pytest.mark.parametrize("way", ["popen", "via-native", "preload"])
-def test_a_control_group_that_a_wrapper_has_moved_it_to_is_asked(cramped: Path, way: str, tmp_path: Path) -> None:
-    """As cgexec and systemd-run do."""
-    wrapper = tmp_path / "cramped-python"
-    wrapper.write_text(f'#!/bin/sh\necho $$ > {cramped}/cgroup.procs && exec {sys.executable} "$@"\n')
-    wrapper.chmod(0o755)
+def test_a_control_group_that_a_wrapper_has_moved_it_to_is_asked(cramped_python: Path, way: str) -> None:
     specs = {
-        "popen": [f"popen//python={wrapper}"],
-        "via-native": ["popen//id=proxy", f"popen//via=proxy//python={wrapper}"],
-        "preload": [f"popen//python={wrapper}//preload=json"],
+        "popen": [f"popen//python={cramped_python}"],
+        "via-native": ["popen//id=proxy", f"popen//via=proxy//python={cramped_python}"],
+        "preload": [f"popen//python={cramped_python}//preload=json"],
     }[way]
     namespace = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"]
     if subprocess.run([*namespace, "true"], capture_output=True, timeout=30).returncode:
